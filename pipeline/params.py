@@ -1,0 +1,430 @@
+"""params.yaml as frozen dataclasses: an unknown key, a wrong type or an impossible value is an error that names it.
+
+`read("cohort", "scales.images")` returns the sub-blocks that a stage declares in dvc.yaml; `scales.X` stands for the
+block that `scale` picks. `load()` returns everything. What a strategy accepts under `strategies.NAME` is checked by the
+strategy itself (pipeline.strategies.registry), so that this file need not know the strategies.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from pipeline.errors import InputError
+
+FILE = Path("params.yaml")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def _share(name: str, value: float) -> None:
+    _require(0 <= value < 1, f"{name}: must be in [0, 1), is {value}")
+
+
+def _at_least(low: float, **values: float) -> None:
+    for name, value in values.items():
+        _require(value >= low, f"{name}: must be at least {low}, is {value}")
+
+
+def _distinct(name: str, values: tuple[Any, ...]) -> None:
+    _require(len(values) > 0, f"{name}: must not be empty")
+    _require(len(set(values)) == len(values), f"{name}: holds an item twice: {list(values)}")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where the raw data lie: the folder above hosp/ and icu/, and the folder above files/."""
+
+    mimiciv: str
+    mimic_cxr: str
+    cxr_tables: Literal["csv.gz", "csv"]
+    accept_unlisted_release: bool
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """The structural model of the synthetic hospital (strengths; 1 is the documented model)."""
+
+    seed: int
+    image_missingness: float
+    disparity: float
+    signal: float
+
+    def __post_init__(self) -> None:
+        _at_least(0, image_missingness=self.image_missingness, disparity=self.disparity, signal=self.signal)
+
+
+@dataclass(frozen=True)
+class Ingest:
+    """Bounds of the relational work: memory in GB, threads."""
+
+    memory_gb: float
+    threads: int
+
+    def __post_init__(self) -> None:
+        _at_least(0.5, memory_gb=self.memory_gb)
+        _at_least(1, threads=self.threads)
+
+
+@dataclass(frozen=True)
+class CohortPreset:
+    """The two rules in which the presets differ."""
+
+    stays: Literal["only_of_admission", "first_of_admission"]
+    same_unit: bool
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Rules of the cohort; hours count from intime."""
+
+    preset: str
+    presets: dict[str, CohortPreset]
+    min_age_years: int
+    min_stay_hours: float
+    alive_at_hours: float
+    require_vital: bool
+    cxr_views: tuple[str, ...]
+    cxr_hours_before: float
+    cxr_hours_after: float
+
+    def __post_init__(self) -> None:
+        _require(self.preset in self.presets, f"preset: {self.preset!r} is not one of {sorted(self.presets)}")
+        _at_least(0, min_age_years=self.min_age_years, min_stay_hours=self.min_stay_hours)
+        _at_least(0, cxr_hours_before=self.cxr_hours_before, cxr_hours_after=self.cxr_hours_after)
+        _require(self.cxr_hours_after <= 48, f"cxr_hours_after: must be at most 48, is {self.cxr_hours_after}")
+        _distinct("cxr_views", self.cxr_views)
+        _require(
+            set(self.cxr_views) <= {"AP", "PA"}, f"cxr_views: only AP and PA are frontal, is {list(self.cxr_views)}"
+        )
+
+    @property
+    def rules(self) -> CohortPreset:
+        """The chosen preset's rules."""
+        return self.presets[self.preset]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Which tables map codes to phenotypes."""
+
+    phenotypes: Literal["hcup"]
+
+
+@dataclass(frozen=True)
+class Series:
+    """Which variables models see."""
+
+    tier: Literal["core"]
+
+
+@dataclass(frozen=True)
+class Images:
+    """What happens to a damaged JPEG, and how many processes decode."""
+
+    damaged: Literal["error", "skip"]
+    workers: int
+
+    def __post_init__(self) -> None:
+        _at_least(1, workers=self.workers)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Subjects to dev, test, validation and training, by a salted hash."""
+
+    salt: str
+    folds: int
+    dev_share: float
+    val_share: float
+    stratify: bool
+
+    def __post_init__(self) -> None:
+        _at_least(2, folds=self.folds)
+        _share("dev_share", self.dev_share)
+        _share("val_share", self.val_share)
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Salt of the removal masks."""
+
+    salt: str
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is trained."""
+
+    strategies: tuple[str, ...]
+    tasks: tuple[Literal["mortality", "phenotype", "los"], ...]
+
+    def __post_init__(self) -> None:
+        _distinct("strategies", self.strategies)
+        _distinct("tasks", self.tasks)
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Affine augmentation of training images, drawn per image and batch; shift and scale are shares of the side."""
+
+    rotation_degrees: float
+    shift: float
+    scale: float
+
+    def __post_init__(self) -> None:
+        _at_least(0, rotation_degrees=self.rotation_degrees)
+        _share("shift", self.shift)
+        _share("scale", self.scale)
+
+
+@dataclass(frozen=True)
+class Training:
+    """What every strategy's training shares."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["auto", "fp32", "bf16"]
+    weight_decay: float
+    warmup_share: float
+    gradient_clip: float
+    checkpoint_seconds: float
+    augment: Augment
+    pretrained: str
+
+    def __post_init__(self) -> None:
+        _at_least(0, weight_decay=self.weight_decay, checkpoint_seconds=self.checkpoint_seconds)
+        _share("warmup_share", self.warmup_share)
+        _require(self.gradient_clip > 0, f"gradient_clip: must be above 0, is {self.gradient_clip}")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Intervals and calibration."""
+
+    confidence: float
+    ece_bins: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        _require(0 < self.confidence < 1, f"confidence: must be in (0, 1), is {self.confidence}")
+        _at_least(2, ece_bins=self.ece_bins)
+
+
+@dataclass(frozen=True)
+class SyntheticScale:
+    """Size of the synthetic hospital: patients, and pixels of the longer image side."""
+
+    patients: int
+    image_px: int
+
+    def __post_init__(self) -> None:
+        _at_least(20, patients=self.patients, image_px=self.image_px)
+
+
+@dataclass(frozen=True)
+class ImagesScale:
+    """Side of the packed square images in pixels."""
+
+    px: int
+
+    def __post_init__(self) -> None:
+        _at_least(8, px=self.px)
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """Size of the shared encoders: width D of tokens and pooled vectors, CNN kind and the width of its first stage."""
+
+    width: int
+    heads: int
+    layers: int
+    dropout: float
+    cnn: Literal["narrow", "resnet18", "resnet34", "resnet50"]
+    cnn_width: int
+
+    def __post_init__(self) -> None:
+        _at_least(1, width=self.width, heads=self.heads, layers=self.layers, cnn_width=self.cnn_width)
+        _require(self.width % self.heads == 0, f"heads: {self.heads} does not divide width {self.width}")
+        _share("dropout", self.dropout)
+
+
+@dataclass(frozen=True)
+class TrainingScale:
+    """The grid of runs inside a train cell, and how long a run may take."""
+
+    cohorts: tuple[Literal["base", "matched"], ...]
+    folds: tuple[int, ...]
+    seeds: tuple[int, ...]
+    train_missing: tuple[float, ...]
+    batch_size: int
+    max_epochs: int
+    patience: int
+
+    def __post_init__(self) -> None:
+        for name in ("cohorts", "folds", "seeds", "train_missing"):
+            _distinct(name, getattr(self, name))
+        for fold in self.folds:
+            _at_least(0, folds=fold)
+        for share in self.train_missing:
+            _share("train_missing", share)
+        _at_least(1, batch_size=self.batch_size, max_epochs=self.max_epochs, patience=self.patience)
+
+
+@dataclass(frozen=True)
+class EvaluationScale:
+    """Bootstrap draws."""
+
+    draws: int
+
+    def __post_init__(self) -> None:
+        _at_least(10, draws=self.draws)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One block of `scales`."""
+
+    synthetic: SyntheticScale
+    images: ImagesScale
+    encoders: Encoders
+    training: TrainingScale
+    evaluation: EvaluationScale
+
+
+@dataclass(frozen=True)
+class Params:
+    """All of params.yaml."""
+
+    scale: str
+    data: Data
+    synthetic: Synthetic
+    ingest: Ingest
+    cohort: Cohort
+    labels: Labels
+    series: Series
+    images: Images
+    splits: Splits
+    masks: Masks
+    grid: Grid
+    training: Training
+    evaluation: Evaluation
+    scales: dict[str, Scale]
+    strategies: dict[str, dict[str, Any]]
+
+    def __post_init__(self) -> None:
+        _require(self.scale in self.scales, f"scale: {self.scale!r} is not one of {sorted(self.scales)}")
+        for name in self.grid.strategies:
+            _require(name in self.strategies, f"grid.strategies: {name!r} has no block under strategies")
+        for name, hyper in self.strategies.items():
+            lr = hyper.get("lr")
+            _require(
+                isinstance(lr, int | float) and lr > 0, f"strategies.{name}.lr: must be a number above 0, is {lr!r}"
+            )
+        for name, scale in self.scales.items():
+            for fold in scale.training.folds:
+                _require(fold < self.splits.folds, f"scales.{name}.training.folds: {fold} is not below splits.folds")
+
+    def get(self, key: str) -> Any:
+        """The value under a dotted key; `scales.images` means the images block of the chosen scale."""
+        value: Any = self
+        for part in key.split("."):
+            value = value[part] if isinstance(value, dict) else getattr(value, part)
+            if value is self.scales:
+                value = value[self.scale]
+        return value
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 floats: PyYAML reads 3e-4 as a string, DVC reads it as a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def _name(kind: Any) -> str:
+    return getattr(kind, "__name__", str(kind))
+
+
+def _build(kind: Any, value: Any, key: str) -> Any:
+    """`value` as `kind`, or an InputError that names `key`."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise InputError(f"{key}: must be a mapping, is {value!r}")
+        hints = typing.get_type_hints(kind)
+        for name in value:
+            if name not in hints:
+                close = difflib.get_close_matches(str(name), hints, n=1)
+                raise InputError(f"{_join(key, name)}: unknown key" + (f"; did you mean {close[0]}?" if close else ""))
+        for name in hints:
+            if name not in value:
+                raise InputError(f"{_join(key, name)}: missing")
+        fields = {name: _build(hint, value[name], _join(key, name)) for name, hint in hints.items()}
+        try:
+            return typing.cast(Any, kind)(**fields)
+        except ValueError as error:
+            raise InputError(_join(key, str(error))) from None
+    if origin is Literal:
+        if value not in args or isinstance(value, bool) != any(isinstance(arg, bool) for arg in args):
+            raise InputError(f"{key}: must be one of {', '.join(map(str, args))}; is {value!r}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise InputError(f"{key}: must be a list, is {value!r}")
+        return tuple(_build(args[0], item, f"{key}.{i}") for i, item in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise InputError(f"{key}: must be a mapping, is {value!r}")
+        return {str(name): _build(args[1], item, _join(key, name)) for name, item in value.items()}
+    if kind is Any:
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(kind, types.UnionType) or type(value) is not kind:
+        raise InputError(f"{key}: must be {_name(kind)}, is {value!r}")
+    if kind is float and not abs(value) < float("inf"):
+        raise InputError(f"{key}: must be a finite number, is {value!r}")
+    return value
+
+
+def _join(key: str, name: object) -> str:
+    return f"{key}.{name}" if key else str(name)
+
+
+def load(path: Path | str = FILE) -> Params:
+    """All params of a file.
+
+    Raises InputError (naming file and key) where it is absent, is not YAML, or holds an unknown or impossible value.
+    """
+    path = Path(path)
+    try:
+        value = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except FileNotFoundError:
+        raise InputError(f"{path}: not found; run from the root of the project") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    try:
+        return typing.cast(Params, _build(Params, value, ""))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def read(*keys: str, path: Path | str = FILE) -> tuple[Any, ...]:
+    """The values under dotted keys, in order: what a stage declares under `params:` in dvc.yaml, and nothing else."""
+    params = load(path)
+    return tuple(params.get(key) for key in keys)

@@ -1,0 +1,1 @@
+"""One file per strategy; encoders, interface, registry and contract checks beside them."""

@@ -1,0 +1,1 @@
+"""The synthetic hospital: MIMIC-shaped files with known answers."""

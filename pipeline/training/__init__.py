@@ -1,0 +1,1 @@
+"""The loop, the run grid, the run store and the executors."""

@@ -1,0 +1,32 @@
+"""One script per DVC stage: read params, call the library, write the outputs. `stage` is their common frame."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.errors import InputError
+
+
+def stage(main: Callable[[], None]) -> Callable[[], None]:
+    """Run `main` as a stage: log to stderr; bad input and Ctrl-C end in one line and an exit status, no traceback."""
+    name = Path(main.__code__.co_filename).stem
+
+    @functools.wraps(main)
+    def run() -> None:
+        logging.basicConfig(level=logging.INFO, format=f"{name}: %(message)s", stream=sys.stderr)
+        start = time.perf_counter()
+        try:
+            main()
+        except InputError as error:
+            sys.exit(f"{name}: error: {error}")
+        except KeyboardInterrupt:
+            print(f"{name}: interrupted; the same command goes on from what is finished", file=sys.stderr)
+            sys.exit(130)
+        logging.getLogger(name).info("%.1f s", time.perf_counter() - start)
+
+    return run

@@ -1,0 +1,23 @@
+"""Fixtures that several test folders share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The project's root."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def demo_data() -> Path:
+    """The folder that holds mimic-iv-demo and mimic-cxr-jpg-demo; skips where it is absent."""
+    folder = Path(os.environ.get("FUSION_DEMO_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "mimic-iv-demo" / "icu").is_dir():
+        pytest.skip(f"the open demo data are not in {folder} (set FUSION_DEMO_DATA)")
+    return folder.resolve()
