@@ -1,0 +1,227 @@
+"""The variables of the hourly series as frozen dataclasses, read from variables.yaml and checked.
+
+Responsible for what a variable is (source, items, unit, range, aggregation, filling); extracting is series.py's work.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from pipeline.errors import InputError
+
+FILE = Path(__file__).with_name("variables.yaml")
+OTHER = "Other"  # the vocabulary entry that takes a category's unknown texts
+
+Source = Literal["chartevents", "outputevents", "derived"]
+Tier = Literal["core", "helper"]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """x -> (x - subtract) * multiply / divide, of |x| where `absolute`: 45 °C is exactly 113 °F, on both bounds."""
+
+    subtract: float = 0.0
+    multiply: float = 1.0
+    divide: float = 1.0
+    absolute: bool = False
+
+    def __call__(self, value: float) -> float:
+        """`value` in the variable's unit."""
+        return ((abs(value) if self.absolute else value) - self.subtract) * self.multiply / self.divide
+
+
+@dataclass(frozen=True)
+class Item:
+    """An itemid with its label in d_items, and how its values get the variable's unit."""
+
+    itemid: int
+    label: str
+    conversion: Conversion = Conversion()
+
+
+@dataclass(frozen=True)
+class Fill:
+    """For model input: hours that a value is carried forward (None: to the end), and what stands where none is."""
+
+    carry_hours: int | None
+    default: Literal["train_median", "none"]
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """Where a derived variable comes from: `sum_of` others in the same hour, or a look-back.
+
+    A look-back of `hours` grid hours ends in the hour itself; `statistic` is the sum of the hours' values, the covered
+    `hours` since the first observed one, or the `rate` sum / hours / (last value of `per`), where all are covered.
+    """
+
+    sum_of: tuple[str, ...] = ()
+    lookback: str = ""
+    hours: int = 0
+    statistic: Literal["", "sum", "rate", "hours"] = ""
+    per: str = ""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the variables that must be extracted first."""
+        return tuple(name for name in (*self.sum_of, self.lookback, self.per) if name)
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One variable; see variables.yaml for the meaning of the fields. `low` and `high` belong to the range."""
+
+    name: str
+    tier: Tier
+    source: Source
+    kind: Literal["numeric", "ordinal", "category"]
+    unit: str
+    items: tuple[Item, ...]
+    low: float
+    high: float
+    aggregate: Literal["mean", "last", "sum"]
+    sum_at_least: float
+    fill: Fill
+    vocabulary: tuple[str, ...]
+    drop_texts: tuple[str, ...]
+    derive: Derivation | None
+
+    def code(self, text: str) -> int | None:
+        """Index of a charted text in the vocabulary; that of Other, or None for an ordinal, where it is unknown."""
+        found = _index(self.vocabulary).get(normalise(text))
+        return _index(self.vocabulary).get(normalise(OTHER)) if found is None else found
+
+    def knows(self, text: str) -> bool:
+        """Whether the vocabulary holds the text."""
+        return normalise(text) in _index(self.vocabulary)
+
+    def drops(self, text: str) -> bool:
+        """Whether a charting with this text counts as not charted."""
+        return normalise(text) in {normalise(dropped) for dropped in self.drop_texts}
+
+
+def normalise(text: str) -> str:
+    """The form in which texts are compared: trimmed, inner blanks collapsed, without case."""
+    return " ".join(text.split()).casefold()
+
+
+@functools.cache
+def _index(vocabulary: tuple[str, ...]) -> dict[str, int]:
+    return {normalise(text): i for i, text in enumerate(vocabulary)}
+
+
+@functools.cache
+def load_all(path: Path = FILE) -> tuple[Variable, ...]:
+    """All variables of the file in its order, helpers included.
+
+    Raises InputError, naming file and variable, where an entry is malformed, a name, or an itemid of one variable, stands
+    twice, or a derived variable needs one that is not there.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path.name}: cannot be read: {' '.join(str(error).split())}") from None
+    try:
+        conversions = {name: Conversion(**fields) for name, fields in content["conversions"].items()}
+        variables = tuple(_variable(entry, conversions, content["vocabularies"]) for entry in content["variables"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path.name}: {error}") from None
+    names = [variable.name for variable in variables]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{path.name}: variable {name} stands twice")
+    for variable in variables:
+        ids = [item.itemid for item in variable.items]
+        if len(set(ids)) < len(ids):
+            raise InputError(f"{path.name}: {variable.name} names an itemid twice")
+    for variable in variables:
+        for need in variable.derive.needs if variable.derive else ():
+            if need not in names:
+                raise InputError(f"{path.name}: {variable.name} needs {need}, which is no variable")
+    return variables
+
+
+_FIELDS = {
+    *("name", "tier", "source", "kind", "unit", "items", "range", "aggregate", "sum_at_least"),
+    *("fill", "vocabulary", "drop_texts", "derive"),
+}
+
+
+def _variable(entry: dict[str, Any], conversions: dict[str, Conversion], vocabularies: dict[str, Any]) -> Variable:
+    name = entry["name"]
+    unknown = set(entry) - _FIELDS
+    if unknown:
+        raise ValueError(f"{name}: unknown field {', '.join(sorted(unknown))}")
+    hints = typing.get_type_hints(Variable)
+    for field in ("tier", "source", "kind", "aggregate"):
+        if entry.get(field) not in typing.get_args(hints[field]):
+            raise ValueError(f"{name}: {field} {entry.get(field)!r} is not one of {typing.get_args(hints[field])}")
+    low, high = entry.get("range") or (None, None)
+    derive = entry.get("derive")
+    variable = Variable(
+        name=name,
+        tier=entry["tier"],
+        source=entry["source"],
+        kind=entry["kind"],
+        unit=entry["unit"],
+        items=tuple(
+            Item(
+                item["itemid"], item["label"], conversions[item["conversion"]] if "conversion" in item else Conversion()
+            )
+            for item in entry.get("items", ())
+        ),
+        low=-math.inf if low is None else float(low),
+        high=math.inf if high is None else float(high),
+        aggregate=entry["aggregate"],
+        sum_at_least=float(entry.get("sum_at_least", -math.inf)),
+        fill=Fill(**entry["fill"]),
+        vocabulary=tuple(vocabularies[entry["vocabulary"]]) if "vocabulary" in entry else (),
+        drop_texts=tuple(entry.get("drop_texts", ())),
+        derive=Derivation(**{**derive, "sum_of": tuple(derive.get("sum_of", ()))}) if derive else None,
+    )
+    if (variable.source == "derived") != (derive is not None) or (derive is None) != bool(variable.items):
+        raise ValueError(f"{name}: a derived variable has `derive`, every other one has `items`")
+    if (variable.kind == "numeric") == bool(variable.vocabulary):
+        raise ValueError(f"{name}: ordinals and categories have a vocabulary, numeric variables have none")
+    if variable.kind == "category" and OTHER not in variable.vocabulary:
+        raise ValueError(f"{name}: the vocabulary lacks {OTHER!r}")
+    if variable.kind != "numeric":  # the codes themselves
+        variable = dataclasses.replace(variable, low=0.0, high=float(len(variable.vocabulary) - 1))
+    if not variable.low < variable.high:
+        raise ValueError(f"{name}: range {variable.low} to {variable.high} is empty")
+    return variable
+
+
+def load_variables(tier: str) -> tuple[Variable, ...]:
+    """The variables that models see at a tier (`core`: 27), in column order."""
+    chosen = tuple(variable for variable in load_all() if variable.tier == tier)
+    if not chosen or tier == "helper":
+        raise InputError(f"series.tier: {tier!r} is not a tier of {FILE.name}")
+    return chosen
+
+
+def with_helpers(variables: tuple[Variable, ...]) -> tuple[Variable, ...]:
+    """`variables` and, behind them, those that they are derived from and that are not among them."""
+    by_name = {variable.name: variable for variable in load_all()}
+    found = {variable.name: variable for variable in variables}
+    todo = list(variables)
+    while todo:
+        derive = todo.pop(0).derive
+        for name in derive.needs if derive else ():
+            if name not in found:
+                found[name] = by_name[name]
+                todo.append(by_name[name])
+    return tuple(found.values())
+
+
+def needed_itemids(source: str) -> list[int]:
+    """Itemids of all variables, helpers included, that come from `chartevents` or `outputevents`; ascending."""
+    return sorted({item.itemid for variable in load_all() if variable.source == source for item in variable.items})
