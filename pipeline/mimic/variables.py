@@ -122,8 +122,8 @@ def _index(vocabulary: tuple[str, ...]) -> dict[str, int]:
 def load_all(path: Path = FILE) -> tuple[Variable, ...]:
     """All variables of the file in its order, helpers included.
 
-    Raises InputError, naming file and variable, where an entry is malformed, a name, or an itemid of one variable, stands
-    twice, or a derived variable needs one that is not there.
+    Raises InputError, naming file and variable, where an entry is malformed, a name stands twice, a variable has an
+    itemid twice, or needs a variable that is not there.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
