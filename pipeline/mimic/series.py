@@ -1,0 +1,260 @@
+"""Hourly series: chart and output rows of the cohort's stays -> one value per stay, hour and variable.
+
+Observed values only: filling, scaling and the `observed` channel belong to pipeline.data. DuckDB aggregates one batch
+of stays after another (series.sql), so that memory follows the batch; derived variables come from derived.py.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import polars as pl
+from tqdm import tqdm
+
+from pipeline import files
+from pipeline.errors import InputError
+from pipeline.mimic.derived import derive
+from pipeline.mimic.variables import Variable, with_helpers
+from pipeline.params import Ingest
+
+HOURS = 48
+BATCH_STAYS = 2048
+COUNTS = ("rows", "used", "dropped", "unknown", "empty", "out_of_range")
+SQL = Path(__file__).with_name("series.sql")
+log = logging.getLogger(__name__)
+
+Values = np.ndarray[Any, np.dtype[np.float64]]  # [N, 48, V]
+Counts = np.ndarray[Any, np.dtype[np.int64]]  # [V, len(COUNTS)]
+
+
+@dataclass(frozen=True)
+class Events:
+    """A DuckDB connection on the chart and output rows, with `variables` (helpers included) known to it."""
+
+    connection: duckdb.DuckDBPyConnection
+    variables: tuple[Variable, ...]
+    scratch: Path
+
+    def create(self, name: str, frame: pl.DataFrame) -> None:
+        """A DuckDB table with the rows of `frame`, by way of a file: the direct way would need pyarrow."""
+        path = self.scratch / f"{name}.parquet"
+        frame.write_parquet(path, compression="uncompressed")
+        self.connection.execute(
+            f"create or replace table {name} as select * from read_parquet($path)", {"path": str(path)}
+        )
+
+
+@contextmanager
+def open_events(chart: Path, output: Path, variables: Sequence[Variable], ingest: Ingest) -> Iterator[Events]:
+    """The rows of chart.parquet and output.parquet (docs/artefacts.md), ready to be asked for hours; closed at the end.
+
+    Raises InputError where a file is not there or `ingest.memory_gb` does not suffice.
+    """
+    for path in (chart, output):
+        if not path.is_file():
+            raise InputError(f"{path}: not found; the stage ingest writes it")
+    everything = with_helpers(tuple(variables))
+    with tempfile.TemporaryDirectory(prefix="series-") as scratch, duckdb.connect() as connection:
+        connection.execute(f"set memory_limit = '{ingest.memory_gb} GB'")
+        connection.execute(f"set threads = {ingest.threads}")
+        connection.execute(f"set temp_directory = '{scratch}'")
+        connection.execute("set enable_progress_bar = false")
+        connection.from_parquet(str(chart)).create_view("chart")
+        connection.from_parquet(str(output)).create_view("output")
+        connection.execute(
+            "create view events as select stay_id, charttime, itemid, value as text, valuenum as number from chart"
+            " union all select stay_id, charttime, itemid, null, value from output"
+        )
+        events = Events(connection, everything, Path(scratch))
+        try:
+            events.create("items", item_table(everything))
+            events.create("texts", text_table(everything, _charted_texts(events)))
+            yield events
+        except duckdb.OutOfMemoryException as error:
+            raise InputError(f"ingest.memory_gb: {ingest.memory_gb} GB do not suffice: {error}") from None
+
+
+def item_table(variables: Sequence[Variable]) -> pl.DataFrame:
+    """The relation `items` of series.sql: a row per variable (its index) and itemid."""
+    rows = [
+        {
+            "variable": index,
+            "itemid": item.itemid,
+            "subtract": item.conversion.subtract,
+            "multiply": item.conversion.multiply,
+            "divide": item.conversion.divide,
+            "absolute": item.conversion.absolute,
+            "coded": bool(variable.vocabulary),
+            "low": variable.low,
+            "high": variable.high,
+            "aggregate": variable.aggregate,
+            "sum_at_least": variable.sum_at_least,
+        }
+        for index, variable in enumerate(variables)
+        for item in variable.items
+    ]
+    return pl.DataFrame(rows, schema_overrides={"variable": pl.Int32, "itemid": pl.Int32})
+
+
+def _reads_text(variable: Variable) -> bool:
+    return bool(variable.vocabulary or variable.drop_texts)
+
+
+def _charted_texts(events: Events) -> list[tuple[int, str]]:
+    """Every (itemid, text) charted under the variables whose texts matter."""
+    itemids = [item.itemid for variable in events.variables if _reads_text(variable) for item in variable.items]
+    return events.connection.execute(
+        "select distinct itemid, text from events where itemid in $itemids and text is not null order by all",
+        {"itemids": itemids},
+    ).fetchall()
+
+
+def text_table(variables: Sequence[Variable], charted: Sequence[tuple[int, str]]) -> pl.DataFrame:
+    """The relation `texts` of series.sql: what each (itemid, text) stands for."""
+    rows = [
+        {
+            "variable": index,
+            "itemid": itemid,
+            "text": text,
+            "code": variable.code(text),
+            "known": variable.knows(text) or not variable.vocabulary,
+            "dropped": variable.drops(text),
+        }
+        for index, variable in enumerate(variables)
+        if _reads_text(variable)
+        for itemid, text in charted
+        if itemid in {item.itemid for item in variable.items}
+    ]
+    schema = {"variable": pl.Int32, "itemid": pl.Int32, "text": pl.String, "code": pl.Float64}
+    return pl.DataFrame(rows, schema={**schema, "known": pl.Boolean, "dropped": pl.Boolean})
+
+
+def extract(events: Events, stays: pl.DataFrame) -> tuple[Values, Counts]:
+    """Hourly values [N, 48, V] of `stays` (stay_id, intime; N rows) and what happened to their rows [V, COUNTS].
+
+    V are `events.variables`; NaN where nothing was charted; an ordinal or a category is its index in the vocabulary.
+    """
+    variables = events.variables
+    batch = stays.select("stay_id", "intime").with_row_index("row")
+    events.create("batch", batch)
+    bounds = {"first": batch["stay_id"].min(), "last": batch["stay_id"].max()}
+    cells = events.connection.execute(SQL.read_text(encoding="utf-8"), bounds).fetchnumpy()
+    values = np.full((len(variables), stays.height, HOURS), np.nan)
+    values[cells["variable"], cells["row"], cells["hour"]] = np.ma.filled(cells["value"], np.nan)
+    counts = np.zeros((len(variables), len(COUNTS)), np.int64)
+    for column, name in enumerate(COUNTS):
+        counts[:, column] = np.bincount(cells["variable"], weights=cells[name], minlength=len(variables))
+    by_name = {variable.name: values[index] for index, variable in enumerate(variables)}
+    derived = derive(by_name, variables)
+    for index, variable in enumerate(variables):
+        if variable.name in derived:
+            result = derived[variable.name]
+            inside = (result >= variable.low) & (result <= variable.high)
+            values[index] = np.where(inside, result, np.nan)
+            made = np.count_nonzero(~np.isnan(result))
+            counts[index] = (made, np.count_nonzero(inside), 0, 0, 0, made - np.count_nonzero(inside))
+    return np.ascontiguousarray(np.moveaxis(values, 0, 2)), counts
+
+
+def hourly_frame(stay_ids: pl.Series, values: Values, variables: Sequence[Variable]) -> pl.DataFrame:
+    """Rows of hourly.parquet: stay_id, hour and the variables; hours without any value are left out.
+
+    `values` [N, 48, V] in the order of `stay_ids` and `variables`; categories become their texts.
+    """
+    row, hour = np.nonzero(~np.isnan(values).all(axis=2))
+    columns = [stay_ids.gather(row).alias("stay_id"), pl.Series("hour", hour.astype(np.int8))]
+    for index, variable in enumerate(variables):
+        column = pl.Series(variable.name, values[row, hour, index], nan_to_null=True)
+        if variable.kind == "category":
+            texts = pl.Series(variable.vocabulary, dtype=pl.String)
+            column = texts.gather(column.cast(pl.UInt32)).alias(variable.name)
+        columns.append(column)
+    return pl.DataFrame(columns)
+
+
+def write_series(
+    chart: Path, output: Path, stays_file: Path, variables: Sequence[Variable], ingest: Ingest, folder: Path
+) -> dict[str, Any]:
+    """Write `folder`/hourly.parquet and values.npy (docs/artefacts.md); returns the counts for the stage's report."""
+    if not stays_file.is_file():
+        raise InputError(f"{stays_file}: not found; the stage cohort writes it")
+    stays = pl.read_parquet(stays_file, columns=["stay_id", "intime"])
+    if stays.is_empty():
+        raise InputError(f"{stays_file}: holds no stay, so there is no series")
+    if not stays["stay_id"].is_sorted():
+        raise InputError(f"{stays_file}: stay_id is not sorted")
+    frames = []
+    with (
+        open_events(chart, output, variables, ingest) as events,
+        files.atomic(folder / "values.npy") as beside,
+        tqdm(total=stays.height, unit="stay", desc="series") as progress,
+    ):
+        counts = np.zeros((len(events.variables), len(COUNTS)), np.int64)
+        seen = np.zeros((2, len(variables)), np.int64)  # hours and stays with a value
+        placed = np.zeros(3, np.int64)
+        packed = np.lib.format.open_memmap(
+            beside, mode="w+", dtype=np.float32, shape=(stays.height, HOURS, len(variables))
+        )
+        for start in range(0, stays.height, BATCH_STAYS):
+            batch = stays.slice(start, BATCH_STAYS)
+            values, tally = extract(events, batch)
+            values = values[:, :, : len(variables)]  # the helpers stand behind
+            packed[start : start + batch.height] = values
+            frames.append(hourly_frame(batch["stay_id"], values, variables))
+            observed = ~np.isnan(values)
+            counts += tally
+            seen += np.stack([observed.sum(axis=(0, 1)), observed.any(axis=1).sum(axis=0)])
+            placed += _rows_by_place(events)
+            progress.update(batch.height)
+        packed.flush()
+        unknown = _unknown_texts(events)
+    hourly = pl.concat(frames)
+    files.write_parquet(hourly, folder / "hourly.parquet")
+    return {
+        "stays": stays.height,
+        "stays_without_a_value": stays.height - hourly["stay_id"].n_unique(),
+        "hours_with_a_value": hourly.height,
+        "rows_of_these_stays": dict(zip(("before_intime", "in_48_hours", "later"), placed.tolist(), strict=True)),
+        "variables": {
+            variable.name: dict(zip(COUNTS, counts[index].tolist(), strict=True))
+            | (_coverage(seen[:, index], stays.height) if index < len(variables) else {})
+            for index, variable in enumerate(events.variables)
+        },
+        "unknown_texts": unknown,
+    }
+
+
+def _coverage(seen: np.ndarray[Any, np.dtype[np.int64]], stays: int) -> dict[str, float]:
+    return {"share_of_hours": int(seen[0]) / (stays * HOURS), "share_of_stays": int(seen[1]) / stays}
+
+
+def _rows_by_place(events: Events) -> list[int]:
+    """Rows of the batch last asked for: before intime, in its 48 hours, later."""
+    row = events.connection.execute(
+        "select count(*) filter (charttime < intime),"
+        " count(*) filter (charttime >= intime and charttime < intime + interval 48 hour),"
+        " count(*) filter (charttime >= intime + interval 48 hour)"
+        " from events join batch using (stay_id) where itemid in (select itemid from items)"
+    ).fetchall()
+    return list(row[0])
+
+
+def _unknown_texts(events: Events) -> dict[str, list[str]]:
+    """Per variable the texts in the file that its vocabulary lacks; at most 20, so that a bad file cannot flood us."""
+    rows = events.connection.execute(
+        "select distinct variable, trim(text) from texts where not known order by all"
+    ).fetchall()
+    found: dict[str, list[str]] = {}
+    for index, text in rows:
+        found.setdefault(events.variables[index].name, []).append(text)
+    for name, texts in found.items():
+        log.warning("%s: %d texts outside of the vocabulary: %s", name, len(texts), "; ".join(texts[:5]))
+    return {name: texts[:20] for name, texts in found.items()}

@@ -1,0 +1,48 @@
+-- One row per stay, hour and variable of a batch of stays: the hour's value, and what happened to its chartings.
+--   events (stay_id, charttime, itemid, text, number)   chart and output rows
+--   batch  (row, stay_id, intime)                       the stays asked for; row counts from 0
+--   items  (variable, itemid, ...)                      variables.yaml, a row per variable and itemid
+--   texts  (variable, itemid, text, code, known, dropped)   every text charted under those itemids
+with charted as (
+    select
+        batch.row,
+        events.charttime,
+        -- to the second: date_diff('hour', ...) would count clock hours begun
+        (epoch_us(events.charttime) - epoch_us(batch.intime)) // 3_600_000_000 as hour,
+        items.variable, items.aggregate, items.low, items.high, items.sum_at_least,
+        coalesce(texts.dropped, false) as dropped,
+        coalesce(not texts.known, false) as unknown,
+        case
+            when texts.dropped then null
+            when items.coded then texts.code
+            -- to the variable's unit first, compared with the range afterwards
+            else ((case when items.absolute then abs(events.number) else events.number end)
+                  - items.subtract) * items.multiply / items.divide
+        end as value
+    from events
+    join batch using (stay_id)
+    join items using (itemid)
+    left join texts on texts.variable = items.variable and texts.itemid = events.itemid and texts.text = events.text
+    where events.charttime >= batch.intime
+      and events.charttime < batch.intime + interval 48 hour
+      and events.stay_id between $first and $last     -- lets the scan skip row groups: the files are sorted by stay_id
+),
+judged as (
+    select *, coalesce(value between low and high, false) as used from charted
+)
+select
+    row, hour, variable,
+    -- `order by` inside of the sums: floating-point addition in another order gives other last digits
+    case any_value(aggregate)
+        when 'last' then arg_max(value, {'at': charttime, 'value': value}) filter (used)
+        when 'sum' then greatest(sum(value order by value) filter (used), any_value(sum_at_least))
+        else avg(value order by value) filter (used)
+    end as value,
+    count(*) as rows,
+    count(*) filter (used) as used,
+    count(*) filter (dropped) as dropped,
+    count(*) filter (unknown) as unknown,
+    count(*) filter (value is null and not dropped and not unknown) as empty,
+    count(*) filter (value is not null and not used) as out_of_range
+from judged
+group by row, hour, variable

@@ -1,0 +1,29 @@
+"""Hourly series of the cohort: data/series/hourly.parquet and values.npy; counts in reports/data/series.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline import files, params
+from pipeline.mimic.series import write_series
+from pipeline.mimic.variables import load_variables
+from stages import stage
+
+
+@stage
+def main() -> None:
+    """Read the interim tables and the cohort, write the declared outputs."""
+    ingest, series = params.read("ingest", "series")
+    report = write_series(
+        chart=Path("data/interim/chart.parquet"),
+        output=Path("data/interim/output.parquet"),
+        stays_file=Path("data/cohort/stays.parquet"),
+        variables=load_variables(series.tier),
+        ingest=ingest,
+        folder=Path("data/series"),
+    )
+    files.write_json(report, "reports/data/series.json")
+
+
+if __name__ == "__main__":
+    main()
