@@ -1,1 +1,1 @@
-"""The benchmark as a library: raw MIMIC files -> tables -> cohort -> tensors -> runs -> reports. Knows nothing of DVC."""
+"""The benchmark as a library: raw MIMIC files -> tables -> cohort -> tensors -> runs -> reports. It knows no DVC."""

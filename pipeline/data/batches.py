@@ -1,0 +1,51 @@
+"""Batches gathered on the device from a fold's tensors: no loader, no workers, no copy per epoch.
+
+On a GPU series and images are moved there once; on a CPU they stay where they are (pixels memory-mapped).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.data.inputs import HOURS
+from pipeline.data.tensors import Array, FoldTensors
+from pipeline.strategies.interface import Batch
+
+
+class Batches:
+    """Gathers Batch objects by row numbers. `removed` bool [N]: images that are not there for this purpose."""
+
+    def __init__(self, data: FoldTensors, device: torch.device) -> None:
+        def put(array: Array) -> Tensor:
+            return torch.from_numpy(array).to(device)
+
+        self.device = device
+        self._ehr, self._observed, self._since = (
+            put(a) for a in (data.series.ehr, data.series.observed, data.series.since)
+        )
+        self._pixels = put(np.asarray(data.pixels))
+        self._image_row, self._image_hours = put(data.image_row), put(data.image_hours / np.float32(HOURS))
+        self._targets = put(data.targets)
+        self._never = torch.zeros(len(data.stay_id), dtype=torch.bool, device=device)
+
+    def targets(self, rows: Tensor) -> Tensor:
+        """Targets [B, labels] of the rows."""
+        return self._targets[rows]
+
+    def gather(self, rows: Tensor, removed: Tensor | None = None) -> Batch:
+        """The batch of `rows` (long [B], on the device)."""
+        image_row = self._image_row[rows]
+        has_cxr = (image_row >= 0) & ~(self._never if removed is None else removed)[rows]
+        sample = torch.nonzero(has_cxr).squeeze(1)
+        return Batch(
+            ehr=self._ehr[rows],
+            observed=self._observed[rows],
+            since=self._since[rows],
+            images=self._pixels[image_row[sample]].unsqueeze(1).float() / 255.0,
+            image_sample=sample,
+            image_hours=self._image_hours[rows[sample]],
+            present=torch.stack([torch.ones_like(has_cxr), has_cxr], dim=1),
+            index=rows,
+        )

@@ -1,0 +1,81 @@
+"""The packed artefacts as arrays of one fold: what a run reads, and nothing that it must not see.
+
+Rows are the base stays in the order of stays.parquet. The packed images are the truth about which image is there.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.data.inputs import SeriesInputs, build_inputs
+from pipeline.errors import InputError
+from pipeline.mimic.variables import Variable
+from pipeline.tasks import Task
+
+# What a run depends on; the run store takes their digests as the data's fingerprint.
+FILES = (
+    "cohort/stays.parquet",
+    "cohort/labels.parquet",
+    "images/index.parquet",
+    "images/pixels.npy",
+    "masks.parquet",
+    "series/statistics.json",
+    "series/values.npy",
+    "splits.parquet",
+)
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class FoldTensors:
+    """N stays of one fold. `pixels` uint8 [M, px, px] stays memory-mapped; without an image, `image_row` is -1."""
+
+    stay_id: Array  # int64 [N]
+    part: Array  # str [N]: train, val, test, dev
+    series: SeriesInputs
+    pixels: Array
+    image_row: Array  # int64 [N]
+    image_hours: Array  # float32 [N]: from intime; 0 without an image
+    removed_at: Array  # float64 [N]: the image is removed at rate r where removed_at < r; 1 without an image
+    targets: Array  # float32 [N, labels]
+
+
+def load_fold(folder: Path, fold: int, task: Task, variables: tuple[Variable, ...], mechanism: str) -> FoldTensors:
+    """The arrays of `fold` from the artefacts below `folder` (data/). `mechanism`: mcar or mar, for removed_at."""
+    import polars as pl
+
+    for name in FILES:
+        if not (folder / name).is_file():
+            raise InputError(f"{folder / name}: not found; run `dvc repro` first")
+    stays = pl.read_parquet(folder / "cohort/stays.parquet", columns=["stay_id"])
+    splits = pl.read_parquet(folder / "splits.parquet").filter(pl.col("fold") == fold).select("stay_id", "part")
+    images = pl.read_parquet(folder / "images/index.parquet").select("stay_id", "row", "hours_from_intime")
+    removed = (
+        pl.read_parquet(folder / "masks.parquet")
+        .filter((pl.col("fold") == fold) & (pl.col("modality") == "cxr") & (pl.col("mechanism") == mechanism))
+        .select("stay_id", "removed_at")
+    )
+    labels = pl.read_parquet(folder / "cohort/labels.parquet", columns=["stay_id", *task.labels])
+    rows = stays
+    for frame in (splits, images, removed, labels):
+        rows = rows.join(frame, on="stay_id", how="left", maintain_order="left", validate="1:1")
+    values = np.load(folder / "series/values.npy", mmap_mode="r")
+    if rows["part"].null_count() or values.shape[0] != rows.height:
+        raise InputError(f"{folder}: splits or values.npy do not fit stays.parquet; run `dvc repro`")
+    statistics = json.loads((folder / "series/statistics.json").read_text(encoding="utf-8"))[str(fold)]
+    return FoldTensors(
+        stay_id=rows["stay_id"].to_numpy().astype(np.int64),
+        part=np.asarray(rows["part"].to_list()),
+        series=build_inputs(values, variables, statistics),
+        pixels=np.load(folder / "images/pixels.npy", mmap_mode="c"),
+        image_row=rows["row"].fill_null(-1).to_numpy().astype(np.int64),
+        image_hours=rows["hours_from_intime"].fill_null(0.0).to_numpy().astype(np.float32),
+        removed_at=rows["removed_at"].fill_null(1.0).to_numpy().astype(np.float64),
+        targets=rows.select(pl.col(name).cast(pl.Float32) for name in task.labels).to_numpy().astype(np.float32),
+    )

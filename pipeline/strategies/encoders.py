@@ -1,0 +1,197 @@
+"""The encoders that all strategies share at a scale: EHR transformer and LSTM, the image CNN, the fill for no image.
+
+Images: only those that are present go through the CNN; what stands in for an absent one is filled in after encoding.
+GroupNorm from scratch, frozen BatchNorm with pretrained weights: a batch of 16 holds four images on average.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import InputError
+from pipeline.params import Encoders
+from pipeline.strategies.interface import Batch, Shapes
+
+
+@dataclass(frozen=True)
+class SeriesFeatures:
+    """`tokens` [B, T, D], one an hour; `pooled` [B, D]."""
+
+    tokens: Tensor
+    pooled: Tensor
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """Of P present images: `maps` [P, Cs, Hs, Ws] a stage, grid `tokens` [P, Hs·Ws, D] of the last, `pooled` [P, D]."""
+
+    maps: list[Tensor]
+    tokens: Tensor
+    pooled: Tensor
+
+
+def series_channels(batch: Batch) -> Tensor:
+    """[B, T, C + 2V]: values, observed, hours since observed."""
+    return torch.cat([batch.ehr, batch.observed.to(batch.ehr.dtype), batch.since], dim=2)
+
+
+class TransformerEncoder(nn.Module):
+    """Linear embedding and learned positions, pre-norm transformer layers, mean over hours."""
+
+    def __init__(self, shapes: Shapes) -> None:
+        super().__init__()
+        size = shapes.encoders
+        self.embed = nn.Linear(shapes.channels + 2 * shapes.variables, size.width)
+        self.positions = nn.Parameter(torch.randn(shapes.hours, size.width) * 0.02)
+        layer = nn.TransformerEncoderLayer(
+            size.width, size.heads, 4 * size.width, size.dropout, "gelu", batch_first=True, norm_first=True
+        )
+        self.layers = nn.TransformerEncoder(
+            layer, size.layers, norm=nn.LayerNorm(size.width), enable_nested_tensor=False
+        )
+
+    def forward(self, batch: Batch) -> SeriesFeatures:
+        """Tokens and their mean."""
+        tokens = self.layers(self.embed(series_channels(batch)) + self.positions)
+        return SeriesFeatures(tokens, tokens.mean(dim=1))
+
+
+class LSTMEncoder(nn.Module):
+    """Linear embedding, bidirectional LSTM; tokens are its projected outputs, pooled its projected last states."""
+
+    def __init__(self, shapes: Shapes) -> None:
+        super().__init__()
+        size = shapes.encoders
+        self.embed = nn.Linear(shapes.channels + 2 * shapes.variables, size.width)
+        self.lstm = nn.LSTM(size.width, size.width, size.layers, batch_first=True, bidirectional=True)
+        self.dropout = nn.Dropout(size.dropout)
+        self.project = nn.Linear(2 * size.width, size.width)
+
+    def forward(self, batch: Batch) -> SeriesFeatures:
+        """Tokens hour by hour; the last state of each direction, pooled."""
+        outputs, (states, _) = self.lstm(self.embed(series_channels(batch)))
+        last = torch.cat([states[-2], states[-1]], dim=1)
+        return SeriesFeatures(self.project(self.dropout(outputs)), self.project(self.dropout(last)))
+
+
+def _group_norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(min(8, channels // 2), channels)
+
+
+class _Block(nn.Module):
+    """Basic residual block (He et al. 2016), GroupNorm."""
+
+    def __init__(self, width_in: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(width_in, width, 3, stride, 1, bias=False),
+            _group_norm(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, 1, 1, bias=False),
+            _group_norm(width),
+        )
+        self.skip: nn.Module = nn.Identity()
+        if stride > 1 or width_in != width:
+            self.skip = nn.Sequential(nn.Conv2d(width_in, width, 1, stride, bias=False), _group_norm(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.body(x) + self.skip(x))
+
+
+def _narrow(width: int) -> tuple[nn.ModuleList, list[int]]:
+    """A ResNet-10 in small: stem and four stages of one block, widths w, 2w, 4w, 8w. For images of 16 to 64 px."""
+    stem = nn.Sequential(nn.Conv2d(1, width, 3, 2, 1, bias=False), _group_norm(width), nn.ReLU())
+    widths = [width, width, 2 * width, 4 * width, 8 * width]
+    blocks = [_Block(widths[i], widths[i + 1], 1 if i == 0 else 2) for i in range(4)]
+    return nn.ModuleList([stem, *blocks]), widths
+
+
+def _torchvision(name: str, pretrained: str) -> tuple[nn.ModuleList, list[int]]:
+    """A torchvision ResNet as stem and four stages."""
+    import torchvision
+
+    norm = _group_norm if pretrained == "none" else torchvision.ops.FrozenBatchNorm2d
+    net = getattr(torchvision.models, name)(weights=None, norm_layer=norm)
+    if pretrained != "none":
+        net.load_state_dict({**_weights(name, pretrained), **{k: v for k, v in net.state_dict().items() if "fc." in k}})
+    stages = [nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool), net.layer1, net.layer2, net.layer3, net.layer4]
+    expansion = 4 if name == "resnet50" else 1
+    return nn.ModuleList(stages), [64, *(expansion * width for width in (64, 128, 256, 512))]
+
+
+def _weights(name: str, source: str) -> dict[str, Tensor]:
+    """Image weights from a local file (.safetensors, or a .pth state dict) or by torchvision's name for them."""
+    import torchvision
+
+    path = Path(source)
+    if path.suffix in (".safetensors", ".pth", ".pt"):
+        if not path.is_file():
+            raise InputError(f"training.pretrained: {source}: not found")
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    else:
+        try:
+            entry = torchvision.models.get_model_weights(name)[source]
+        except KeyError:
+            raise InputError(f"training.pretrained: {source!r} is neither a file nor weights of {name}") from None
+        try:
+            state = entry.get_state_dict(progress=True, check_hash=True)
+        except OSError as error:
+            raise InputError(
+                f"training.pretrained: {source} of {name} cannot be downloaded ({error}); give a path instead"
+            ) from None
+    # Frozen BatchNorm keeps no batch counter; the classifier head is not used.
+    return {
+        key: value for key, value in state.items() if "num_batches_tracked" not in key and not key.startswith("fc.")
+    }
+
+
+class ImageEncoder(nn.Module):
+    """CNN stages as a list (`stages`), and projections to width D. Input: grey in [0, 1]."""
+
+    def __init__(self, shapes: Shapes) -> None:
+        super().__init__()
+        size: Encoders = shapes.encoders
+        self.grey = size.cnn == "narrow"
+        if size.cnn == "narrow":
+            if shapes.pretrained != "none":
+                raise InputError("training.pretrained: the narrow CNN has no pretrained weights; set none")
+            self.stages, self.stage_widths = _narrow(size.cnn_width)
+        else:
+            self.stages, self.stage_widths = _torchvision(size.cnn, shapes.pretrained)
+        self.project = nn.Linear(self.stage_widths[-1], size.width)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """[P, 1, H, W] in [0, 1] to the CNN's input; torchvision's get three channels and ImageNet's moments."""
+        if self.grey:
+            return (images - 0.5) / 0.25
+        mean = images.new_tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+        deviation = images.new_tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+        return (images.expand(-1, 3, -1, -1) - mean) / deviation
+
+    def forward(self, images: Tensor) -> ImageFeatures:
+        """Features of the P images; P may be 0."""
+        x = self.normalise(images)
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        tokens = self.project(x.flatten(2).transpose(1, 2))
+        return ImageFeatures(maps, tokens, tokens.mean(dim=1))
+
+
+def fill_absent(pooled: Tensor, batch: Batch, absent: Tensor) -> Tensor:
+    """[B, D]: the images' vectors [P, D] at their samples, the learned vector `absent` [D] elsewhere.
+
+    The shared treatment of absent images for strategies that are declared `missing = "complete"`.
+    """
+    filled = absent.to(pooled.dtype).expand(batch.size, -1)
+    return filled.index_copy(0, batch.image_sample, pooled)

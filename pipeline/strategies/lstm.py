@@ -1,0 +1,30 @@
+"""lstm: a bidirectional LSTM on the hourly series. EHR alone.
+
+Paper: none (the unimodal baseline of CareBench, arXiv 2602.23614).
+Idea: the last states of a bidirectional LSTM over 48 hours, one linear head.
+Missing image: never looks at one, in training or at inference.
+Changed: every strategy's input also holds `observed` and hours since observed for all variables.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from pipeline.strategies.encoders import LSTMEncoder
+from pipeline.strategies.interface import Batch, Output, Shapes, Strategy
+
+
+class LSTM(Strategy):
+    """Unimodal EHR baseline."""
+
+    modalities = frozenset({"ehr"})
+    interaction = "additive"
+
+    def __init__(self, shapes: Shapes) -> None:
+        super().__init__(shapes)
+        self.encoder = LSTMEncoder(shapes)
+        self.head = nn.Linear(shapes.encoders.width, shapes.outputs)
+
+    def forward(self, batch: Batch) -> Output:
+        """Logits from the pooled series."""
+        return Output(self.head(self.encoder(batch).pooled) + self.prior)

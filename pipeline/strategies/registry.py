@@ -1,0 +1,57 @@
+"""Strategies by name, which is the module's; only the named module is imported: a cell depends on its file alone."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import InputError
+from pipeline.strategies.interface import Shapes, Strategy
+
+_SHARED = {"__init__", "interface", "encoders", "registry", "checks"}
+
+
+def names() -> list[str]:
+    """All strategies that have a file in this folder."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in _SHARED)
+
+
+def module_name(name: str) -> str:
+    """The dotted module of a strategy. Raises InputError where there is none."""
+    if name not in names():
+        raise InputError(
+            f"grid.strategies: {name!r} has no file pipeline/strategies/{name}.py; there are {', '.join(names())}"
+        )
+    return f"pipeline.strategies.{name}"
+
+
+def strategy_class(name: str) -> type[Strategy]:
+    """The one Strategy subclass that the module defines."""
+    module = importlib.import_module(module_name(name))
+    own = [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value) and issubclass(value, Strategy) and value.__module__ == module.__name__
+    ]
+    if len(own) != 1:
+        raise InputError(f"pipeline/strategies/{name}.py: must define one Strategy, defines {len(own)}")
+    return own[0]
+
+
+def build(name: str, shapes: Shapes, hyper: dict[str, Any]) -> Strategy:
+    """The strategy with its hyper-parameters (the block strategies.NAME; `lr` belongs to the loop)."""
+    cls = strategy_class(name)
+    own = {key: value for key, value in hyper.items() if key != "lr"}
+    known = {key: p for key, p in inspect.signature(cls).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    for key in own:
+        if key not in known:
+            raise InputError(f"strategies.{name}.{key}: unknown; it knows {', '.join(['lr', *known])}")
+    for key, parameter in known.items():
+        if key not in own and parameter.default is parameter.empty:
+            raise InputError(f"strategies.{name}.{key}: missing")
+    try:
+        return cls(shapes, **own)
+    except ValueError as error:
+        raise InputError(f"strategies.{name}: {error}") from None

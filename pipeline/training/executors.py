@@ -1,0 +1,171 @@
+"""Who works the grid off: in this process, or a pool of processes. A matter of the environment; never changes a result.
+
+FUSION_EXECUTOR is `auto` (default), `inline`, `pool` or `pool:N`. A pool has a process a GPU, or a core where there is
+no GPU; `pool:N` has N. Each run is a process of its own, forked from a server that has imported torch once. A cluster
+executor is another entry of EXECUTORS: it takes the same arguments and makes the same runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from pipeline.errors import InputError
+from pipeline.training.grid import RunSpec
+from pipeline.training.store import Store
+
+log = logging.getLogger("train")
+
+
+class _Bar:
+    """One bar for all runs: epochs done of those that may come, the latest loss and metric, time left."""
+
+    def __init__(self, specs: Sequence[RunSpec]) -> None:
+        quiet = not sys.stderr.isatty()
+        self.bar = tqdm(total=sum(spec.max_epochs for spec in specs), unit="epoch", mininterval=10 if quiet else 0.2)
+
+    def epoch(self, spec: RunSpec, epoch: int, row: dict[str, Any]) -> None:
+        score = row["monitor"] if row["monitor"] != "none" else "train_task"
+        self.bar.set_postfix_str(
+            f"{spec.train_cohort} fold {spec.fold} seed {spec.seed} epoch {epoch}/{spec.max_epochs} "
+            f"loss {row['train_task']:.3f} {score} {row[score]:.3f}",
+            refresh=False,
+        )
+        self.bar.update()
+
+    def finished(self, spec: RunSpec, epochs: int) -> None:
+        """Early stopping: the epochs that do not come."""
+        self.bar.total -= spec.max_epochs - epochs
+        self.bar.refresh()
+
+
+def _die_with(parent: BaseProcess) -> None:
+    """Ends this process once `parent` is gone, even killed: no orphan keeps working unseen."""
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+def _work(spec: RunSpec, store: Store, data: Path, gpu: int | None, sender: Connection) -> None:
+    """A worker's life: one run. Sends (epoch, row) for each epoch, and a text where the input is at fault."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+    from pipeline.training.run import make_run
+
+    try:
+        make_run(spec, store, data, lambda epoch, row: sender.send((epoch, row)))
+    except InputError as error:
+        sender.send(str(error))
+        sys.exit(1)
+
+
+def inline(specs: Sequence[RunSpec], store: Store, data: Path, workers: int) -> None:
+    """One run after the other in this process."""
+    from pipeline.training.run import make_run
+
+    bar = _Bar(specs)
+    for spec in specs:
+        done = 0
+
+        def report(epoch: int, row: dict[str, Any], spec: RunSpec = spec) -> None:
+            nonlocal done
+            done = epoch
+            bar.epoch(spec, epoch, row)
+
+        make_run(spec, store, data, report)
+        bar.finished(spec, done)
+    bar.bar.close()
+
+
+@dataclass
+class _Worker:
+    spec: RunSpec
+    process: BaseProcess
+    receiver: Connection
+    slot: int
+    epochs: int = 0
+
+
+def pool(specs: Sequence[RunSpec], store: Store, data: Path, workers: int) -> None:
+    """At most `workers` runs at a time, each in a process of its own."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pipeline.training.run"])
+    gpus = _gpus()
+    todo, slots, active = list(specs), list(range(workers)), list[_Worker]()
+    bar = _Bar(specs)
+    try:
+        while todo or active:
+            while todo and slots:
+                spec, slot = todo.pop(0), slots.pop(0)
+                receiver, sender = context.Pipe(duplex=False)
+                gpu = slot % gpus if gpus else None
+                process = context.Process(target=_work, args=(spec, store, data, gpu, sender), daemon=True)
+                process.start()
+                sender.close()  # the worker holds the only end: its death closes the pipe
+                active.append(_Worker(spec, process, receiver, slot))
+            ready = wait([worker.receiver for worker in active])
+            for worker in [worker for worker in active if worker.receiver in ready]:
+                try:
+                    message = worker.receiver.recv()
+                except EOFError:
+                    worker.process.join()
+                    if not store.finished(worker.spec):
+                        raise InputError(
+                            f"{worker.spec.name}: its process ended with status {worker.process.exitcode}; "
+                            f"finished runs are kept in {store.work}, the same command goes on"
+                        ) from None
+                    bar.finished(worker.spec, worker.epochs)
+                    slots.append(worker.slot)
+                    active.remove(worker)
+                    continue
+                if isinstance(message, str):
+                    raise InputError(message)
+                worker.epochs = message[0]
+                bar.epoch(worker.spec, *message)
+    finally:
+        bar.bar.close()
+        for worker in active:
+            worker.process.kill()
+            worker.process.join()
+
+
+EXECUTORS = {"inline": inline, "pool": pool}
+
+
+def _gpus() -> int:
+    """GPUs that processes may see, counted without importing torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+def execute(specs: Sequence[RunSpec], store: Store, data: Path) -> None:
+    """Makes the runs that are not finished. Raises InputError where one fails; the finished ones are kept."""
+    todo = [spec for spec in specs if not store.finished(spec)]
+    log.info("%d of %d runs are in the run store", len(specs) - len(todo), len(specs))
+    if not todo:
+        return
+    name, _, count = os.environ.get("FUSION_EXECUTOR", "auto").partition(":")
+    workers = int(count) if count.isdigit() and int(count) else _gpus() or len(os.sched_getaffinity(0))
+    workers = min(workers, len(todo))
+    if name == "auto":
+        name = "pool" if workers > 1 else "inline"
+    if name not in EXECUTORS or (count and not count.isdigit()):
+        raise InputError(f"FUSION_EXECUTOR: {os.environ['FUSION_EXECUTOR']!r} is not auto, inline, pool or pool:N")
+    EXECUTORS[name](todo, store, data, workers)

@@ -1,0 +1,214 @@
+"""The one training loop, for every strategy: fit with early stopping on validation, checkpoint and resume, predict.
+
+A run is a pure function of its seed: the order of an epoch, its augmentation and its dropout are drawn from streams
+keyed by (seed, epoch), so that a run resumed at any epoch's end equals one made in one go, bit for bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pipeline.data.batches import Batches
+from pipeline.data.tensors import FoldTensors
+from pipeline.errors import InputError
+from pipeline.files import atomic
+from pipeline.strategies.interface import Strategy, prior_logits, probabilities, task_loss
+from pipeline.tasks import Task
+from pipeline.training.augment import augment
+from pipeline.training.grid import RunSpec
+from pipeline.training.monitor import monitor_score
+
+EVAL_BATCH = 256
+
+
+@dataclass
+class Progress:
+    """Where a run stands; what a checkpoint holds besides the tensors. `score` is the best so far, at epoch `best`."""
+
+    epoch: int
+    best: int
+    score: float
+    history: list[dict[str, Any]]
+
+
+def stream(*key: int) -> int:
+    """A seed for a random stream, from a key of small integers."""
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
+
+
+def optimiser_groups(strategy: Strategy, weight_decay: float) -> list[dict[str, Any]]:
+    """Every trainable parameter in exactly one of two groups; biases, norms and single vectors are not decayed."""
+    params = [p for p in strategy.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in params if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def schedule(step: int, steps: int, warmup_share: float) -> float:
+    """Factor on lr at `step` of `steps`: linear warm-up, then a cosine to zero."""
+    warmup = max(1, round(steps * warmup_share))
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
+    """bf16 autocast where it is asked for, or where `auto` finds a GPU, which gains from it."""
+    if precision == "bf16" or (precision == "auto" and device.type == "cuda"):
+        return torch.autocast(device.type, torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def save_checkpoint(
+    path: Path, strategy: Strategy, optimiser: torch.optim.Optimizer, best: dict[str, Tensor], progress: Progress
+) -> None:
+    """Model, optimiser, best weights and progress in one file, written aside and renamed."""
+    tensors = {f"model.{key}": value for key, value in strategy.state_dict().items()}
+    tensors |= {f"best.{key}": value for key, value in best.items()}
+    for index, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{index}.{key}": value for key, value in state.items()}
+    tensors = {key: value.detach().contiguous().clone() for key, value in tensors.items()}
+    with atomic(path) as beside:
+        save_file(tensors, beside, metadata={"progress": json.dumps(vars(progress))})
+
+
+def load_checkpoint(
+    path: Path, strategy: Strategy, optimiser: torch.optim.Optimizer, device: torch.device
+) -> tuple[dict[str, Tensor], Progress]:
+    """Restores strategy and optimiser; returns the best weights and the progress."""
+    with safe_open(path, framework="pt", device=str(device)) as file:
+        progress = Progress(**json.loads(file.metadata()["progress"]))
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+    strategy.load_state_dict(_below("model.", tensors))
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in _below("optimiser.", tensors).items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+    return _below("best.", tensors), progress
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def logits_of(strategy: Strategy, batches: Batches, rows: Tensor, spec: RunSpec) -> Tensor:
+    """Logits [len(rows), K] in inference mode, float32, in the order of rows."""
+    strategy.eval()
+    found = []
+    with torch.inference_mode(), autocast(batches.device, spec.training.precision):
+        for part in rows.split(EVAL_BATCH):
+            found.append(strategy(batches.gather(part)).logits.float())
+    return torch.cat(found) if found else strategy.prior.new_zeros((0, strategy.shapes.outputs))
+
+
+def _validate(strategy: Strategy, batches: Batches, rows: Tensor, spec: RunSpec, task: Task) -> dict[str, float | None]:
+    """Validation task loss and the task's monitor; None where it is not estimable."""
+    if len(rows) == 0:
+        return {"val_loss": None, f"val_{task.monitor}": None}
+    logits, targets = logits_of(strategy, batches, rows, spec), batches.targets(rows)
+    loss = float(task_loss(logits, targets, task))
+    score = monitor_score(task, targets.cpu().numpy(), probabilities(logits, task).cpu().numpy())
+    return {"val_loss": loss, f"val_{task.monitor}": score}
+
+
+def _epoch_batches(rows: Tensor, seed: int, epoch: int, size: int) -> Iterator[Tensor]:
+    order = np.random.default_rng([seed, epoch]).permutation(len(rows))
+    yield from rows[torch.from_numpy(order).to(rows.device)].split(size)
+
+
+def fit(
+    strategy: Strategy,
+    data: FoldTensors,
+    batches: Batches,
+    spec: RunSpec,
+    task: Task,
+    checkpoint: Path,
+    report: Callable[[int, dict[str, Any]], None],
+) -> list[dict[str, Any]]:
+    """Trains `strategy` in place, leaves it with its best weights, and returns the history, a row an epoch.
+
+    The best epoch has the highest validation metric; where that is not estimable, the lowest validation task loss;
+    where there is no validation stay, it is the last. The history's `monitor` says which. Raises InputError where there
+    is nothing to train on, or the loss is not finite.
+    """
+    device, training = batches.device, spec.training
+    eligible = (data.image_row >= 0) | (spec.train_cohort == "base")
+    train, val = (
+        torch.from_numpy(np.flatnonzero(eligible & (data.part == part))).to(device) for part in ("train", "val")
+    )
+    if len(train) == 0:
+        raise InputError(f"{spec.name}: no training stay")
+    removed = torch.from_numpy(data.removed_at < spec.train_missing).to(device)
+    strategy.set_prior(prior_logits(batches.targets(train), task).to(device))
+    optimiser = torch.optim.AdamW(optimiser_groups(strategy, training.weight_decay), lr=spec.hyper["lr"], fused=True)
+    params = [p for group in optimiser.param_groups for p in group["params"]]
+    steps_per_epoch = math.ceil(len(train) / spec.batch_size)
+    steps = steps_per_epoch * spec.max_epochs
+
+    best: dict[str, Tensor] = {}
+    progress = Progress(epoch=0, best=0, score=-math.inf, history=[])
+    if checkpoint.is_file():
+        best, progress = load_checkpoint(checkpoint, strategy, optimiser, device)
+    saved, zero = time.monotonic(), torch.zeros((), device=device)
+
+    for epoch in range(progress.epoch, spec.max_epochs):
+        if epoch - progress.best > spec.patience:
+            break
+        strategy.train()
+        torch.manual_seed(stream(spec.seed, epoch, 1))
+        generator = torch.Generator().manual_seed(stream(spec.seed, epoch, 2))
+        totals: dict[str, Tensor] = {}
+        for index, rows in enumerate(_epoch_batches(train, spec.seed, epoch, spec.batch_size)):
+            factor = schedule(epoch * steps_per_epoch + index, steps, training.warmup_share)
+            for group in optimiser.param_groups:
+                group["lr"] = spec.hyper["lr"] * factor
+            batch = batches.gather(rows, removed)
+            batch.images.copy_(augment(batch.images, training.augment, generator))
+            with autocast(device, training.precision):
+                losses = strategy.losses(strategy(batch), batch, batches.targets(rows))
+            optimiser.zero_grad(set_to_none=True)
+            torch.stack(list(losses.values())).sum().backward()
+            torch.nn.utils.clip_grad_norm_(params, training.gradient_clip)
+            optimiser.step()
+            share = len(rows) / len(train)
+            for name, value in losses.items():
+                totals[name] = totals.get(name, zero) + value.detach() * share
+        train_losses = {f"train_{name}": float(total) for name, total in totals.items()}
+        for name, number in train_losses.items():
+            if not math.isfinite(number):
+                raise InputError(
+                    f"{spec.name}: {name} is {number} in epoch {epoch + 1}; lower strategies.{spec.strategy}.lr"
+                )
+
+        found = _validate(strategy, batches, val, spec, task)
+        metric, loss = found[f"val_{task.monitor}"], found["val_loss"]
+        monitor = f"val_{task.monitor}" if metric is not None else "val_loss" if loss is not None else "none"
+        score = metric if metric is not None else -loss if loss is not None else float(epoch)
+        if score > progress.score:
+            progress.score, progress.best = score, epoch
+            best = {key: value.detach().clone() for key, value in strategy.state_dict().items()}
+        row = {"epoch": epoch + 1, "lr": factor * spec.hyper["lr"], **train_losses, **found, "monitor": monitor}
+        progress.history.append(row)
+        progress.epoch = epoch + 1
+        report(progress.epoch, row)
+        if time.monotonic() - saved >= training.checkpoint_seconds:
+            save_checkpoint(checkpoint, strategy, optimiser, best, progress)
+            saved = time.monotonic()
+
+    strategy.load_state_dict(best)
+    return [{**row, "best": row["epoch"] == progress.best + 1} for row in progress.history]

@@ -1,0 +1,89 @@
+"""One run, from its spec to its files in the run store. Workers import this module; it and what is below use torch."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import save_file
+
+from pipeline import files
+from pipeline.data.batches import Batches
+from pipeline.data.inputs import HOURS, channel_count
+from pipeline.data.tensors import load_fold
+from pipeline.errors import InputError
+from pipeline.mimic.variables import load_variables
+from pipeline.strategies.interface import Shapes, probabilities
+from pipeline.strategies.registry import build
+from pipeline.tasks import get_task
+from pipeline.training.grid import RunSpec
+from pipeline.training.loop import fit, logits_of, stream
+from pipeline.training.store import Store
+
+log = logging.getLogger("train")
+Report = Callable[[int, dict[str, Any]], None]
+
+
+def pick_device(wanted: str) -> torch.device:
+    """auto: a GPU where there is one. Raises InputError where cuda is asked for and is not there."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise InputError("training.device: cuda is asked for, but torch finds no GPU")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def prepare_torch() -> None:
+    """One intra-op thread (parallelism is over runs; bits depend on the number of threads), deterministic kernels."""
+    torch.set_num_threads(1)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def make_run(spec: RunSpec, store: Store, data: Path, report: Report) -> None:
+    """Makes the run unless it is finished; waits while another process has claimed it."""
+    with store.claimed(spec) as folder:
+        if store.finished(spec):
+            return
+        prepare_torch()
+        device = pick_device(spec.training.device)
+        start = time.monotonic()
+        task = get_task(spec.task)
+        variables = load_variables(spec.tier)
+        tensors = load_fold(data, spec.fold, task, variables, spec.train_mechanism.replace("none", "mcar"))
+        shapes = Shapes(
+            task=task,
+            hours=HOURS,
+            channels=channel_count(variables),
+            variables=len(variables),
+            px=int(tensors.pixels.shape[1]),
+            encoders=spec.encoders,
+            pretrained=spec.training.pretrained,
+        )
+        torch.manual_seed(stream(spec.seed))
+        strategy = build(spec.strategy, shapes, spec.hyper).to(device)
+        batches = Batches(tensors, device)
+        checkpoint = folder / "checkpoint.safetensors"
+        history = fit(strategy, tensors, batches, spec, task, checkpoint, report)
+        rows = np.flatnonzero(tensors.part != "train")
+        logits = logits_of(strategy, batches, torch.from_numpy(rows).to(device), spec)
+        p = probabilities(logits, task).float().cpu().numpy()
+        with files.atomic(folder / "weights.safetensors") as beside:
+            save_file({key: value.contiguous() for key, value in strategy.state_dict().items()}, beside)
+        with files.atomic(folder / "predictions.safetensors") as beside:
+            save_arrays({"stay_id": tensors.stay_id[rows], "p": np.ascontiguousarray(p)}, beside)
+        files.write_json(history, folder / "history.json", digits=9)
+        files.write_json(
+            {
+                "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+                "parameters": sum(parameter.numel() for parameter in strategy.parameters()),
+                "seconds": time.monotonic() - start,
+            },
+            folder / "result.json",
+        )
+        checkpoint.unlink(missing_ok=True)
