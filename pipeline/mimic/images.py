@@ -1,0 +1,217 @@
+"""Chest radiographs -> one memory-mapped array: the rank-1 image of every stay that has one, decoded and resized once.
+
+index.parquet says which row belongs to which stay and is the truth for models: an image that `images.damaged: skip`
+left out has no row there, though the stay's `has_cxr` (an image was taken) stays true.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import hashlib
+import logging
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections.abc import Generator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from pipeline import files
+from pipeline.errors import InputError
+from pipeline.mimic.pixels import ImageError, pack
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from pipeline.params import Images
+
+IMAGES_PER_WORKER = 256  # fewer are decoded sooner than a process has started
+log = logging.getLogger(__name__)
+
+Pixels = np.memmap[Any, np.dtype[np.uint8]]  # [M, px, px]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Of an image that was packed: the JPEG's size and colour mode, sha256 of the packed pixels."""
+
+    height: int
+    width: int
+    mode: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Of an image that was not: a line that names it, and the reason alone."""
+
+    message: str
+    reason: str
+
+
+def image_table(cxr: pl.DataFrame) -> pl.DataFrame:
+    """The images to pack (rank 1 of cxr.parquet) in the order of stay_id, with `path` below the folder of the release.
+
+    Raises InputError where an id would lead to another place.
+    """
+    import polars as pl
+
+    chosen = cxr.filter(pl.col("rank") == 1).sort("stay_id")
+    odd = chosen.filter(~pl.col("dicom_id").str.contains(r"^[0-9A-Za-z][0-9A-Za-z._-]*$"))
+    if odd.height:
+        raise InputError(f"cxr.parquet: dicom_id {odd['dicom_id'][0]!r} is no file name")
+    subject, study = pl.col("subject_id").cast(pl.String), pl.col("study_id").cast(pl.String)
+    return chosen.with_columns(
+        pl.format("files/p{}/p{}/s{}/{}.jpg", subject.str.slice(0, 2), subject, study, "dicom_id").alias("path")
+    )
+
+
+def write_images(cxr_file: Path, root: Path, px: int, settings: Images, folder: Path) -> dict[str, Any]:
+    """Write `folder`/pixels.npy and index.parquet (docs/artefacts.md); returns the counts for the stage's report.
+
+    Raises InputError for a damaged or missing file that it names, unless `settings.damaged` is `skip`.
+    """
+    import polars as pl
+
+    if not cxr_file.is_file():
+        raise InputError(f"{cxr_file}: not found; the stage cohort writes it")
+    table = image_table(pl.read_parquet(cxr_file))
+    with files.atomic(folder / "pixels.npy") as beside:
+        pixels = _create(beside, (table.height, px, px))
+        results: list[Fact | Fault] = []
+        with (
+            contextlib.closing(_pack_all(beside, root, table["path"].to_list(), settings.workers)) as packing,
+            tqdm(packing, total=table.height, unit="image", desc="images") as progress,
+        ):
+            for result in progress:
+                if isinstance(result, Fault):
+                    if settings.damaged == "error":
+                        raise InputError(f"{result.message} (images.damaged: skip leaves such images out)")
+                    log.warning("left out: %s", result.message)
+                results.append(result)
+        good = [row for row, result in enumerate(results) if isinstance(result, Fact)]
+        if len(good) < table.height:
+            _keep(pixels, good, beside)
+        pixels.flush()
+        del pixels
+    facts = [result for result in results if isinstance(result, Fact)]
+    index = table[good].select(
+        pl.int_range(len(good), dtype=pl.Int32).alias("row"),
+        "stay_id",
+        "dicom_id",
+        "hours_from_intime",
+        "view",
+        pl.Series("height", [fact.height for fact in facts], dtype=pl.Int32),
+        pl.Series("width", [fact.width for fact in facts], dtype=pl.Int32),
+        pl.Series("sha256", [fact.sha256 for fact in facts], dtype=pl.String),
+    )
+    files.write_parquet(index, folder / "index.parquet")
+    reasons = collections.Counter(result.reason for result in results if isinstance(result, Fault))
+    return {
+        "px": px,
+        "images": index.height,
+        "distinct_images": index["sha256"].n_unique(),
+        "left_out": {"images": reasons.total(), "reasons": dict(reasons)},
+        "colour_modes": dict(collections.Counter(fact.mode for fact in facts)),
+        "jpeg": {
+            side: {"min": index[side].min(), "median": index[side].median(), "max": index[side].max()}
+            for side in ("height", "width")
+        },
+    }
+
+
+def _create(path: Path, shape: tuple[int, int, int]) -> Pixels:
+    """A memory-mapped .npy that takes its room on disk at once: later, a full disk would kill us in mid-write."""
+    pixels: Pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        try:
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            raise InputError(
+                f"{path.parent}: no room for {pixels.nbytes:,} bytes of pixels: {error.strerror}"
+            ) from None
+    return pixels
+
+
+def _keep(pixels: Pixels, rows: Sequence[int], path: Path) -> None:
+    """Replace the file at `path`, mapped as `pixels`, by one that holds `rows` of it alone."""
+    with files.atomic(path) as beside:
+        kept = _create(beside, (len(rows), *pixels.shape[1:]))
+        for new, old in enumerate(rows):
+            kept[new] = pixels[old]
+        kept.flush()
+
+
+class _Packer:
+    """Packs image `row` into its place in the array. A process has its own, on the same file."""
+
+    def __init__(self, array: Path, root: Path, paths: Sequence[str]) -> None:
+        self.pixels: Pixels = np.load(array, mmap_mode="r+")
+        self.root = root
+        self.base = (root / "files").resolve()
+        self.paths = paths
+
+    def __call__(self, row: int) -> Fact | Fault:
+        name = str(self.root / self.paths[row])
+        try:
+            path = (self.root / self.paths[row]).resolve()
+            if not path.is_relative_to(self.base):
+                raise ImageError(name, "leads out of the folder files/")
+            packed = pack(path, self.pixels.shape[1], name)
+        except ImageError as error:
+            return Fault(str(error), error.reason)
+        self.pixels[row] = packed.pixels
+        return Fact(packed.height, packed.width, packed.mode, hashlib.sha256(packed.pixels.tobytes()).hexdigest())
+
+
+def _pack_all(array: Path, root: Path, paths: Sequence[str], workers: int) -> Generator[Fact | Fault]:
+    """Results in the order of `paths`, whatever the number of processes; the pixels go straight into the array."""
+    rows = range(len(paths))
+    workers = min(workers, len(paths) // IMAGES_PER_WORKER)
+    if workers < 2:
+        yield from map(_Packer(array, root, paths), rows)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork of a process with Polars' threads may hang
+    pool = ProcessPoolExecutor(workers, context, _start, (array, root, paths))
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: Ctrl-C is the parent's business alone
+        try:
+            results = pool.map(_work, rows, chunksize=16)  # starts the processes
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        yield from results
+    except BrokenProcessPool:
+        raise InputError(f"images.workers: one of {workers} decoding processes was killed (out of memory?)") from None
+    finally:  # also on Ctrl-C and where the caller gives up: nobody may go on writing
+        pool.shutdown(cancel_futures=True)
+
+
+_packer: _Packer
+
+
+def _start(array: Path, root: Path, paths: Sequence[str]) -> None:
+    """In a new process: get ready; a dead parent means the end."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    global _packer
+    _packer = _Packer(array, root, paths)
+
+
+def _end_with(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)
+
+
+def _work(row: int) -> Fact | Fault:
+    return _packer(row)
