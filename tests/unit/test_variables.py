@@ -1,0 +1,218 @@
+"""variables.yaml: what stands in it, what its numbers mean, and that a slip in it is named."""
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import InputError
+from pipeline.mimic.variables import (
+    FILE,
+    Conversion,
+    load_all,
+    load_variables,
+    needed_itemids,
+    normalise,
+    with_helpers,
+)
+
+CORE = [
+    "heart_rate",
+    "sbp",
+    "dbp",
+    "mbp",
+    "resp_rate",
+    "temperature",
+    "spo2",
+    "glucose",
+    "gcs_eyes",
+    "gcs_motor",
+    "gcs_verbal",
+    "gcs_total",
+    "urine_output",
+    "urine_output_6h",
+    "urine_output_12h",
+    "urine_output_24h",
+    "urine_rate_6h",
+    "urine_rate_12h",
+    "urine_rate_24h",
+    "urine_hours_6h",
+    "urine_hours_12h",
+    "urine_hours_24h",
+    "heart_rhythm",
+    "ectopy_type",
+    "ectopy_frequency",
+    "ectopy_type_secondary",
+    "ectopy_frequency_secondary",
+]
+
+BY_NAME = {variable.name: variable for variable in load_all()}
+
+
+def test_the_core_tier_has_its_27_variables_in_order():
+    assert [variable.name for variable in load_variables("core")] == CORE
+
+
+@pytest.mark.parametrize("tier", ["helper", "everything", ""])
+def test_another_tier_is_an_error(tier):
+    with pytest.raises(InputError, match=r"series\.tier"):
+        load_variables(tier)
+
+
+def test_only_the_rates_need_a_helper_and_it_is_the_weight():
+    core = load_variables("core")
+    assert [variable.name for variable in with_helpers(core)[len(core) :]] == ["weight"]
+    assert with_helpers((BY_NAME["heart_rate"],)) == (BY_NAME["heart_rate"],)
+    assert {v.name for v in with_helpers((BY_NAME["gcs_total"],))} == {
+        *("gcs_total", "gcs_eyes", "gcs_motor", "gcs_verbal")
+    }
+
+
+def test_itemids_that_ingest_must_keep():
+    chart, output = needed_itemids("chartevents"), needed_itemids("outputevents")
+    assert chart == sorted(set(chart))
+    assert {220045, 223761, 223762, 226512, 224639, 226480} <= set(chart)
+    assert output == [226557, 226558, 226559, 226560, 226561, 226563, 226564, 226565, 226567, 226584, 227488, 227489]
+    assert not set(chart) & set(output)
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high", "unit"),
+    [
+        ("heart_rate", 0, 300, "bpm"),
+        ("sbp", 0, 300, "mmHg"),
+        ("dbp", 0, 200, "mmHg"),
+        ("mbp", 0, 250, "mmHg"),
+        ("resp_rate", 0, 70, "/min"),
+        ("temperature", 25, 45, "°C"),
+        ("spo2", 50, 100, "%"),
+        ("glucose", 10, 2000, "mg/dL"),
+        ("gcs_eyes", 1, 4, "points"),
+        ("gcs_motor", 1, 6, "points"),
+        ("gcs_verbal", 1, 5, "points"),
+        ("gcs_total", 3, 15, "points"),
+        ("urine_output", -4000, 5000, "mL"),
+        ("urine_rate_24h", 0, 20, "mL/kg/h"),
+    ],
+)
+def test_ranges_and_units(name, low, high, unit):
+    variable = BY_NAME[name]
+    assert (variable.low, variable.high, variable.unit) == (low, high, unit)
+
+
+def test_fahrenheit_meets_both_bounds_exactly():
+    to_celsius = next(item for item in BY_NAME["temperature"].items if item.itemid == 223761).conversion
+    assert (to_celsius(77.0), to_celsius(113.0)) == (25.0, 45.0)
+    assert to_celsius(98.6) == pytest.approx(37)
+    assert to_celsius(113.1) > 45
+    assert to_celsius(76.9) < 25
+
+
+@given(st.floats(0, 5000))
+def test_irrigant_counts_negative_whatever_its_sign(volume):
+    irrigant = next(item for item in BY_NAME["urine_output"].items if item.itemid == 227488).conversion
+    assert irrigant(volume) == irrigant(-volume) == -volume
+
+
+def test_aggregation_and_filling():
+    assert {v.name for v in load_variables("core") if v.aggregate == "sum"} == {"urine_output"}
+    assert all(BY_NAME[name].aggregate == "last" for name in ("gcs_eyes", "gcs_motor", "gcs_verbal", "heart_rhythm"))
+    assert {v.name for v in load_variables("core") if v.fill.carry_hours == 8} == set(CORE[-5:])
+    assert all(v.fill.default == ("none" if v.kind == "category" else "train_median") for v in load_variables("core"))
+
+
+def test_texts_are_compared_trimmed_and_without_case():
+    rhythm = BY_NAME["heart_rhythm"]
+    assert rhythm.code("ST (Sinus Tachycardia) ") == rhythm.vocabulary.index("ST (Sinus Tachycardia)")
+    assert rhythm.code(" af  (ATRIAL fibrillation)") == rhythm.vocabulary.index("AF (Atrial Fibrillation)")
+
+
+def test_none_is_a_value_and_an_unknown_text_is_other():
+    ectopy = BY_NAME["ectopy_type"]
+    assert ectopy.code("None") == 0
+    assert ectopy.knows("None")
+    assert ectopy.code("Torsades") == ectopy.vocabulary.index("Other") == len(ectopy.vocabulary) - 1
+    assert not ectopy.knows("Torsades")
+
+
+def test_frequencies_are_ranks_and_an_unknown_one_has_none():
+    frequency = BY_NAME["ectopy_frequency"]
+    codes = [frequency.code(text) for text in ("None", "Rare", "Occasional", "Frequent", "Runs Vtach")]
+    assert codes == [0, 1, 2, 3, 4]
+    assert frequency.code("Sometimes") is None
+
+
+def test_only_the_tube_is_dropped_from_verbal_scores():
+    verbal = BY_NAME["gcs_verbal"]
+    assert verbal.drops("No Response-ETT")
+    assert verbal.drops(" No Response-ETT ")
+    assert not verbal.drops("No Response")
+
+
+@given(st.text())
+def test_normalising_twice_changes_nothing(text):
+    assert normalise(normalise(text)) == normalise(text)
+
+
+def _edited(tmp_path: Path, old: str, new: str) -> Path:
+    text = FILE.read_text(encoding="utf-8")
+    assert old in text
+    path = tmp_path / "variables.yaml"
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("aggregate: mean", "aggregate: median", "heart_rate: aggregate 'median'"),
+        ("kind: numeric", "kind: number", "heart_rate: kind 'number'"),
+        ("range: [0, 300]", "range: [300, 0]", "heart_rate: range"),
+        ("unit: bpm", "units: bpm", "heart_rate: unknown field units"),
+        ("name: sbp", "name: heart_rate", "variable heart_rate stands twice"),
+        ("itemid: 220179", "itemid: 220050", "sbp names an itemid twice"),
+        ("conversion: fahrenheit_to_celsius", "conversion: kelvin", "kelvin"),
+        ("per: weight", "per: mass", "urine_rate_6h needs mass"),
+        ("vocabulary: rhythm", "aggregate_: last", "unknown field"),
+        ("    - Other\n", "", "heart_rhythm: the vocabulary lacks 'Other'"),
+        ("variables:", "variables: [", "cannot be read"),
+    ],
+)
+def test_a_slip_in_the_file_is_named(tmp_path, old, new, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        load_all(_edited(tmp_path, old, new))
+
+
+def test_a_conversion_leaves_a_value_alone_by_default():
+    assert Conversion()(81.3) == 81.3
+
+
+@pytest.mark.real_data
+def test_labels_and_units_are_those_of_d_items(demo_data):
+    import duckdb
+
+    rows = duckdb.execute(
+        "select itemid, label, linksto from read_csv($path, types = {'itemid': 'INTEGER'}, nullstr = '')",
+        {"path": str(demo_data / "mimic-iv-demo" / "icu" / "d_items.csv.gz")},
+    ).fetchall()
+    items = {itemid: (label, table) for itemid, label, table in rows}
+    listed = [(v, item) for v in load_all() for item in v.items]
+    assert {item.itemid for _, item in listed if item.itemid not in items} == set()
+    assert [(i.label, v.source) for v, i in listed] == [items[i.itemid] for _, i in listed]
+
+
+@pytest.mark.real_data
+def test_every_text_of_the_demo_is_in_the_vocabularies(demo_data):
+    import duckdb
+
+    coded = [(v, item.itemid) for v in load_all() if v.vocabulary for item in v.items]
+    rows = duckdb.execute(
+        "select distinct itemid::int, value from read_csv($path, all_varchar = true, nullstr = '')"
+        " where itemid::int in $ids",
+        {"path": str(demo_data / "mimic-iv-demo" / "icu" / "chartevents.csv.gz"), "ids": [i for _, i in coded]},
+    ).fetchall()
+    assert len(rows) > 30
+    by_item = {itemid: v for v, itemid in coded}
+    assert [(itemid, text) for itemid, text in rows if not by_item[itemid].knows(text)] == []
