@@ -1,4 +1,4 @@
-"""A small, made-up data/ folder in the shape of docs/artefacts.md, with a signal planted in the series and in the pixels."""
+"""A small, made-up data/ folder in the shape of docs/artefacts.md, with a signal planted in series and pixels."""
 
 from __future__ import annotations
 

@@ -105,6 +105,8 @@ class Store:
             log.info("%s: another process is at it; waiting", spec.name)
             lock.acquire()
         try:
+            for left in folder.glob(".*.part"):  # of a process that was killed while it wrote
+                left.unlink()
             files.write_json(self.identity(spec), folder / "spec.json", digits=12)
             yield folder
         finally:

@@ -1,0 +1,163 @@
+"""The contract that every strategy is held to: `check_strategy(name)`. It says in one line what a strategy gets wrong.
+
+Public: a third party runs their own strategy through it. `example_batch` makes the batches, for it and for timing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.params import Encoders
+from pipeline.strategies.interface import CXR, Batch, Shapes, Strategy, probabilities
+from pipeline.strategies.registry import build
+from pipeline.tasks import get_task
+
+SMALL = Encoders(width=16, heads=2, layers=1, dropout=0.1, cnn="narrow", cnn_width=4)
+
+
+def small_shapes(task: str) -> Shapes:
+    """Shapes that make a check take seconds."""
+    return Shapes(get_task(task), hours=48, channels=20, variables=12, px=16, encoders=SMALL)
+
+
+def example_batch(shapes: Shapes, size: int, with_image: Tensor, seed: int = 0) -> Batch:
+    """A random batch of `size` samples; `with_image` bool [size] says who has an image."""
+    g = torch.Generator().manual_seed(seed)
+    sample = torch.nonzero(with_image).squeeze(1)
+    hours = (size, shapes.hours)
+    return Batch(
+        ehr=torch.randn(*hours, shapes.channels, generator=g),
+        observed=torch.rand(*hours, shapes.variables, generator=g) < 0.3,
+        since=torch.rand(*hours, shapes.variables, generator=g),
+        images=torch.rand(len(sample), 1, shapes.px, shapes.px, generator=g),
+        image_sample=sample,
+        image_hours=torch.rand(len(sample), generator=g),
+        present=torch.stack([torch.ones(size, dtype=torch.bool), with_image], dim=1),
+        index=torch.arange(size),
+    )
+
+
+def example_targets(shapes: Shapes, size: int, seed: int = 0) -> Tensor:
+    """Random targets [size, labels] of the task."""
+    g = torch.Generator().manual_seed(seed)
+    if shapes.task.kind == "multiclass":
+        return torch.randint(shapes.outputs, (size, 1), generator=g).float()
+    return (torch.rand(size, shapes.outputs, generator=g) < 0.4).float()
+
+
+def select(batch: Batch, rows: Tensor) -> Batch:
+    """The batch of some of its samples, in the order of `rows`."""
+    place = torch.full((batch.size,), -1)
+    place[batch.image_sample] = torch.arange(len(batch.image_sample))
+    image = place[rows]
+    chosen = image[image >= 0]
+    return dataclasses.replace(
+        batch,
+        ehr=batch.ehr[rows],
+        observed=batch.observed[rows],
+        since=batch.since[rows],
+        images=batch.images[chosen],
+        image_sample=torch.nonzero(image >= 0).squeeze(1),
+        image_hours=batch.image_hours[chosen],
+        present=batch.present[rows],
+        index=batch.index[rows],
+    )
+
+
+def without_record(batch: Batch) -> Batch:
+    """The batch with nobody's EHR: medians, nothing observed."""
+    present = batch.present.clone()
+    present[:, 0] = False
+    return dataclasses.replace(
+        batch,
+        ehr=torch.zeros_like(batch.ehr),
+        observed=torch.zeros_like(batch.observed),
+        since=torch.ones_like(batch.since),
+        present=present,
+    )
+
+
+def _logits(model: Strategy, batch: Batch) -> Tensor:
+    with torch.inference_mode():
+        logits: Tensor = model(batch).logits
+    return logits
+
+
+def _require(condition: bool, name: str, message: str) -> None:
+    if not condition:
+        raise AssertionError(f"{name}: {message}")
+
+
+def check_strategy(name: str, hyper: dict[str, Any] | None = None) -> None:
+    """Holds the strategy to the contract on all three tasks. Raises AssertionError that names what it gets wrong."""
+    for task in ("mortality", "phenotype", "los"):
+        torch.manual_seed(0)
+        model = build(name, small_shapes(task), {"lr": 1e-3, **(hyper or {})})
+        model.set_prior(torch.linspace(-1, 1, model.shapes.outputs))
+        _check_finite(model, name)
+        _check_inference(model, name)
+        _check_modalities(model, name)
+        _check_gradients(model, name)
+
+
+def _check_finite(model: Strategy, name: str) -> None:
+    for training in (True, False):
+        model.train(training)
+        for size in (1, 2, 5):
+            for with_image in (torch.zeros(size), torch.ones(size), torch.arange(size) % 2):
+                full = example_batch(model.shapes, size, with_image.bool())
+                for batch in (full, without_record(full)):
+                    logits = model(batch).logits
+                    shape = (size, model.shapes.outputs)
+                    _require(tuple(logits.shape) == shape, name, f"logits are {tuple(logits.shape)}, must be {shape}")
+                    _require(bool(logits.isfinite().all()), name, f"logits of a batch of {size} are not finite")
+                    p = probabilities(logits, model.shapes.task)
+                    _require(bool(((p >= 0) & (p <= 1)).all()), name, "probabilities leave [0, 1]")
+
+
+def _check_inference(model: Strategy, name: str) -> None:
+    """Predictions do not depend on batch mates or on their order, nor on the random state."""
+    model.eval()
+    batch = example_batch(model.shapes, 7, torch.tensor([1, 0, 1, 1, 0, 0, 1]).bool(), seed=1)
+    whole = _logits(model, batch)
+    _require(torch.equal(whole, _logits(model, batch)), name, "two predictions of the same batch differ")
+    order = torch.tensor([4, 2, 0, 6, 1, 3, 5])
+    close = torch.allclose(_logits(model, select(batch, order)), whole[order], atol=1e-5)
+    _require(close, name, "a prediction depends on the order of the batch")
+    alone = torch.cat([_logits(model, select(batch, torch.tensor([i]))) for i in range(7)])
+    _require(torch.allclose(alone, whole, atol=1e-5), name, "a prediction depends on its batch mates")
+
+
+def _check_modalities(model: Strategy, name: str) -> None:
+    """A present modality matters where the strategy says that it looks at it, and does not where it does not."""
+    model.eval()
+    batch = example_batch(model.shapes, 4, torch.ones(4).bool(), seed=2)
+    whole = _logits(model, batch)
+    other = example_batch(model.shapes, 4, torch.ones(4).bool(), seed=3)
+    seen = not torch.equal(whole, _logits(model, dataclasses.replace(batch, images=other.images)))
+    _require(seen == ("cxr" in model.modalities), name, f"declared for {set(model.modalities)}, sees images: {seen}")
+    swapped = dataclasses.replace(batch, ehr=other.ehr, observed=other.observed, since=other.since)
+    seen = not torch.equal(whole, _logits(model, swapped))
+    _require(seen == ("ehr" in model.modalities), name, f"declared for {set(model.modalities)}, sees EHR: {seen}")
+
+
+def _check_gradients(model: Strategy, name: str) -> None:
+    """Every trainable parameter gets a gradient from batches with and without images; losses hold `task`."""
+    model.train()
+    model.zero_grad()
+    for seed, with_image in enumerate((torch.arange(8) % 2, torch.ones(8), torch.zeros(8))):
+        batch = example_batch(model.shapes, 8, with_image.bool(), seed=seed)
+        losses = model.losses(model(batch), batch, example_targets(model.shapes, 8, seed))
+        _require("task" in losses, name, "losses() must hold `task`")
+        for key, value in losses.items():
+            _require(value.ndim == 0 and bool(value.isfinite()), name, f"loss {key} is not one finite number")
+        torch.stack(list(losses.values())).sum().backward()
+        _require(batch.present[:, CXR].tolist() == with_image.bool().tolist(), name, "forward changed the batch")
+    for key, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            moved = parameter.grad is not None and bool((parameter.grad != 0).any())
+            _require(moved, name, f"parameter {key} gets no gradient")

@@ -1,0 +1,79 @@
+"""params.yaml: every mistake is an error that names the key."""
+
+import pytest
+import yaml
+
+from pipeline.errors import InputError
+from pipeline.params import load, read
+
+
+@pytest.fixture
+def content(root):
+    return yaml.safe_load((root / "params.yaml").read_text())
+
+
+def written(tmp_path, content):
+    path = tmp_path / "params.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return path
+
+
+def put(content, key, value):
+    *parents, last = key.split(".")
+    for parent in parents:
+        content = content[parent]
+    content[last] = value
+
+
+def test_the_projects_own_file_loads_and_scales_resolve(root):
+    params = load(root / "params.yaml")
+    images, rules = read("scales.images", "cohort", path=root / "params.yaml")
+    assert images == params.scales[params.scale].images
+    assert rules.rules == params.cohort.presets[params.cohort.preset]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("cohort.min_age", 18, r"cohort\.min_age: unknown key; did you mean min_age_years\?"),
+        ("cohort.min_age_years", "18", r"cohort\.min_age_years: must be int"),
+        ("cohort.min_age_years", True, r"cohort\.min_age_years: must be int"),
+        ("cohort.preset", "strict", r"cohort\.preset: 'strict' is not one of"),
+        ("cohort.cxr_views", ["AP", "LATERAL"], r"cohort\.cxr_views"),
+        ("scale", "huge", r"scale: 'huge' is not one of"),
+        ("splits.dev_share", 1.0, r"splits\.dev_share: must be in \[0, 1\)"),
+        ("grid.strategies", ["lstm", "lstm"], r"grid\.strategies: holds an item twice"),
+        ("grid.strategies", ["nothing"], r"grid\.strategies: 'nothing' has no block"),
+        ("grid.tasks", ["los", "death"], r"grid\.tasks\.1: must be one of"),
+        ("strategies.lstm.lr", 0, r"strategies\.lstm\.lr: must be a number above 0"),
+        ("training.gradient_clip", 0.0, r"training\.gradient_clip"),
+        ("scales.demo.encoders.heads", 5, r"scales\.demo\.encoders\.heads: 5 does not divide"),
+        ("scales.demo.training.folds", [7], r"scales\.demo\.training\.folds: 7"),
+        ("ingest.memory_gb", float("nan"), r"ingest\.memory_gb"),
+        ("data", None, r"data: must be a mapping"),
+    ],
+)
+def test_a_mistake_names_its_key(tmp_path, content, key, value, message):
+    put(content, key, value)
+    with pytest.raises(InputError, match=r"params\.yaml: " + message):
+        load(written(tmp_path, content))
+
+
+def test_a_missing_key_is_named(tmp_path, content):
+    del content["splits"]["salt"]
+    with pytest.raises(InputError, match=r"splits\.salt: missing"):
+        load(written(tmp_path, content))
+
+
+@pytest.mark.parametrize("text", ["3e-4", "0.0003", "3.0e-04"])
+def test_every_way_to_write_a_learning_rate_is_a_number(tmp_path, root, text):
+    lines = (root / "params.yaml").read_text().replace("  lstm:\n    lr: 0.001", f"  lstm:\n    lr: {text}")
+    assert load(written(tmp_path, lines)).strategies["lstm"]["lr"] == 3e-4
+
+
+def test_no_file_and_no_yaml_are_one_line(tmp_path):
+    with pytest.raises(InputError, match="not found"):
+        load(tmp_path / "none.yaml")
+    with pytest.raises(InputError, match="not YAML") as caught:
+        load(written(tmp_path, "a: [1\nb: {"))
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,444 @@
+"""The loop, the run store and the executors: the same bytes whatever happens on the way."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import files
+from pipeline.data.batches import Batches
+from pipeline.data.tensors import load_fold
+from pipeline.errors import InputError
+from pipeline.mimic.variables import load_variables
+from pipeline.params import Augment, Encoders, Training, TrainingScale, load
+from pipeline.strategies.interface import Shapes, prior_logits, probabilities, task_loss
+from pipeline.strategies.registry import build, names
+from pipeline.tasks import get_task
+from pipeline.training.augment import augment
+from pipeline.training.cell import train_cell
+from pipeline.training.grid import KEY, runs
+from pipeline.training.loop import optimiser_groups, schedule
+from pipeline.training.monitor import average_precision, monitor_score
+from pipeline.training.run import make_run
+from pipeline.training.store import Store, data_fingerprint, work_folder
+from tests.fabricate import fabricate
+
+ENCODERS = Encoders(width=8, heads=2, layers=1, dropout=0.1, cnn="narrow", cnn_width=4)
+SCALE = TrainingScale(
+    cohorts=("base", "matched"), folds=(0,), seeds=(0,), train_missing=(0.0,), batch_size=16, max_epochs=4, patience=9
+)
+VARIABLES = load_variables("core")
+
+
+@pytest.fixture(scope="session")
+def training(root) -> Training:
+    return dataclasses.replace(load(root / "params.yaml").training, device="cpu", checkpoint_seconds=0.0)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return fabricate(tmp_path_factory.mktemp("fabricated"), n=120)
+
+
+def grid(training, strategy="late_fusion", task="mortality", **scale):
+    return runs(
+        strategy,
+        task,
+        hyper={"lr": 0.003},
+        tier="core",
+        training=training,
+        encoders=ENCODERS,
+        scale=dataclasses.replace(SCALE, **scale),
+    )
+
+
+def silent(epoch, row):
+    pass
+
+
+# --- a run -----------------------------------------------------------------------------------------------------------
+
+
+class KilledError(Exception):
+    """Stands for a power cut."""
+
+
+def test_a_run_killed_after_any_epoch_goes_on_to_the_same_bytes(data, tmp_path, training):
+    spec = grid(training)[1]
+    whole, broken = Store(tmp_path / "a", data_fingerprint(data)), Store(tmp_path / "b", data_fingerprint(data))
+    make_run(spec, whole, data, silent)
+    for stop in (1, 2, 3):
+
+        def killed(epoch, row, stop=stop):
+            # a checkpoint of this epoch is not yet written: the epoch is lost, its predecessors are not
+            if epoch == stop + 1:
+                raise KilledError
+
+        with pytest.raises(KilledError):
+            make_run(spec, broken, data, killed)
+        assert not broken.finished(spec)
+        assert (broken.folder(spec) / "checkpoint.safetensors").is_file()
+    seen = []
+    make_run(spec, broken, data, lambda epoch, row: seen.append(epoch))
+    assert seen == [4]
+    for name in ("predictions.safetensors", "weights.safetensors", "history.json"):
+        assert files.sha256(whole.folder(spec) / name) == files.sha256(broken.folder(spec) / name), name
+
+
+def test_a_finished_run_is_not_made_again(data, tmp_path, training):
+    spec, store = grid(training)[0], Store(tmp_path, data_fingerprint(data))
+    make_run(spec, store, data, silent)
+
+    def never(epoch, row):
+        raise AssertionError("trained again")
+
+    make_run(spec, store, data, never)
+
+
+@pytest.mark.parametrize("strategy", names())
+@pytest.mark.parametrize("task", ["mortality", "phenotype", "los"])
+def test_predictions_are_probabilities_of_all_val_test_and_dev_stays(data, tmp_path, training, strategy, task):
+    specs = grid(training, strategy, task, max_epochs=1)
+    store = Store(tmp_path / "work", data_fingerprint(data))
+    for spec in specs:
+        make_run(spec, store, data, silent)
+    train_cell(specs, store, data, tmp_path / "out", get_task(task))
+    frame = pl.read_parquet(tmp_path / "out/predictions.parquet")
+    splits = pl.read_parquet(data / "splits.parquet").filter((pl.col("fold") == 0) & (pl.col("part") != "train"))
+    for cohort in ("base", "matched"):
+        rows = frame.filter(pl.col("train_cohort") == cohort).sort("stay_id")
+        assert rows["stay_id"].to_list() == splits.sort("stay_id")["stay_id"].to_list()
+        assert rows["part"].to_list() == splits.sort("stay_id")["part"].to_list()
+    p = frame.select(pl.col("^p_.*$")).to_numpy().astype(float)
+    assert p.shape[1] == len(get_task(task).outputs)
+    assert ((p >= 0) & (p <= 1)).all()
+    if task == "los":
+        np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
+    history = pl.read_csv(tmp_path / "out/history.csv")
+    assert set(KEY) <= set(history.columns)
+    assert history.group_by("train_cohort").agg(pl.col("best").sum())["best"].to_list() == [1, 1]
+
+
+def test_a_cxr_model_predicts_the_training_prevalence_where_there_is_no_image(data, tmp_path, training):
+    spec, store = grid(training, "resnet", "phenotype")[0], Store(tmp_path, data_fingerprint(data))
+    make_run(spec, store, data, silent)
+    train_cell([spec], store, data, tmp_path / "out", get_task("phenotype"))
+    frame = pl.read_parquet(tmp_path / "out/predictions.parquet")
+    without = frame.join(pl.read_parquet(data / "cohort/stays.parquet").filter(~pl.col("has_cxr")), on="stay_id")
+    train = pl.read_parquet(data / "splits.parquet").filter((pl.col("fold") == 0) & (pl.col("part") == "train"))
+    labels = pl.read_parquet(data / "cohort/labels.parquet").join(train, on="stay_id")
+    for slug in get_task("phenotype").labels:
+        assert without[f"p_{slug}"].n_unique() == 1
+        assert without[f"p_{slug}"][0] == pytest.approx(labels[slug].mean(), abs=1e-5)
+
+
+def test_removing_training_images_changes_the_model_and_only_the_matched_cohort(data, tmp_path, training):
+    specs = grid(training, "late_fusion", "phenotype", train_missing=(0.0, 0.5))
+    assert [(s.train_cohort, s.train_missing, s.train_mechanism) for s in specs] == [
+        ("base", 0.0, "none"),
+        ("matched", 0.0, "none"),
+        ("matched", 0.5, "mcar"),
+    ]
+    store = Store(tmp_path, data_fingerprint(data))
+    for spec in specs[1:]:
+        make_run(spec, store, data, silent)
+    a, b = (files.sha256(store.folder(spec) / "predictions.safetensors") for spec in specs[1:])
+    assert a != b
+
+
+def test_a_diverging_run_is_one_line_that_names_its_learning_rate(data, tmp_path, training):
+    spec = dataclasses.replace(grid(training, "lstm")[0], hyper={"lr": 1e30})
+    with pytest.raises(InputError, match=r"lstm mortality base fold 0 seed 0: .*lower strategies\.lstm\.lr"):
+        make_run(spec, Store(tmp_path, data_fingerprint(data)), data, silent)
+
+
+# --- the store -------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_filed_under_what_it_is_a_function_of(data, tmp_path, training):
+    store = Store(tmp_path, "data")
+    spec = grid(training)[0]
+    folder = store.folder(spec)
+    assert store.folder(dataclasses.replace(spec, hyper={"lr": 0.1})) != folder
+    assert store.folder(dataclasses.replace(spec, seed=1)) != folder
+    assert store.folder(dataclasses.replace(spec, encoders=dataclasses.replace(ENCODERS, width=16))) != folder
+    assert Store(tmp_path, "other data").folder(spec) != folder
+    often = dataclasses.replace(training, checkpoint_seconds=99.0)
+    assert store.folder(dataclasses.replace(spec, training=often)) == folder
+
+
+def test_the_data_fingerprint_sees_every_packed_file(tmp_path):
+    from pipeline.data.tensors import FILES
+
+    data = fabricate(tmp_path, n=40)
+    before = data_fingerprint(data)
+    for name in FILES:
+        content = (data / name).read_bytes()
+        (data / name).write_bytes(content + b"x")
+        assert data_fingerprint(data) != before, name
+        (data / name).write_bytes(content)
+    assert data_fingerprint(data) == before
+
+
+def test_copies_that_dvc_makes_find_the_projects_run_store(tmp_path, monkeypatch):
+    monkeypatch.delenv("FUSION_WORK", raising=False)
+    copy = tmp_path / "project/.dvc/tmp/exps/tmp1234"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    assert work_folder() == tmp_path / "project/work"
+    monkeypatch.chdir(tmp_path / "project")
+    assert work_folder() == tmp_path / "project/work"
+    monkeypatch.setenv("FUSION_WORK", str(tmp_path / "elsewhere"))
+    assert work_folder() == tmp_path / "elsewhere"
+
+
+# --- executors -------------------------------------------------------------------------------------------------------
+
+CELL = """
+import sys
+from pathlib import Path
+from tests.unit.test_training import grid, SCALE
+from pipeline.params import load
+from pipeline.tasks import get_task
+from pipeline.training.cell import train_cell
+from pipeline.training.store import Store, data_fingerprint
+import dataclasses
+if __name__ == "__main__":
+    data, work, out = map(Path, sys.argv[1:])
+    training = dataclasses.replace(load().training, device="cpu", checkpoint_seconds=0.0)
+    specs = grid(training, "late_fusion", "mortality", seeds=(0, 1))
+    train_cell(specs, Store(work, data_fingerprint(data)), data, out, get_task("mortality"))
+"""
+
+
+def cell(root, folder, data, work, out, executor):
+    script = folder / "cell.py"
+    script.write_text(CELL)
+    environment = {**os.environ, "PYTHONPATH": str(root), "FUSION_EXECUTOR": executor, "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(
+        [sys.executable, str(script), str(data), str(work), str(out)],
+        cwd=root,
+        env=environment,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def alive_below(work: Path) -> list[int]:
+    """Processes whose files lie in the run store."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if any(str(work) in str(link.readlink()) for link in (process / "fd").iterdir()):
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_kill_9_in_a_pool_loses_nothing_and_leaves_no_orphan(root, data, tmp_path):
+    assert cell(root, tmp_path, data, tmp_path / "whole", tmp_path / "a", "inline").wait() == 0
+    process = cell(root, tmp_path, data, tmp_path / "killed", tmp_path / "b", "pool:2")
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "killed").glob("runs/*/result.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    while alive_below(tmp_path / "killed") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert alive_below(tmp_path / "killed") == []
+    finished = {p: p.stat().st_mtime_ns for p in (tmp_path / "killed").glob("runs/*/result.json")}
+    assert 1 <= len(finished) < 4
+    assert not (tmp_path / "b").exists()
+    assert cell(root, tmp_path, data, tmp_path / "killed", tmp_path / "b", "pool:2").wait() == 0
+    for name in ("predictions.parquet", "history.csv"):
+        assert files.sha256(tmp_path / "a" / name) == files.sha256(tmp_path / "b" / name)
+    assert {p: p.stat().st_mtime_ns for p in finished} == finished
+
+
+def test_a_run_that_another_process_has_claimed_is_waited_for(data, tmp_path, training):
+    import threading
+
+    spec, store = grid(training, "transformer", max_epochs=1)[0], Store(tmp_path, data_fingerprint(data))
+    done = threading.Event()
+
+    def second():
+        make_run(spec, store, data, silent)
+        done.set()
+
+    with store.claimed(spec):
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert not done.wait(0.5)
+    assert done.wait(30)
+    thread.join()
+    assert store.finished(spec)
+
+
+def test_an_unknown_executor_is_named(data, tmp_path, training, monkeypatch):
+    monkeypatch.setenv("FUSION_EXECUTOR", "cluster")
+    with pytest.raises(InputError, match="FUSION_EXECUTOR: 'cluster'"):
+        train_cell(
+            grid(training), Store(tmp_path, data_fingerprint(data)), data, tmp_path / "out", get_task("mortality")
+        )
+
+
+# --- parts of the loop -----------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.data())
+def test_average_precision_is_scikit_learns(data):
+    from sklearn.metrics import average_precision_score
+
+    n = data.draw(st.integers(2, 40))
+    truth = np.array(data.draw(st.lists(st.booleans(), min_size=n, max_size=n)), float)
+    scores = np.array(data.draw(st.lists(st.sampled_from([0.1, 0.2, 0.5, 0.7, 0.9]), min_size=n, max_size=n)))
+    found = average_precision(truth, scores)
+    if truth.min() == truth.max():
+        assert found is None
+    else:
+        assert found == pytest.approx(average_precision_score(truth, scores))
+
+
+def test_a_label_that_validation_does_not_hold_is_left_out_of_the_monitor():
+    task = get_task("phenotype")
+    rng = np.random.default_rng(0)
+    targets, p = (rng.random((30, 25)) < 0.4).astype(float), rng.random((30, 25))
+    targets[:, 3] = 0
+    kept = [average_precision(targets[:, i], p[:, i]) for i in range(25) if i != 3]
+    assert monitor_score(task, targets, p) == pytest.approx(np.mean(kept))
+    assert monitor_score(get_task("mortality"), np.zeros((5, 1)), rng.random((5, 1))) is None
+
+
+def test_the_schedule_warms_up_and_falls_to_zero():
+    factors = [schedule(step, 100, 0.1) for step in range(100)]
+    assert factors[0] == pytest.approx(0.1)
+    assert max(factors) == pytest.approx(1.0)
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+    assert factors[-1] < 0.001
+
+
+@pytest.mark.parametrize("strategy", names())
+def test_every_parameter_is_in_exactly_one_optimiser_group(strategy):
+    shapes = Shapes(get_task("phenotype"), 48, 60, 27, 16, ENCODERS)
+    model = build(strategy, shapes, {"lr": 1})
+    grouped = [id(p) for group in optimiser_groups(model, 0.1) for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in model.parameters())
+
+
+def test_priors_are_the_prevalences():
+    task = get_task("phenotype")
+    targets = (torch.rand(200, 25, generator=torch.Generator().manual_seed(0)) < 0.3).float()
+    targets[:, 0] = 0
+    p = probabilities(prior_logits(targets, task)[None], task)[0]
+    np.testing.assert_allclose(p[1:], targets.mean(dim=0)[1:], atol=1e-6)
+    assert 0 < p[0] < 0.01
+    los = get_task("los")
+    classes = torch.tensor([[0.0], [0.0], [3.0], [6.0]])
+    p = probabilities(prior_logits(classes, los)[None], los)[0]
+    assert p[0] > p[3] == p[6] > p[1] > 0
+
+
+def test_the_task_loss_is_the_textbooks():
+    rng = np.random.default_rng(0)
+    logits, targets = rng.normal(size=(6, 25)), (rng.random((6, 25)) < 0.5).astype(float)
+    p = 1 / (1 + np.exp(-logits))
+    expected = -(targets * np.log(p) + (1 - targets) * np.log(1 - p)).mean()
+    assert float(task_loss(torch.tensor(logits), torch.tensor(targets), get_task("phenotype"))) == pytest.approx(
+        expected
+    )
+    logits, classes = rng.normal(size=(5, 7)), rng.integers(0, 7, 5)
+    expected = np.mean([np.log(np.exp(row).sum()) - row[c] for row, c in zip(logits, classes, strict=True)])
+    found = task_loss(torch.tensor(logits), torch.tensor(classes, dtype=torch.float64)[:, None], get_task("los"))
+    assert float(found) == pytest.approx(expected)
+
+
+def test_augmentation_is_small_seeded_and_never_a_flip():
+    images = torch.zeros(8, 1, 32, 32)
+    images[:, :, 8:24, 4:10] = 1.0  # a bar on the left
+    rules = Augment(rotation_degrees=10, shift=0.05, scale=0.05)
+    a = augment(images, rules, torch.Generator().manual_seed(1))
+    b = augment(images, rules, torch.Generator().manual_seed(1))
+    assert torch.equal(a, b)
+    assert not torch.equal(a[0], a[1])
+    assert (a[..., :16].sum(dim=(1, 2, 3)) > 20 * a[..., 16:].sum(dim=(1, 2, 3))).all()
+    still = augment(images, Augment(rotation_degrees=0, shift=0, scale=0), torch.Generator().manual_seed(1))
+    torch.testing.assert_close(still, images)
+    assert augment(images[:0], rules, torch.Generator()).shape == (0, 1, 32, 32)
+
+
+def test_a_batch_holds_the_images_that_are_there_and_no_others(data):
+    tensors = load_fold(data, 0, get_task("mortality"), VARIABLES, "mcar")
+    batches = Batches(tensors, torch.device("cpu"))
+    rows = torch.arange(40)
+    batch = batches.gather(rows)
+    has = tensors.image_row[:40] >= 0
+    assert batch.present[:, 1].tolist() == has.tolist()
+    assert batch.image_sample.tolist() == np.flatnonzero(has).tolist()
+    for image, row in zip(batch.images, tensors.image_row[:40][has], strict=True):
+        np.testing.assert_allclose(image[0] * 255, tensors.pixels[row], atol=1e-4)
+    removed = torch.from_numpy(tensors.removed_at < 0.5)
+    some = batches.gather(rows, removed)
+    assert 0 < len(some.images) < len(batch.images)
+    assert not some.present[removed[rows], 1].any()
+    assert len(batches.gather(rows, torch.ones(len(has) * 3, dtype=torch.bool)[: len(tensors.stay_id)]).images) == 0
+
+
+@pytest.mark.parametrize("strategy", names())
+def test_a_misspelt_hyper_parameter_is_named(strategy):
+    shapes = Shapes(get_task("los"), 48, 60, 27, 16, ENCODERS)
+    with pytest.raises(InputError, match=rf"strategies\.{strategy}\.drop_out: unknown"):
+        build(strategy, shapes, {"lr": 1, "drop_out": 0.5})
+
+
+def test_an_unknown_strategy_and_weights_that_are_not_there_are_named(tmp_path):
+    shapes = Shapes(get_task("los"), 48, 60, 27, 64, dataclasses.replace(ENCODERS, cnn="resnet18"), "missing.pth")
+    with pytest.raises(InputError, match=r"training\.pretrained: missing\.pth: not found"):
+        build("resnet", shapes, {"lr": 1})
+    with pytest.raises(InputError, match=r"training\.pretrained: 'NO_SUCH' is neither"):
+        build("resnet", dataclasses.replace(shapes, pretrained="NO_SUCH"), {"lr": 1})
+    with pytest.raises(InputError, match="'medfusion' has no file"):
+        build("medfusion", shapes, {"lr": 1})
+
+
+def test_pretrained_weights_come_from_a_local_file_and_their_norms_are_frozen(tmp_path):
+    import torchvision
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    source = torchvision.models.resnet18(weights=None)
+    save_file(source.state_dict(), tmp_path / "weights.safetensors")
+    size = dataclasses.replace(ENCODERS, cnn="resnet18")
+    shapes = Shapes(get_task("los"), 48, 60, 27, 64, size, str(tmp_path / "weights.safetensors"))
+    model = build("resnet", shapes, {"lr": 1})
+    model.train()
+    images = torch.rand(2, 1, 64, 64)
+    features = model.encoder(images)
+    source.eval()
+    x = model.encoder.normalise(images)
+    for layer in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
+        x = getattr(source, layer)(x)
+    torch.testing.assert_close(features.maps[-1], x)
+    assert features.tokens.shape == (2, 4, ENCODERS.width)
+
+
+@pytest.mark.gpu
+def test_a_run_on_the_gpu(data, tmp_path, training):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    spec = dataclasses.replace(grid(training)[1], training=dataclasses.replace(training, device="cuda"))
+    store = Store(tmp_path, data_fingerprint(data))
+    make_run(spec, store, data, silent)
+    assert json.loads((store.folder(spec) / "result.json").read_text())["device"] != "cpu"
