@@ -1,0 +1,120 @@
+"""Resampling of subjects and seeds: one set of weights shared by every strategy, task and metric, and intervals.
+
+A draw is a weight per subject (how often the subject was drawn), never a copy of rows: a metric is computed for all
+draws at once from weighted sums (pipeline.evaluation.metrics). Column 0 of the weights is the sample itself, so that
+the estimate and its draws come from the same code. Because all strategies share the draws, the difference of two
+results, column by column, is the paired bootstrap of their difference.
+
+Subjects are resampled within their test fold (each is in test once); those of `dev` are one sample that all folds
+share. The draws of a fold depend on the seed, the fold and its subjects, and on nothing else that the grid holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+PARTS = {"test": 0, "dev": 1}
+SEEDS = 2  # the third stream of random numbers: resampling of training seeds
+CHUNK = 1_500_000  # weights in a block: 12 MB, so that the sums over its rows stay near the processor
+MIN_ESTIMABLE = 0.9  # share of draws in which a metric must be estimable before an interval is given
+
+
+@dataclass(frozen=True)
+class SubjectDraws:
+    """Weights of S subjects in 1 + D draws, in blocks of draws.
+
+    `subjects` is sorted, [S]; `blocks` are [S, d] with d summing to 1 + D; all weights of column 0 are 1.
+    """
+
+    subjects: NDArray[np.int64]
+    blocks: tuple[Floats, ...]
+
+    @property
+    def columns(self) -> int:
+        """1 + D."""
+        return sum(block.shape[1] for block in self.blocks)
+
+    def rows(self, subjects: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Row of the weights for each of `subjects`; KeyError where one is not in the sample."""
+        found = np.searchsorted(self.subjects, subjects)
+        if len(subjects) and not np.array_equal(self.subjects[np.minimum(found, len(self.subjects) - 1)], subjects):
+            raise KeyError("a subject that is not in the sample that was drawn from")
+        return found.astype(np.int64)
+
+
+def draw_subjects(subjects: NDArray[np.int64], draws: int, seed: int, part: str, fold: int) -> SubjectDraws:
+    """`draws` resamples, with replacement, of the distinct `subjects` of a part and fold (dev: one for all folds)."""
+    subjects = np.unique(subjects.astype(np.int64))
+    entropy = [seed, PARTS[part], fold if part == "test" else 0]
+    random = np.random.default_rng(entropy)
+    count, width = len(subjects), max(64, CHUNK // max(1, len(subjects)))
+    blocks = []
+    for start in range(0, 1 + draws, width):
+        wanted = min(width, 1 + draws - start)
+        block = np.ones((count, wanted))
+        for column in range(1 if start == 0 else 0, wanted):
+            block[:, column] = np.bincount(random.integers(0, max(1, count), count), minlength=count)
+        blocks.append(block)
+    return SubjectDraws(subjects, tuple(blocks))
+
+
+def draw_seeds(seeds: int, draws: int, seed: int) -> Floats:
+    """How often each of the training seeds counts in each draw, [seeds, 1 + D]; column 0 is 1; all 1 for a single seed.
+
+    The seeds of a draw are the same in all folds and for all strategies.
+    """
+    weights = np.ones((seeds, 1 + draws))
+    if seeds > 1:
+        random = np.random.default_rng([seed, SEEDS])
+        weights[:, 1:] = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws).T
+    return weights
+
+
+def quotient(top: Floats, bottom: Floats) -> Floats:
+    """top / bottom, NaN where bottom is not above 0."""
+    found = np.full(np.shape(bottom), np.nan)
+    np.divide(top, bottom, out=found, where=bottom > 0)
+    return found
+
+
+def average_runs(values: Floats, weights: Floats) -> Floats:
+    """Weighted mean, [R, 1 + D] -> [1 + D], of the runs in which the metric is estimable; NaN where there is none.
+
+    `weights`, [R, 1 + D], are those of each run's seed.
+    """
+    known = np.where(np.isnan(values), 0.0, weights)
+    total = known.sum(axis=0)
+    mean = (np.nan_to_num(values) * known).sum(axis=0)
+    return quotient(mean, total)
+
+
+def average_labels(values: Floats) -> Floats:
+    """Mean over labels, [L, 1 + D] -> [1 + D], of those that are estimable in the sample itself; NaN where none is.
+
+    A draw in which one of them is not estimable (a rare label that was not drawn) averages the others.
+    """
+    estimable = values[~np.isnan(values[:, 0])]
+    known = ~np.isnan(estimable)
+    total = known.sum(axis=0).astype(np.float64)
+    mean = np.nan_to_num(estimable).sum(axis=0)
+    return quotient(mean, total)
+
+
+def interval(values: Floats, confidence: float, centred: bool = False) -> tuple[float | None, float | None]:
+    """Percentile interval from the draws of one metric (`values` [1 + D], the estimate first), or (None, None).
+
+    None where the estimate is not estimable, where the metric is not estimable in more than a tenth of the draws, and
+    where all draws agree (a single subject, or perfect scores): resampling then says nothing about the uncertainty.
+    `centred` shifts the draws to the estimate, for a metric that resampling itself pushes upwards (calibration error).
+    """
+    drawn = values[1:][~np.isnan(values[1:])]
+    if np.isnan(values[0]) or len(drawn) < MIN_ESTIMABLE * (len(values) - 1) or np.ptp(drawn) == 0:
+        return None, None
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    shift = float(values[0] - drawn.mean()) if centred else 0.0
+    return (max(0.0, float(low) + shift) if centred else float(low)), float(high) + shift

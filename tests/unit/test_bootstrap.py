@@ -1,0 +1,133 @@
+"""The bootstrap: weights are resamples of subjects, shared, seeded; intervals say when they cannot be had."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from pipeline.evaluation.bootstrap import average_labels, average_runs, draw_seeds, draw_subjects, interval
+from pipeline.evaluation.metrics import rank_metrics
+
+
+def all_weights(draws) -> np.ndarray:
+    return np.concatenate(draws.blocks, axis=1)
+
+
+@given(st.integers(1, 30), st.integers(1, 50), st.integers(0, 5))
+@settings(deadline=None)
+def test_each_draw_has_as_many_subjects_as_the_sample(subjects, draws, seed):
+    weights = all_weights(draw_subjects(np.arange(subjects), draws, seed, "test", 0))
+    assert weights.shape == (subjects, 1 + draws)
+    assert (weights[:, 0] == 1).all()
+    assert (weights.sum(axis=0) == subjects).all()
+    assert (weights == np.round(weights)).all()
+
+
+def test_weights_equal_explicit_resampling():
+    """A metric under weights is the metric of the rows copied as often as their subject was drawn."""
+    random = np.random.default_rng(3)
+    subjects = np.array([7, 7, 3, 5, 5, 5, 9, 1])
+    labels = np.array([True, False, True, False, False, True, False, True])
+    scores = np.round(random.random(8), 1)
+    draws = draw_subjects(subjects, 40, 2, "test", 0)
+    rows = draws.rows(subjects)
+    auroc, auprc = rank_metrics(scores, labels, rows, draws)
+    checked = 0
+    for column, counts in enumerate(all_weights(draws).T):
+        copies = np.concatenate([np.tile(np.flatnonzero(rows == row), int(count)) for row, count in enumerate(counts)])
+        if len(set(labels[copies])) < 2:
+            assert np.isnan(auroc[column])
+            continue
+        assert auroc[column] == pytest.approx(roc_auc_score(labels[copies], scores[copies]))
+        assert auprc[column] == pytest.approx(average_precision_score(labels[copies], scores[copies]))
+        checked += 1
+    assert checked > 20
+
+
+def test_draws_are_multinomial():
+    weights = all_weights(draw_subjects(np.arange(50), 4000, 1, "test", 2))[:, 1:]
+    assert weights.mean(axis=1) == pytest.approx(1, abs=0.08)
+    assert weights.var() == pytest.approx(1 - 1 / 50, abs=0.02)
+
+
+def test_draws_depend_on_seed_fold_and_part_alone():
+    subjects = np.arange(100, 140)
+    one = all_weights(draw_subjects(subjects, 20, 1, "test", 0))
+    assert np.array_equal(one, all_weights(draw_subjects(subjects[::-1], 20, 1, "test", 0)))
+    assert not np.array_equal(one, all_weights(draw_subjects(subjects, 20, 2, "test", 0)))
+    assert not np.array_equal(one, all_weights(draw_subjects(subjects, 20, 1, "test", 1)))
+    dev = all_weights(draw_subjects(subjects, 20, 1, "dev", 0))
+    assert not np.array_equal(one, dev)
+    assert np.array_equal(dev, all_weights(draw_subjects(subjects, 20, 1, "dev", 4)))
+    assert np.array_equal(one[:, :11], all_weights(draw_subjects(subjects, 10, 1, "test", 0)))
+
+
+def test_a_subject_outside_of_the_sample_is_refused():
+    draws = draw_subjects(np.array([1, 2, 4]), 5, 0, "test", 0)
+    assert draws.rows(np.array([4, 1, 1])).tolist() == [2, 0, 0]
+    for stranger in (3, 9, 0):
+        with pytest.raises(KeyError):
+            draws.rows(np.array([stranger]))
+
+
+def test_seeds_are_resampled_where_there_are_several():
+    assert (draw_seeds(1, 10, 0) == 1).all()
+    weights = draw_seeds(3, 500, 0)
+    assert (weights[:, 0] == 1).all()
+    assert (weights.sum(axis=0) == 3).all()
+    assert weights[:, 1:].var() == pytest.approx(2 / 3, abs=0.08)
+
+
+def test_average_over_runs_leaves_out_what_is_not_estimable():
+    values = np.array([[0.5, 0.5, np.nan], [0.7, np.nan, np.nan], [np.nan, 0.9, np.nan]])
+    weights = np.array([[1.0, 1, 1], [1, 2, 1], [1, 3, 1]])
+    found = average_runs(values, weights)
+    assert found[:2] == pytest.approx([0.6, (0.5 + 3 * 0.9) / 4])
+    assert np.isnan(found[2])
+
+
+def test_macro_is_over_the_labels_that_the_sample_can_tell():
+    values = np.array([[0.5, np.nan, 0.5], [0.7, 0.8, np.nan], [np.nan, 0.1, 0.1]])
+    found = average_labels(values)
+    assert found == pytest.approx([0.6, 0.8, 0.5])
+    assert np.isnan(average_labels(np.full((2, 3), np.nan))).all()
+
+
+def test_interval_is_the_percentiles_of_the_draws():
+    values = np.concatenate([[0.5], np.linspace(0, 1, 1001)])
+    assert interval(values, 0.95) == pytest.approx((0.025, 0.975))
+    assert interval(values, 0.9) == pytest.approx((0.05, 0.95))
+
+
+def test_centred_interval_lies_about_the_estimate_and_not_below_zero():
+    values = np.concatenate([[0.1], np.linspace(0.2, 0.6, 1001)])
+    low, high = interval(values, 0.9, centred=True)
+    assert low == 0
+    assert high == pytest.approx(0.1 + 0.4 * 0.45)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[np.nan] * 21, [np.nan] + [0.5, 0.6] * 10, [0.5] + [0.4, 0.6] * 8 + [np.nan] * 4, [0.5] + [0.5] * 20],
+    ids=["nothing", "no estimate", "too few draws", "all draws agree"],
+)
+def test_no_interval(values):
+    assert interval(np.array(values), 0.95) == (None, None)
+
+
+def test_coverage_of_auroc_is_near_nominal():
+    """A quick look (the full simulation is slow): 200 samples of 150, 1–3 stays a subject, binormal truth."""
+    from scipy.stats import norm
+
+    random = np.random.default_rng(11)
+    true = norm.cdf(1 / np.sqrt(2))
+    hits = 0
+    for _ in range(200):
+        labels = random.random(150) < 0.4
+        scores = random.normal(size=150) + labels
+        subjects = np.arange(150)
+        draws = draw_subjects(subjects, 200, int(random.integers(1e6)), "test", 0)
+        low, high = interval(rank_metrics(scores, labels, draws.rows(subjects), draws)[0], 0.95)
+        hits += low <= true <= high
+    assert 0.89 <= hits / 200 <= 0.99
