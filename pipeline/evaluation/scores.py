@@ -1,0 +1,174 @@
+"""From a cell's predictions to the draws of its metrics: per fold and seed, then averaged; never pooled over folds.
+
+`score` is what tables, paired differences and subgroups build on: it takes any subset of a cell's rows and gives, per
+label and metric, the estimate and its bootstrap draws. Two results made with the same `Sampler` may be subtracted
+column by column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+
+from pipeline.evaluation.bootstrap import (
+    Floats,
+    SubjectDraws,
+    average_labels,
+    average_runs,
+    draw_seeds,
+    draw_subjects,
+    interval,
+)
+from pipeline.evaluation.metrics import (
+    BINARY,
+    best_threshold,
+    binary_metrics,
+    multiclass_metrics,
+    rank_metrics,
+)
+from pipeline.tasks import Task
+
+MACRO = "macro"  # the label of an average over labels, and of length of stay as a whole
+CENTRED = ("ece",)  # resampling adds miscalibration of its own to these: their draws are centred on the estimate
+
+
+def headline(task: Task) -> str:
+    """The label under which a task's own score stands: its only one, or MACRO."""
+    return task.labels[0] if task.kind == "binary" else MACRO
+
+
+class Sampler:
+    """The bootstrap's weights for a population, made when first asked for: per part and fold, and per seed."""
+
+    def __init__(self, people: pl.DataFrame, seeds: tuple[int, ...], draws: int, seed: int) -> None:
+        self._people = people
+        self._draws = draws
+        self._seed = seed
+        self._seeds = seeds
+        self._by_seed = draw_seeds(len(seeds), draws, seed)
+        self._cache: dict[tuple[str, int], SubjectDraws] = {}
+
+    def subjects(self, part: str, fold: int) -> SubjectDraws:
+        """Weights of the subjects of a part and fold; resampled in the base cohort, whichever rows are scored."""
+        if (part, fold) not in self._cache:
+            chosen = self._people.filter((pl.col("part") == part) & (pl.col("fold") == fold))["subject_id"].to_numpy()
+            self._cache[part, fold] = draw_subjects(chosen, self._draws, self._seed, part, fold)
+        return self._cache[part, fold]
+
+    def seed(self, seed: int) -> Floats:
+        """How often a training seed counts, [1 + D]."""
+        return np.asarray(self._by_seed[self._seeds.index(seed)])
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Draws by (label, metric), each [1 + D] with the estimate first; NaN is "not estimable".
+
+    `stays` are the distinct stays scored, `positives` those with the label (None where there is no such thing), `runs`
+    the runs averaged, `estimable` in how many of them the metric was (macro: for the label with the most), and
+    `labels` over how many labels a macro mean of a metric was taken.
+    """
+
+    values: Mapping[tuple[str, str], Floats]
+    stays: int
+    runs: int
+    positives: Mapping[str, int | None] = field(default_factory=dict)
+    estimable: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    labels: Mapping[str, int] = field(default_factory=dict)
+
+    def estimate(self, label: str, metric: str) -> float | None:
+        """The metric of the sample itself, or None."""
+        value = float(self.values[label, metric][0])
+        return None if np.isnan(value) else value
+
+    def interval(self, label: str, metric: str, confidence: float) -> tuple[float | None, float | None]:
+        """Its interval, or (None, None)."""
+        return interval(self.values[label, metric], confidence, centred=metric in CENTRED)
+
+
+def thresholds(rows: pl.DataFrame, task: Task) -> dict[str, float | None]:
+    """Per label, the threshold with the best F1 on the validation rows of one run; None without a positive there."""
+    if task.kind == "multiclass":
+        return {}
+    return {
+        label: best_threshold(rows[f"p_{label}"].to_numpy(), rows[label].cast(pl.Boolean).to_numpy())
+        for label in task.labels
+    }
+
+
+def in_cohort(cohort: str) -> pl.Expr:
+    """Stays of a cohort: all of `base`, or those with an image."""
+    return pl.lit(True) if cohort == "base" else pl.col("has_cxr")
+
+
+def score(predictions: pl.DataFrame, task: Task, part: str, where: pl.Expr, sampler: Sampler, bins: int) -> Scored:
+    """Metrics of the stays `where` in a part, over all folds and seeds of one kind of run.
+
+    `predictions` are rows of `cells.read_predictions` of one cohort of training, share and mechanism of removal, all
+    parts. Thresholds are fixed on each run's validation stays of its cohort of training, whatever `where` says.
+    Phenotypes: each label, and their macro mean. Length of stay: each class against the rest for AUROC and AUPRC, their
+    macro mean, and the metrics of the whole.
+    """
+    rows = predictions.filter((pl.col("part") == part) & where)
+    validation = predictions.filter((pl.col("part") == "val") & in_cohort(predictions["train_cohort"][0]))
+    runs = predictions.select("fold", "seed").unique().sort("fold", "seed").rows()
+    found: dict[tuple[str, str], list[Floats]] = {}
+    seeds = []
+    for fold, seed in runs:
+        run = (pl.col("fold") == fold) & (pl.col("seed") == seed)
+        draws = sampler.subjects(part, fold)
+        seeds.append(sampler.seed(seed))
+        score_one = _multiclass if task.kind == "multiclass" else _labels
+        for key, values in score_one(rows.filter(run), validation.filter(run), task, draws, bins).items():
+            found.setdefault(key, []).append(values)
+    weights = np.array(seeds)
+    averaged = {key: average_runs(np.array(each), weights) for key, each in found.items()}
+    estimable = {key: sum(not np.isnan(run[0]) for run in each) for key, each in found.items()}
+    labels: dict[str, int] = {}
+    if task.kind != "binary":
+        whole = {metric for label, metric in averaged if label == MACRO}
+        for metric in sorted({metric for _, metric in averaged} - whole):
+            each = {label: draws for (label, name), draws in averaged.items() if name == metric}
+            labels[metric] = sum(not np.isnan(draws[0]) for draws in each.values())
+            estimable[MACRO, metric] = max(estimable[label, metric] for label in each)
+            averaged[MACRO, metric] = average_labels(np.array(list(each.values())))
+    people = rows.unique("stay_id")
+    return Scored(averaged, people.height, len(runs), _positives(people, task), estimable, labels)
+
+
+def _positives(people: pl.DataFrame, task: Task) -> dict[str, int | None]:
+    if task.kind == "multiclass":
+        counts = {name: int((people[task.labels[0]] == i).sum()) for i, name in enumerate(task.outputs)}
+        return {**counts, MACRO: None}
+    counts = {label: int(people[label].sum()) for label in task.labels}
+    return {**counts, MACRO: sum(counts.values())}
+
+
+def _labels(
+    rows: pl.DataFrame, validation: pl.DataFrame, task: Task, draws: SubjectDraws, bins: int
+) -> dict[tuple[str, str], Floats]:
+    """Metrics of each label of one run."""
+    at = draws.rows(rows["subject_id"].to_numpy())
+    cut = thresholds(validation, task)
+    found: dict[tuple[str, str], Floats] = {}
+    for label in task.labels:
+        truth = rows[label].cast(pl.Boolean).to_numpy()
+        metrics = binary_metrics(rows[f"p_{label}"].to_numpy(), truth, cut[label], at, draws, bins)
+        found |= {(label, name): metrics[name] for name in BINARY}
+    return found
+
+
+def _multiclass(
+    rows: pl.DataFrame, _: pl.DataFrame, task: Task, draws: SubjectDraws, bins: int
+) -> dict[tuple[str, str], Floats]:
+    """Each class against the rest, and the metrics of the whole under MACRO, of one run."""
+    at = draws.rows(rows["subject_id"].to_numpy())
+    scores = rows.select(f"p_{name}" for name in task.outputs).to_numpy()
+    truth = rows[task.labels[0]].cast(pl.Int64).to_numpy()
+    found = {(MACRO, name): each for name, each in multiclass_metrics(scores, truth, at, draws, bins).items()}
+    for i, name in enumerate(task.outputs):
+        found[name, "auroc"], found[name, "auprc"] = rank_metrics(scores[:, i], truth == i, at, draws)
+    return found

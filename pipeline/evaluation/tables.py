@@ -1,0 +1,158 @@
+"""The result tables for people: Markdown, and the wide form (a row a strategy) that Markdown and the page share."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import polars as pl
+
+from pipeline.evaluation.text import markdown_table, number, with_interval
+
+TASK_TITLES = {
+    "mortality": "ICU mortality",
+    "phenotype": "Phenotypes (retrospective, 25 labels)",
+    "los": "Length of stay (7 classes)",
+}
+METRIC_TITLES = {
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "f1": "F1",
+    "accuracy": "Accuracy",
+    "kappa": "Cohen's κ",
+    "brier": "Brier",
+    "ece": "ECE",
+}
+PAIRS = (("base", "base"), ("matched", "matched"), ("matched", "base"), ("base", "matched"))
+
+
+class Cell(NamedTuple):
+    """One number of a table: what is shown, and what it is sorted by."""
+
+    text: str
+    value: float | None
+
+
+class Wide(NamedTuple):
+    """A table with a row a strategy and a column a metric, for one task and pair of cohorts.
+
+    `facts` says what it was made from: stays, positives, runs, labels.
+    """
+
+    task: str
+    train_cohort: str
+    eval_cohort: str
+    train_missing: float
+    metrics: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    facts: str
+
+    @property
+    def title(self) -> str:
+        """For instance "Trained on base, evaluated on matched"."""
+        removed = f", {self.train_missing:.0%} of training images removed" if self.train_missing else ""
+        return f"Trained on {self.train_cohort}, evaluated on {self.eval_cohort}{removed}"
+
+
+def wide_tables(table: pl.DataFrame, task: str) -> list[Wide]:
+    """The wide tables of a task from the long one (columns of results.csv), the headline pairs first."""
+    found = []
+    rows = table.filter((pl.col("task") == task) & (pl.col("part") == "test"))
+    for missing in rows["train_missing"].unique().sort():
+        for train, evaluated in PAIRS:
+            chosen = rows.filter(
+                (pl.col("train_missing") == missing)
+                & (pl.col("train_cohort") == train)
+                & (pl.col("eval_cohort") == evaluated)
+            )
+            if not chosen.height:
+                continue
+            metrics = tuple(chosen["metric"].unique(maintain_order=True))
+            strategies = []
+            for strategy in chosen["strategy"].unique(maintain_order=True):
+                of_strategy = {row["metric"]: row for row in chosen.filter(strategy=strategy).iter_rows(named=True)}
+                cells = (of_strategy[metric] for metric in metrics)
+                strategies.append(
+                    (
+                        strategy,
+                        tuple(
+                            Cell(with_interval(row["value"], row["low"], row["high"]), row["value"]) for row in cells
+                        ),
+                    )
+                )
+            found.append(Wide(task, train, evaluated, missing, metrics, tuple(strategies), _facts(chosen)))
+    return found
+
+
+def _facts(rows: pl.DataFrame) -> str:
+    first = rows.row(0, named=True)
+    parts = [f"{first['n']} test stays"]
+    if first["positives"] is not None:
+        parts.append(
+            f"{first['positives']} positive labels" if first["labels"] is not None else f"{first['positives']} deaths"
+        )
+    counted = rows["labels"].drop_nulls().unique().sort().to_list()
+    if counted:
+        over = str(counted[0]) if len(counted) == 1 else f"{counted[0]} to {counted[-1]}"
+        parts.append(f"macro mean over {over} estimable labels")
+    parts.append(f"{first['runs']} run" + ("s" if first["runs"] != 1 else "") + " a strategy")
+    return ", ".join(parts)
+
+
+def results_markdown(table: pl.DataFrame, confidence: float) -> str:
+    """results.md: a table a task and pair of cohorts."""
+    lines = [
+        "# Results",
+        "",
+        "Test folds; metric per fold and seed, then averaged; in brackets the "
+        f"{confidence:.0%} interval of a bootstrap over subjects (and seeds where there are several). "
+        "n. e.: not estimable.",
+        "",
+    ]
+    for task in table["task"].unique(maintain_order=True):
+        lines += [f"## {TASK_TITLES.get(task, task)}", ""]
+        for wide in wide_tables(table, task):
+            header = ["Strategy", *(METRIC_TITLES[metric] for metric in wide.metrics)]
+            body = [[strategy, *(cell.text for cell in cells)] for strategy, cells in wide.rows]
+            lines += [f"### {wide.title}", "", f"{wide.facts}.", "", markdown_table(header, body)]
+    return "\n".join(lines)
+
+
+def phenotype_markdown(phenotypes: pl.DataFrame, confidence: float) -> str:
+    """phenotypes.md: AUROC of each phenotype and strategy, a table a cohort."""
+    lines = [
+        "# Phenotypes",
+        "",
+        f"AUROC on the test folds with its {confidence:.0%} interval. n. e.: not estimable.",
+        "",
+    ]
+    for cohort in ("base", "matched"):
+        strategies, rows = phenotype_grid(phenotypes, cohort, "auroc")
+        if rows:
+            header = ["Phenotype", "Type", "Positives", "Prevalence", *strategies]
+            body = [
+                [name, kind, n, number(share), *(cell.text for cell in cells)] for name, kind, n, share, cells in rows
+            ]
+            lines += [f"## Trained and evaluated on {cohort}", "", markdown_table(header, body, numbers_from=2)]
+    return "\n".join(lines)
+
+
+def phenotype_grid(
+    phenotypes: pl.DataFrame, cohort: str, metric: str
+) -> tuple[list[str], list[tuple[str, str, int, float, tuple[Cell, ...]]]]:
+    """(strategies, rows of (name, type, positives, prevalence, a cell a strategy)) of one cohort, nothing removed."""
+    rows = phenotypes.filter((pl.col("train_cohort") == cohort) & (pl.col("eval_cohort") == cohort))
+    if not rows.height:
+        return [], []
+    rows = rows.filter(pl.col("train_missing") == pl.col("train_missing").min())
+    strategies = rows["strategy"].unique(maintain_order=True).to_list()
+    found = []
+    for slug in rows["phenotype"].unique(maintain_order=True):
+        each = {row["strategy"]: row for row in rows.filter(phenotype=slug).iter_rows(named=True)}
+        first = each[strategies[0]]
+        cells = tuple(
+            Cell(with_interval(row[metric], row[f"{metric}_low"], row[f"{metric}_high"]), row[metric])
+            for row in (each[name] for name in strategies)
+        )
+        share = first["positives"] / first["n"] if first["n"] else 0.0
+        found.append((first["name"], first["type"], first["positives"], share, cells))
+    return strategies, found

@@ -1,0 +1,50 @@
+"""Numbers and text for people: text from the data stays text in CSV and Markdown, numbers come with their interval."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+import polars as pl
+
+NOT_ESTIMABLE = "n. e."
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for a formula at the beginning of a field
+
+
+def safe_csv(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with an apostrophe before every text that a spreadsheet would run as a formula."""
+    return frame.with_columns(
+        pl.when(pl.any_horizontal(pl.col(name).str.starts_with(sign) for sign in FORMULA))
+        .then(pl.concat_str(pl.lit("'"), pl.col(name)))
+        .otherwise(pl.col(name))
+        .alias(name)
+        for name, kind in frame.schema.items()
+        if kind == pl.String
+    )
+
+
+def safe_markdown(text: object) -> str:
+    """One line of Markdown that shows `text` as it is: no markup, no HTML, no new cell."""
+    line = " ".join(str(text).split())
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = re.sub(r"([\\`|*\[\]~#$])", r"\\\1", line)
+    return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", line)
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]], numbers_from: int = 1) -> str:
+    """A GitHub table; columns from `numbers_from` on are aligned to the right."""
+    rule = ["---" if i < numbers_from else "---:" for i in range(len(header))]
+    lines = [[safe_markdown(cell) for cell in header], rule, *([safe_markdown(cell) for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """0.812, with a true minus sign; "n. e." (not estimable) for None."""
+    return NOT_ESTIMABLE if value is None else f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
+
+
+def with_interval(value: float | None, low: float | None, high: float | None, digits: int = 3) -> str:
+    """0.812 (0.750–0.871); the interval is left out where there is none."""
+    if value is None or low is None or high is None:
+        return number(value, digits)
+    return f"{number(value, digits)} ({number(low, digits)}–{number(high, digits)})"

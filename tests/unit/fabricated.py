@@ -1,0 +1,180 @@
+"""A made-up set of artefacts, shaped as docs/artefacts.md says: what evaluate and report read, without any training."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from pipeline.evaluation.cells import expected_runs
+from pipeline.params import TrainingScale
+from pipeline.tasks import get_task, phenotype_slugs
+
+STRENGTH = {"lstm": 0.8, "transformer": 1.0, "resnet": 0.5, "late_fusion": 1.3}
+
+
+def training(
+    folds: Sequence[int] = (0, 1), seeds: Sequence[int] = (0,), missing: Sequence[float] = (0.0,)
+) -> TrainingScale:
+    return TrainingScale(("base", "matched"), tuple(folds), tuple(seeds), tuple(missing), 32, 3, 2)
+
+
+def fabricate(
+    root: Path,
+    scale: TrainingScale,
+    strategies: Sequence[str] = tuple(STRENGTH),
+    tasks: Sequence[str] = ("mortality", "phenotype", "los"),
+    stays: int = 600,
+    folds: int = 5,
+    kind: str = "synthetic",
+    seed: int = 1,
+) -> None:
+    """Writes root/data and root/reports/{data,audit.json}."""
+    random = np.random.default_rng(seed)
+    data = root / "data"
+    stay_id = 30_000_000 + np.arange(stays) * 7
+    subject_id = 10_000_000 + random.integers(0, int(stays * 0.9), stays)
+    has_cxr = random.random(stays) < 0.35
+    risk = random.normal(size=stays)
+    (data / "cohort").mkdir(parents=True)
+    start = datetime.datetime(2150, 1, 1)
+    los = np.round(2 + random.exponential(4, stays), 4)
+    pl.DataFrame(
+        {
+            "stay_id": stay_id,
+            "subject_id": subject_id,
+            "hadm_id": stay_id - 10_000_000,
+            "intime": [start + datetime.timedelta(hours=int(i)) for i in range(stays)],
+            "los_days": los,
+            "age": random.integers(18, 90, stays),
+            "has_cxr": has_cxr,
+        }
+    ).write_parquet(data / "cohort" / "stays.parquet")
+    labels: dict[str, np.ndarray] = {
+        "icu_mortality": random.random(stays) < 1 / (1 + np.exp(2 - risk)),
+        "hospital_mortality": random.random(stays) < 0.2,
+        "los_class": np.digitize(los, [3, 4, 5, 6, 7, 14]).astype(np.int8),
+    }
+    for i, slug in enumerate(phenotype_slugs()):
+        labels[slug] = random.random(stays) < 1 / (1 + np.exp(3 - i / 12 - risk))
+    pl.DataFrame({"stay_id": stay_id, **labels}).write_parquet(data / "cohort" / "labels.parquet")
+    (data / "cohort" / "attrition.csv").write_text(
+        f"step,stays,subjects\nall ICU stays,{stays * 2},{stays + 40}\nadult,{stays + 50},{stays - 20}\n"
+        f"base,{stays},{len(set(subject_id))}\nmatched,{has_cxr.sum()},{len(set(subject_id[has_cxr]))}\n"
+    )
+    splits = _splits(stay_id, subject_id, folds)
+    splits.write_parquet(data / "splits.parquet")
+    for task in tasks:
+        for strategy in strategies:
+            _cell(data, task, strategy, scale, splits, pl.DataFrame({"stay_id": stay_id, **labels}), has_cxr)
+    _facts(root, kind, stays, folds)
+
+
+def _splits(stay_id: np.ndarray, subject_id: np.ndarray, folds: int) -> pl.DataFrame:
+    group = np.random.default_rng(9).integers(0, 10 * folds, subject_id.max() + 1)[subject_id]
+    frames = []
+    for fold in range(folds):
+        part = np.where(
+            group % 10 == 0, "dev", np.where(group % folds == fold, "test", np.where(group % 8 == 3, "val", "train"))
+        )
+        frames.append(
+            pl.DataFrame({"stay_id": stay_id, "fold": fold, "subject_id": subject_id, "part": part}).cast(
+                {"fold": pl.Int8}
+            )
+        )
+    return pl.concat(frames).sort("stay_id", "fold")
+
+
+def _cell(
+    data: Path,
+    task_name: str,
+    strategy: str,
+    scale: TrainingScale,
+    splits: pl.DataFrame,
+    labels: pl.DataFrame,
+    has_cxr: np.ndarray,
+) -> None:
+    task = get_task(task_name)
+    random = np.random.default_rng([len(strategy), len(task_name)])
+    images = labels.select("stay_id").with_columns(pl.Series("image", has_cxr))
+    strength = STRENGTH.get(strategy, 1.0)
+    predictions, history = [], []
+    for key in expected_runs(scale):
+        rows = splits.filter((pl.col("fold") == key.fold) & (pl.col("part") != "train")).join(labels, on="stay_id")
+        rows = rows.join(images, on="stay_id").sort("part", "stay_id")
+        n = rows.height
+        if task.kind == "multiclass":
+            logits = random.normal(size=(n, 7)) + strength * np.eye(7)[rows["los_class"].to_numpy()]
+            p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        else:
+            truth = rows.select(task.labels).to_numpy()
+            p = 1 / (1 + np.exp(1.5 - strength * (2 * truth - 1) - random.normal(size=truth.shape)))
+            if strategy == "resnet":  # knows nothing where there is no image
+                p[~rows["image"].to_numpy()] = truth.mean(0)
+        run = {**key._asdict(), "train_mechanism": "mcar" if key.train_missing else "none"}
+        predictions.append(
+            pl.DataFrame(
+                {
+                    **{name: [value] * n for name, value in run.items()},
+                    "part": rows["part"],
+                    "test_modality": ["none"] * n,
+                    "test_missing": [0.0] * n,
+                    "test_mechanism": ["none"] * n,
+                    "stay_id": rows["stay_id"],
+                    **{f"p_{name}": p[:, i].astype(np.float32) for i, name in enumerate(task.outputs)},
+                }
+            )
+        )
+        for epoch in range(1, 4):
+            metric = None if task.name == "mortality" and epoch == 2 else 0.3 + 0.05 * epoch * strength
+            history.append(
+                {
+                    **run,
+                    "epoch": epoch,
+                    "train_loss": 0.7 - 0.1 * epoch * strength,
+                    "val_loss": 0.72 - 0.09 * epoch * strength,
+                    f"val_{task.monitor}": metric,
+                    "lr": 0.001,
+                    "monitor": f"val_{task.monitor}",
+                    "best": epoch == 3,
+                }
+            )
+    folder = data / "runs" / task_name / strategy
+    folder.mkdir(parents=True)
+    frame = pl.concat(predictions)
+    frame.sort([name for name in frame.columns if not name.startswith("p_")]).write_parquet(
+        folder / "predictions.parquet"
+    )
+    pl.DataFrame(history, infer_schema_length=None).write_csv(folder / "history.csv")
+
+
+def _facts(root: Path, kind: str, stays: int, folds: int) -> None:
+    files = {"hosp/patients.csv.gz": {"bytes": 1234, "sha256": "ab" * 32, "columns": ["subject_id"], "rows": stays}}
+    manifest = {
+        name: {"root": f"data/raw/synthetic/{name}", "release": f"{name} {kind} 1", "kind": kind, "files": files}
+        for name in ("mimiciv", "mimic_cxr")
+    }
+    (root / "data" / "manifest.json").write_text(json.dumps(manifest))
+    facts = root / "reports" / "data"
+    facts.mkdir(parents=True)
+    (facts / "ingest.json").write_text(
+        json.dumps({"rows_read": {"chartevents": 120_000, "labevents": 400}, "left_out": {"<b>bold</b>|pipe": 3}})
+    )
+    (facts / "labels.json").write_text(
+        json.dumps({"prevalence": {"shock": 0.11, "septicemia_except_in_labor": 0.2}, "unknown_codes": ["=1+1", "Z99"]})
+    )
+    balance = [
+        {"fold": fold, "part": part, "stays": 100, "subjects": 90, "mortality": 0.1, "has_cxr": 0.3, "los_mean": 5.5}
+        for fold in range(folds)
+        for part in ("train", "val", "test", "dev")
+    ]
+    (facts / "splits.json").write_text(json.dumps({"folds": balance}))
+    checks = [
+        {"name": "no subject in two parts", "passed": True, "detail": f"{stays} stays"},
+        {"name": "alive at 48 h", "passed": True, "detail": "<script>alert(1)</script>"},
+    ]
+    (root / "reports" / "audit.json").write_text(json.dumps({"checks": checks}))
