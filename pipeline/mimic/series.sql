@@ -33,9 +33,10 @@ judged as (
 select
     row, hour, variable,
     -- `order by` inside of the sums: floating-point addition in another order gives other last digits
-    case any_value(aggregate)
-        when 'last' then arg_max(value, {'at': charttime, 'value': value}) filter (used)
-        when 'sum' then greatest(sum(value order by value) filter (used), any_value(sum_at_least))
+    case
+        when not bool_or(used) then null
+        when any_value(aggregate) = 'last' then arg_max(value, {'at': charttime, 'value': value}) filter (used)
+        when any_value(aggregate) = 'sum' then greatest(sum(value order by value) filter (used), any_value(sum_at_least))
         else avg(value order by value) filter (used)
     end as value,
     count(*) as rows,
