@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from pipeline.errors import InputError
 from pipeline.params import read
 from pipeline.tasks import get_task
 from pipeline.training.cell import train_cell
@@ -14,14 +15,16 @@ from stages import stage
 @stage
 def main() -> None:
     """Writes data/runs/TASK/STRATEGY/{predictions.parquet,history.csv}."""
+    if len(sys.argv) != 3:
+        raise InputError("needs two arguments: STRATEGY TASK")
     strategy, task = sys.argv[1:]
-    hypers, series, training, encoders, scale = read(
-        "strategies", "series", "training", "scales.encoders", "scales.training"
+    hyper, series, training, encoders, scale = read(
+        f"strategies.{strategy}", "series", "training", "scales.encoders", "scales.training"
     )
     specs = runs(
         strategy,
         task,
-        hyper=hypers[strategy],
+        hyper=hyper,
         tier=series.tier,
         training=training,
         encoders=encoders,

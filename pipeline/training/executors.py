@@ -155,6 +155,11 @@ def _gpus() -> int:
     return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
+def default_workers() -> int:
+    """One process a GPU, or a core where there is no GPU."""
+    return _gpus() or len(os.sched_getaffinity(0))
+
+
 def execute(specs: Sequence[RunSpec], store: Store, data: Path) -> None:
     """Makes the runs that are not finished. Raises InputError where one fails; the finished ones are kept."""
     todo = [spec for spec in specs if not store.finished(spec)]
@@ -162,7 +167,7 @@ def execute(specs: Sequence[RunSpec], store: Store, data: Path) -> None:
     if not todo:
         return
     name, _, count = os.environ.get("FUSION_EXECUTOR", "auto").partition(":")
-    workers = int(count) if count.isdigit() and int(count) else _gpus() or len(os.sched_getaffinity(0))
+    workers = int(count) if count.isdigit() and int(count) else default_workers()
     workers = min(workers, len(todo))
     if name == "auto":
         name = "pool" if workers > 1 else "inline"

@@ -1,0 +1,202 @@
+"""`python -m pipeline.plan`: what the params ask for, before anything runs.
+
+How many runs there are, which of them are in the run store already, and what the others cost at most: time from a timed
+batch of each strategy and cohort on this machine, disk from its weights. Early stopping ends most runs sooner.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import InputError
+from pipeline.params import Params, load
+from pipeline.tasks import get_task
+from pipeline.training.grid import RunSpec, runs
+
+# Where there are no data yet: a synthetic patient has about so many stays in the base cohort; so many of them an image.
+STAYS_A_PATIENT, IMAGE_SHARE = 0.55, 0.4
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Sizes that decide what an epoch costs. `measured`: read from data/, not guessed."""
+
+    stays: int
+    images: int
+    measured: bool
+
+
+@dataclass(frozen=True)
+class Line:
+    """One strategy and task: its runs, and what the missing ones cost at most."""
+
+    strategy: str
+    task: str
+    runs: int
+    missing: int
+    hours: float
+    megabytes: float
+
+
+def cohort_size(params: Params, data: Path) -> Cohort:
+    """From data/ where it is made; a guess from the synthetic hospital's size otherwise."""
+    stays, images = data / "cohort/stays.parquet", data / "images/index.parquet"
+    if stays.is_file() and images.is_file():
+        import polars as pl
+
+        counts = [pl.scan_parquet(path).select(pl.len()).collect().item() for path in (stays, images)]
+        return Cohort(counts[0], counts[1], True)
+    n = round(params.get("scales.synthetic").patients * STAYS_A_PATIENT)
+    return Cohort(n, round(n * IMAGE_SHARE), False)
+
+
+def all_runs(params: Params) -> dict[tuple[str, str], list[RunSpec]]:
+    """The runs of every cell of the grid."""
+    return {
+        (strategy, task): runs(
+            strategy,
+            task,
+            hyper=params.strategies[strategy],
+            tier=params.series.tier,
+            training=params.training,
+            encoders=params.get("scales.encoders"),
+            scale=params.get("scales.training"),
+        )
+        for strategy in params.grid.strategies
+        for task in params.grid.tasks
+    }
+
+
+def time_batch(spec: RunSpec, px: int, image_share: float, batches: int = 4) -> tuple[float, float]:
+    """Seconds of a training batch (the best of a few, after one to warm up) and megabytes of the weights."""
+    import torch
+
+    from pipeline.data.inputs import HOURS, channel_count
+    from pipeline.mimic.variables import load_variables
+    from pipeline.strategies.checks import example_batch, example_targets
+    from pipeline.strategies.interface import Shapes
+    from pipeline.strategies.registry import build
+    from pipeline.training.loop import autocast, optimiser_groups
+    from pipeline.training.run import pick_device, prepare_torch
+
+    prepare_torch()
+    device = pick_device(spec.training.device)
+    variables = load_variables(spec.tier)
+    shapes = Shapes(
+        get_task(spec.task),
+        HOURS,
+        channel_count(variables),
+        len(variables),
+        px,
+        spec.encoders,
+        spec.training.pretrained,
+    )
+    strategy = build(spec.strategy, shapes, spec.hyper).to(device)
+    optimiser = torch.optim.AdamW(optimiser_groups(strategy, 0.01), lr=1e-6, fused=True)
+    there = torch.arange(spec.batch_size) < round(spec.batch_size * image_share)
+    batch = example_batch(shapes, spec.batch_size, there)
+    batch = type(batch)(**{key: value.to(device) for key, value in vars(batch).items()})
+    targets = example_targets(shapes, spec.batch_size).to(device)
+    best = math.inf
+    for turn in range(batches + 1):
+        start = time.perf_counter()
+        with autocast(device, spec.training.precision):
+            losses = strategy.losses(strategy(batch), batch, targets)
+        optimiser.zero_grad(set_to_none=True)
+        torch.stack(list(losses.values())).sum().backward()
+        optimiser.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        if turn:
+            best = min(best, time.perf_counter() - start)
+    return best, sum(4 * value.numel() for value in strategy.state_dict().values()) / 1e6
+
+
+def estimate(params: Params, data: Path, finished: dict[tuple[str, str], set[int]], cohort: Cohort) -> list[Line]:
+    """A line a cell. `finished`: the positions of its runs that are in the run store."""
+    px = params.get("scales.images").px
+    train = (1 - params.splits.dev_share) * (1 - 1 / params.splits.folds) * (1 - params.splits.val_share)
+    lines = []
+    for cell, specs in all_runs(params).items():
+        missing = [spec for i, spec in enumerate(specs) if i not in finished.get(cell, set())]
+        hours = megabytes = 0.0
+        for name in sorted({spec.train_cohort for spec in missing}):
+            chosen = [spec for spec in missing if spec.train_cohort == name]
+            stays = cohort.stays if name == "base" else cohort.images
+            share = cohort.images / max(1, cohort.stays) if name == "base" else 1.0
+            seconds, size = time_batch(chosen[0], px, share)
+            steps = math.ceil(stays * train / chosen[0].batch_size) * chosen[0].max_epochs
+            hours += len(chosen) * steps * seconds / 3600
+            megabytes += len(chosen) * size
+        lines.append(Line(*cell, runs=len(specs), missing=len(missing), hours=hours, megabytes=megabytes))
+    return lines
+
+
+def finished_runs(params: Params, data: Path) -> dict[tuple[str, str], set[int]]:
+    """Positions of the runs that are in the run store; none where the data are not made yet."""
+    from pipeline.data.tensors import FILES
+    from pipeline.training.store import Store, data_fingerprint, work_folder
+
+    if not all((data / name).is_file() for name in FILES):
+        return {}
+    store = Store(work_folder(), data_fingerprint(data))
+    return {
+        cell: {i for i, spec in enumerate(specs) if store.finished(spec)} for cell, specs in all_runs(params).items()
+    }
+
+
+def _time(hours: float) -> str:
+    return f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min" if hours >= 1 / 60 else f"{hours * 3600:.0f} s"
+
+
+def render(params: Params, cohort: Cohort, lines: list[Line], workers: int) -> str:
+    """The plan as text."""
+    scale = params.get("scales.training")
+    total, missing = sum(line.runs for line in lines), sum(line.missing for line in lines)
+    known = "" if cohort.measured else " (guessed: there are no data yet)"
+    text = [
+        f"scale {params.scale}: {len(params.grid.strategies)} strategies × {len(params.grid.tasks)} tasks = "
+        f"{len(lines)} cells, {total} runs (cohorts {', '.join(scale.cohorts)}; folds "
+        f"{', '.join(map(str, scale.folds))}; seeds {', '.join(map(str, scale.seeds))})",
+        f"cohort: {cohort.stays} stays, {cohort.images} with an image{known}",
+        f"in the run store: {total - missing} runs; to be made: {missing}",
+    ]
+    if missing:
+        text.append(f"{'strategy':<14}{'task':<11}{'runs':>5}{'to make':>9}{'at most':>10}{'MB':>9}")
+        text += [
+            f"{line.strategy:<14}{line.task:<11}{line.runs:>5}{line.missing:>9}{_time(line.hours):>10}{line.megabytes:>9.1f}"
+            for line in lines
+            if line.missing
+        ]
+        hours, disk = sum(line.hours for line in lines), sum(line.megabytes for line in lines)
+        text.append(
+            f"at most {_time(hours)} of one process ({scale.max_epochs} epochs a run), {_time(hours / workers)} on "
+            f"{workers}; {disk:.0f} MB of weights"
+        )
+    return "\n".join(text)
+
+
+def main() -> None:
+    """Prints the plan."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.plan", description="What the params ask for.")
+    parser.add_argument("--params", default="params.yaml", help="the file to read (default params.yaml)")
+    parser.add_argument("--data", default="data", help="the folder of the packed data (default data)")
+    arguments = parser.parse_args()
+    from pipeline.training.executors import default_workers
+
+    try:
+        params, data = load(arguments.params), Path(arguments.data)
+        cohort = cohort_size(params, data)
+        lines = estimate(params, data, finished_runs(params, data), cohort)
+    except InputError as error:
+        sys.exit(f"plan: error: {error}")
+    print(render(params, cohort, lines, default_workers()))
+
+
+if __name__ == "__main__":
+    main()

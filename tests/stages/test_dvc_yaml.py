@@ -1,0 +1,125 @@
+"""dvc.yaml says what the stages need: code by import closure, params by what they read; outputs stay private."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.closure import ROOT, closure
+from pipeline.params import load
+from pipeline.strategies.registry import names
+
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+CODE = ("pipeline", "stages")
+
+
+def script(stage: str) -> Path:
+    return ROOT / "stages" / f"{stage}.py"
+
+
+def code_deps(stage: str) -> list[str]:
+    return [dep for dep in STAGES[stage]["deps"] if dep.split("/")[0] in CODE]
+
+
+def needed(stage: str, strategy: str = "late_fusion") -> set[str]:
+    """Files that the stage's code needs; a train cell also needs its own strategy's."""
+    modules = [f"stages.{stage}"]
+    if "${item.strategy}" in STAGES[stage]["cmd"]:
+        modules.append(f"pipeline.strategies.{strategy}")
+    return {path.as_posix() for path in closure(*modules)}
+
+
+def covers(dep: str, file: str) -> bool:
+    return file == dep or file.startswith(dep + "/")
+
+
+def test_every_script_is_a_stage_and_runs_as_a_module():
+    scripts = {path.stem for path in (ROOT / "stages").glob("*.py")} - {"__init__"}
+    assert scripts == set(STAGES)
+    for name, stage in STAGES.items():
+        assert re.fullmatch(rf"python -m stages\.{name}( \$\{{item\.\w+\}})*", stage["cmd"]), name
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_code_deps_are_the_import_closure(stage):
+    for strategy in names() if "${item.strategy}" in STAGES[stage]["cmd"] else [""]:
+        deps = [dep.replace("${item.strategy}", strategy) for dep in code_deps(stage)]
+        files = needed(stage, strategy)
+        missing = sorted(file for file in files if not any(covers(dep, file) for dep in deps))
+        assert not missing, f"{stage}: deps lack {missing}"
+        surplus = sorted(dep for dep in deps if not any(covers(dep, file) for file in files))
+        assert not surplus, f"{stage}: deps not needed {surplus}"
+        assert len(set(deps)) == len(deps)
+
+
+def params_read(stage: str) -> set[str]:
+    """Keys in calls of read(...): literals, and f-strings whose holes stand for a matrix item."""
+    found = set()
+    for node in ast.walk(ast.parse(script(stage).read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "read":
+            for argument in node.args:
+                parts = argument.values if isinstance(argument, ast.JoinedStr) else [argument]
+                key = "".join(part.value if isinstance(part, ast.Constant) else "${item.strategy}" for part in parts)
+                found.add(key)
+    return found
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_params_are_those_that_the_stage_reads(stage):
+    declared = {key.replace("scales.${scale}.", "scales.") for key in STAGES[stage].get("params", [])}
+    assert declared == params_read(stage)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_patient_level_outputs_are_private_and_reports_are_in_git(stage):
+    outs = [out for kind in ("outs", "metrics", "plots") for out in STAGES[stage].get(kind, [])]
+    assert outs
+    for out in outs:
+        assert isinstance(out, dict), f"{stage}: {out} has neither push: false nor cache: false"
+        ((path, options),) = out.items()
+        if path.startswith("data/"):
+            assert options.get("push") is False, f"{path}: patient-level, needs push: false"
+        else:
+            assert path.startswith("reports/")
+            assert options.get("cache") is False, f"{path}: reports are in git, needs cache: false"
+
+
+def test_only_the_manifest_depends_on_the_raw_data_and_nothing_on_the_jpegs():
+    for name, stage in STAGES.items():
+        raw = [dep for dep in stage["deps"] if "${data." in dep or dep.startswith("data/raw")]
+        assert bool(raw) == (name == "manifest"), name
+        assert not [dep for dep in stage["deps"] if "files" in dep.split("/") or dep.endswith("${data.mimic_cxr}")]
+
+
+def test_every_train_cell_depends_on_the_audit():
+    assert "data/audit.ok" in STAGES["train"]["deps"]
+
+
+def test_the_library_knows_neither_dvc_nor_the_stages():
+    for path in (ROOT / "pipeline").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not [m for m in modules if m.split(".")[0] in ("dvc", "dvclive", "stages")], path
+
+
+def test_stage_scripts_are_short():
+    for stage in STAGES:
+        assert len(script(stage).read_text().splitlines()) <= 80, stage
+
+
+def test_params_hold_every_strategy_and_are_in_block_style():
+    assert set(names()) == set(load(ROOT / "params.yaml").strategies)
+    for line in (ROOT / "params.yaml").read_text().splitlines():
+        assert not re.match(r"[^#]*:\s*[\[{]", line), f"flow style: {line}"
+
+
+def test_no_output_or_environment_is_tracked_by_git():
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    wrong = [
+        path for path in tracked if path.startswith(("data/", "work/", ".venv/")) or path.endswith((".lock", ".pyc"))
+    ]
+    assert wrong == ["dvc.lock"] or wrong == []
