@@ -1,0 +1,287 @@
+"""Which files there are, and which release they are: the manifest, from which every later stage finds the raw tables.
+
+Reads every file once, with bounded memory: SHA-256 of all, checksum of the compression and number of lines of the
+needed ones. What is inside of the rows is the business of tables.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import hashlib
+import io
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from tqdm import tqdm
+
+from pipeline.errors import InputError
+from pipeline.mimic import schema
+from pipeline.mimic.schema import Database
+from pipeline.params import Data
+
+MAX_HEADER_BYTES = 1 << 20
+CHUNK = 1 << 20
+
+File = dict[str, Any]  # bytes, sha256, columns and, of needed tables, rows
+
+
+def build_manifest(data: Data) -> dict[str, Any]:
+    """The content of data/manifest.json (docs/artefacts.md) for the two folders of `data`.
+
+    Raises InputError, naming key, file or column, where a folder or needed table is missing, empty or damaged, a
+    needed column is missing, or the release is not known and `data.accept_unlisted_release` is false.
+    """
+    roots: dict[Database, str] = {"mimiciv": data.mimiciv, "mimic_cxr": data.mimic_cxr}
+    found = {
+        "mimiciv": _mimiciv_files(_root("data.mimiciv", data.mimiciv)),
+        "mimic_cxr": _cxr_files(_root("data.mimic_cxr", data.mimic_cxr), data.cxr_tables),
+    }
+    columns = {
+        database: {name: _columns(path, _table(database, name)) for name, path in paths.items()}
+        for database, paths in found.items()
+    }
+    total = sum(path.stat().st_size for paths in found.values() for path in paths.values())
+    manifest: dict[str, Any] = {}
+    with tqdm(total=total, unit="B", unit_scale=True, desc="hashing", delay=2) as bar:
+        for database, root in roots.items():
+            files: dict[str, File] = {}
+            for name, path in found[database].items():
+                files[name] = _scan(path, bar, needed=_table(database, name) is not None)
+                files[name]["columns"] = columns[database][name]
+            checksums = _compare_checksums(Path(root), files, data.accept_unlisted_release)
+            release, kind = recognise(database, Path(root), files, data.accept_unlisted_release)
+            manifest[database] = {
+                "root": root,
+                "release": release,
+                "kind": kind,
+                "checksums": checksums,
+                "files": files,
+            }
+    kinds = {manifest[database]["kind"] for database in roots}
+    if "synthetic" in kinds and len(kinds) > 1:
+        raise InputError(
+            f"data.mimiciv is {manifest['mimiciv']['release']}, data.mimic_cxr is {manifest['mimic_cxr']['release']}: "
+            "the synthetic hospital does not go with other data; set both paths"
+        )
+    return manifest
+
+
+def summarise(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The counts of a manifest for the report: no path, no checksum."""
+    return {
+        database: {
+            "release": part["release"],
+            "kind": part["kind"],
+            "checksums": part["checksums"],
+            "files": len(part["files"]),
+            "bytes": sum(file["bytes"] for file in part["files"].values()),
+            "rows": {_stem(name): file["rows"] for name, file in part["files"].items() if "rows" in file},
+        }
+        for database, part in manifest.items()
+    }
+
+
+def find_table(manifest: dict[str, Any], table: schema.Table) -> tuple[Path, list[str]] | None:
+    """Path and header of a table that the manifest lists; None where it does not.
+
+    Raises InputError where the file is gone or has another size than when it was listed.
+    """
+    part = manifest[table.database]
+    for name, file in part["files"].items():
+        if _stem(name) == table.source:
+            path = Path(part["root"]) / name
+            if not path.is_file() or path.stat().st_size != file["bytes"]:
+                raise InputError(f"{path}: not the file that data/manifest.json lists; run the stage manifest again")
+            return path, list(file["columns"])
+    return None
+
+
+def recognise(database: Database, root: Path, files: dict[str, File], accept_unlisted: bool) -> tuple[str, schema.Kind]:
+    """Release and kind: synthetic by its SYNTHETIC.json, others by the number of rows of the small tables.
+
+    Raises InputError where no known release fits and `accept_unlisted` is false.
+    """
+    if (root / "SYNTHETIC.json").is_file():
+        return "synthetic hospital", "synthetic"
+    rows = {_stem(name): file["rows"] for name, file in files.items() if "rows" in file}
+    for release in schema.RELEASES[database]:
+        if all(rows.get(source) == count for source, count in release.rows.items()):
+            newer = database == "mimic_cxr" and (root / schema.CXR_MARK_OF_2_1_0).is_file()
+            return ("MIMIC-CXR-JPG 2.1.0" if newer and release.kind == "mimic" else release.name), release.kind
+    counted = ", ".join(f"{source} {rows.get(source)}" for source in schema.RELEASES[database][0].rows)
+    if accept_unlisted:
+        return f"unlisted ({counted} rows)", "unlisted"
+    known = ", ".join(release.name for release in schema.RELEASES[database])
+    raise InputError(
+        f"data.{database}: {root}: not a release that is known ({counted} rows; known: {known}); "
+        "data.accept_unlisted_release lets it through"
+    )
+
+
+def _root(key: str, given: str) -> Path:
+    root = Path(given)
+    if not root.is_dir():
+        raise InputError(f"{key}: {given}: no such folder")
+    if any(sign in given for sign in "*?["):  # DuckDB would take them for a pattern
+        raise InputError(f"{key}: {given}: a path with *, ? or [ cannot be read")
+    return root
+
+
+def _mimiciv_files(root: Path) -> dict[str, Path]:
+    """All CSV files of hosp/ and icu/, sorted by name; every needed table is among them, once."""
+    missing = [folder for folder in ("hosp", "icu") if not (root / folder).is_dir()]
+    if missing:
+        if (root / "core").is_dir():
+            raise InputError(
+                f"data.mimiciv: {root}: has core/, the layout of MIMIC-IV 1.0; 2.0 and later have hosp/ and icu/ alone"
+            )
+        if root.name in ("hosp", "icu"):
+            raise InputError(f"data.mimiciv: {root}: name the folder above hosp/ and icu/")
+        raise InputError(f"data.mimiciv: {root}: has no folder {missing[0]}/")
+    files = {
+        f"{folder}/{path.name}": path
+        for folder in ("hosp", "icu")
+        for path in sorted((root / folder).iterdir())
+        if path.is_file() and path.name.endswith(schema.SUFFIXES)
+    }
+    for source, table in schema.tables_of("mimiciv").items():
+        names = [source + suffix for suffix in schema.SUFFIXES if source + suffix in files]
+        if len(names) > 1:
+            raise InputError(f"{root}: has both {names[0]} and {names[1]}; leave one")
+        if not names and table.required:
+            raise InputError(f"{root / source}.csv.gz: not found (.csv neither)")
+    return files
+
+
+def _cxr_files(root: Path, suffix: str) -> dict[str, Path]:
+    """Those of the four tables that are there, stored as `suffix`; the metadata is among them."""
+    files = {f"{name}.{suffix}": root / f"{name}.{suffix}" for name in schema.CXR_TABLES}
+    for source, table in schema.tables_of("mimic_cxr").items():
+        path = files[f"{source}.{suffix}"]
+        if table.required and not path.is_file():
+            other = "csv" if suffix == "csv.gz" else "csv.gz"
+            hint = f"; {source}.{other} is there: set data.cxr_tables" if (root / f"{source}.{other}").is_file() else ""
+            raise InputError(f"{path}: not found{hint}")
+    return {name: path for name, path in sorted(files.items()) if path.is_file()}
+
+
+def _stem(name: str) -> str:
+    return name.removesuffix(".gz").removesuffix(".csv")
+
+
+def _table(database: str, name: str) -> schema.Table | None:
+    return {t.source: t for t in schema.TABLES.values() if t.database == database}.get(_stem(name))
+
+
+@contextlib.contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    """What Python says of a damaged file, as an InputError."""
+    try:
+        yield
+    except gzip.BadGzipFile as error:
+        reason = "damaged: its checksum is wrong" if "CRC" in str(error) or "length" in str(error) else "not gzip"
+        raise InputError(f"{path}: {reason}") from None
+    except EOFError:
+        raise InputError(f"{path}: truncated: the compressed data end too early") from None
+    except zlib.error:
+        raise InputError(f"{path}: damaged: cannot be decompressed") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: its header is not UTF-8") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _columns(path: Path, table: schema.Table | None) -> list[str]:
+    """The names in the first line of a CSV file.
+
+    Raises InputError where there is none, a name stands twice, or a column that `table` needs is missing.
+    """
+    with _one_line(path), path.open("rb") as file:
+        raw: Any = gzip.GzipFile(fileobj=file) if path.name.endswith(".gz") else file
+        line = raw.readline(MAX_HEADER_BYTES).decode("utf-8-sig")
+    if not line.strip():
+        raise InputError(f"{path}: has no header")
+    if len(line) >= MAX_HEADER_BYTES or "\0" in line:
+        raise InputError(f"{path}: its first line is no header")
+    names = [name.strip() for name in next(csv.reader([line.rstrip("\r\n")]))]
+    if table is None:
+        return names
+    _, missing = schema.place_columns(names, table.columns)
+    if missing:
+        raise InputError(f"{path}: column {missing[0]} is missing")
+    folded = [name.casefold() for name in names]
+    for name in table.columns:
+        if folded.count(name.casefold()) > 1:
+            raise InputError(f"{path}: column {name} stands twice")
+    return names
+
+
+class _Hashing(io.RawIOBase):
+    """A file that hashes what is read from it, in order, and shows progress."""
+
+    def __init__(self, file: IO[bytes], bar: Any) -> None:
+        self.file, self.bar, self.sha256 = file, bar, hashlib.sha256()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self.file.readinto(buffer)  # type: ignore[attr-defined]
+        self.sha256.update(memoryview(buffer)[:count])
+        self.bar.update(count)
+        return int(count)
+
+
+def _scan(path: Path, bar: Any, needed: bool) -> File:
+    """Size and SHA-256; of a needed table also its number of rows (lines after the header), decompressed on the way."""
+    with _one_line(path), path.open("rb", buffering=0) as file:
+        hashing = _Hashing(file, bar)
+        buffered = io.BufferedReader(hashing, CHUNK)
+        result: File = {"bytes": path.stat().st_size}
+        if needed:
+            content: Any = gzip.GzipFile(fileobj=buffered) if path.name.endswith(".gz") else buffered
+            lines, last = 0, b"\n"
+            while chunk := content.read(CHUNK):
+                lines += chunk.count(b"\n")
+                last = chunk[-1:]
+            result["rows"] = lines + (last != b"\n") - 1
+        while buffered.read(CHUNK):
+            pass
+        result["sha256"] = hashing.sha256.hexdigest()
+    if needed and result["rows"] < 1:
+        raise InputError(f"{path}: has no rows")
+    return result
+
+
+def _compare_checksums(root: Path, files: dict[str, File], accept: bool) -> str:
+    """Compare with the publisher's SHA256SUMS.txt where it lies in the folder: verified, absent or differ.
+
+    Raises InputError at the first needed file that differs, unless `accept`.
+    """
+    path = root / "SHA256SUMS.txt"
+    if not path.is_file():
+        return "absent"
+    published = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        digest, _, name = line.strip().partition(" ")
+        published[name.strip(" *").removeprefix("./")] = digest.lower()
+    for name, file in files.items():
+        if "rows" in file and published.get(name, file["sha256"]) != file["sha256"]:
+            if accept:
+                return "differ"
+            raise InputError(f"{root / name}: damaged or changed: its SHA-256 is not that of {path.name}")
+    return "verified" if any(name in published for name in files) else "absent"
+
+
+def load_manifest(path: Path) -> dict[str, Any]:
+    """Read data/manifest.json. Raises InputError where it is not there."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: not found; the stage manifest writes it") from None
+    return content

@@ -1,0 +1,233 @@
+"""Raw CSV files -> typed, sorted Parquet with the needed columns and itemids only: data/interim.
+
+DuckDB streams each file once; what is kept is staged in a scratch database and sorted from there, so that memory stays
+below `ingest.memory_gb` whatever the size of the files. What the rows mean is decided downstream.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from tqdm import tqdm
+
+from pipeline import files
+from pipeline.errors import InputError
+from pipeline.mimic.manifest import find_table
+from pipeline.mimic.schema import TABLES, Table, place_columns
+from pipeline.params import Ingest
+
+SQL_FOLDER = Path(__file__).parent
+ROW_GROUP = 262_144
+
+Counts = dict[str, Any]  # rows_read, kept, dropped: {reason: rows}
+
+
+def ingest(manifest: dict[str, Any], itemids: Mapping[str, Sequence[int]], params: Ingest, out: Path) -> Counts:
+    """Write one Parquet file per table of the schema to `out`; return what was read, kept and left out, per table.
+
+    `itemids` gives the needed itemids per source (chartevents, outputevents). An optional table that is not there
+    becomes a file without rows. Raises InputError that names file, line and column where a file is malformed or a key
+    stands twice, and params key where memory does not suffice.
+    """
+    counts: Counts = {}
+    with _connect(out.parent, params) as connection:
+        for name, table in TABLES.items():
+            found = find_table(manifest, table)
+            if found is None:
+                path, header = None, list(table.columns)
+            else:
+                path, header = found
+            counts[name] = _ingest_table(connection, name, table, path, header, itemids, out / f"{name}.parquet")
+    return counts
+
+
+def _ingest_table(
+    connection: duckdb.DuckDBPyConnection,
+    name: str,
+    table: Table,
+    path: Path | None,
+    header: list[str],
+    itemids: Mapping[str, Sequence[int]],
+    out: Path,
+) -> Counts:
+    with _one_line(path or out):
+        if table.itemids:
+            connection.execute("create or replace temp table needed (itemid integer)")
+            connection.execute("insert into needed select unnest($ids)", {"ids": list(itemids[table.itemids])})
+        source = _csv(path, header, table) if path else _empty(table)
+        connection.execute(f"create or replace temp view source as {source}")
+        query = (SQL_FOLDER / table.sql).read_text(encoding="utf-8")
+        with _progress(connection, f"reading {path.name}" if path else ""):
+            connection.execute(f"create or replace table staged as {query}")
+        read = _rows_scanned(connection) if path else 0
+        groups = connection.execute("select dropped, count(*) from staged group by dropped").fetchall()
+        kept = sum(rows for reason, rows in groups if reason is None)
+        dropped = {reason: rows for reason, rows in sorted(groups, key=str) if reason is not None}
+        unneeded = read - kept - sum(dropped.values())
+        if unneeded:
+            dropped["itemid not needed"] = unneeded
+        if table.key:
+            _check_key(connection, path or out, table.key)
+        if name == "icustays":
+            connection.execute("create or replace table icustays as select stay_id from staged")
+        order = ", ".join(f'"{column}"' for column in table.order)
+        with files.atomic(out) as beside:
+            connection.execute(
+                f"copy (select * exclude (dropped) from staged where dropped is null order by {order})"
+                f" to {_quote(str(beside))} (format parquet, compression zstd, row_group_size {ROW_GROUP})"
+            )
+        connection.execute("drop table staged")
+    if path and table.required and not kept:
+        raise InputError(f"{path}: no usable row ({', '.join(dropped)})")
+    return {"rows_read": read, "kept": kept, "dropped": dropped}
+
+
+def _csv(path: Path, header: list[str], table: Table) -> str:
+    """A query for the needed columns of a CSV file, typed; the others are text that is never looked at.
+
+    Nothing is sniffed: names come from the header, only the empty field is null, a row with another number of fields
+    than the header is an error.
+    """
+    places, _ = place_columns(header, table.columns)
+    types = {
+        places.get(i, f"unused {i}"): table.columns[places[i]] if i in places else "VARCHAR" for i in range(len(header))
+    }
+    columns = ", ".join(f"{_quote(column)}: {_quote(kind)}" for column, kind in types.items())
+    chosen = ", ".join(f'"{column}"' for column in table.columns)
+    return (
+        f"select {chosen} from read_csv({_quote(str(path))}, columns = {{{columns}}}, auto_detect = false,"
+        " header = true, delim = ',', quote = '\"', escape = '\"', nullstr = '')"
+    )
+
+
+def _empty(table: Table) -> str:
+    columns = ", ".join(f'null::{kind} as "{column}"' for column, kind in table.columns.items())
+    return f"select {columns} where false"
+
+
+def _quote(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _check_key(connection: duckdb.DuckDBPyConnection, path: Path, key: tuple[str, ...]) -> None:
+    columns = ", ".join(key)
+    for column in key:
+        if connection.execute(f"select 1 from staged where {column} is null limit 1").fetchone():
+            raise InputError(f"{path}: a row has no {column}")
+    twice = connection.execute(
+        f"select {columns} from staged group by all having count(*) > 1 order by all limit 1"
+    ).fetchone()
+    if twice:
+        raise InputError(f"{path}: {columns} {', '.join(map(str, twice))} stands twice")
+
+
+def _rows_scanned(connection: duckdb.DuckDBPyConnection) -> int:
+    """Rows that the last query parsed from CSV files, from DuckDB's profile: counting must not take a second pass."""
+    todo = json.loads(connection.get_profiling_information(format="json"))["operator"]
+    rows = 0
+    while todo:
+        operator = todo.pop()
+        if operator.get("extra_info", {}).get("Function") == "READ_CSV":
+            rows += operator["rows_scanned"]
+        todo.extend(operator.get("children", ()))
+    return int(rows)
+
+
+@contextlib.contextmanager
+def _connect(parent: Path, params: Ingest) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection whose tables and spilled blocks lie in a scratch folder in `parent`, removed at the end.
+
+    The folder is named by the process id; those of processes that were killed are removed first.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    for left in parent.glob(".ingest-*"):
+        if not _alive(int(left.name.removeprefix(".ingest-"))):
+            shutil.rmtree(left, ignore_errors=True)
+    scratch = parent / f".ingest-{os.getpid()}"
+    scratch.mkdir(exist_ok=True)
+    try:
+        with duckdb.connect(str(scratch / "staged.duckdb")) as connection:
+            connection.execute(f"set memory_limit = '{params.memory_gb} GB'")
+            connection.execute(f"set threads = {params.threads}")
+            connection.execute(f"set temp_directory = {_quote(str(scratch / 'spilled'))}")
+            connection.execute("set enable_progress_bar = true")  # reckoned, but shown by tqdm
+            connection.execute("set enable_progress_bar_print = false")
+            connection.execute("set enable_profiling = 'no_output'")
+            yield connection
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def _progress(connection: duckdb.DuckDBPyConnection, text: str) -> Iterator[None]:
+    """Show DuckDB's own estimate (per cent) while the block runs; queries that take under two seconds show nothing."""
+    done = threading.Event()
+
+    def show() -> None:
+        with tqdm(total=100, desc=text, delay=2, bar_format="{l_bar}{bar}| {elapsed}", disable=not text) as bar:
+            while not done.wait(0.5):
+                bar.update(max(0.0, connection.query_progress() - bar.n))
+            bar.update(100 - bar.n)
+
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    """What DuckDB says in many lines, as an InputError of one line that names file, line and column."""
+    try:
+        yield
+    except duckdb.OutOfMemoryException:
+        raise InputError(
+            f"{path}: ingest.memory_gb is too small for it, or the disk with data/ is full (what does not fit in "
+            "memory is spilled there)"
+        ) from None
+    except (duckdb.InvalidInputException, duckdb.ConversionException, duckdb.IOException) as error:
+        raise InputError(f"{path}: {explain(str(error))}") from None
+
+
+def explain(message: str) -> str:
+    """One line for one of DuckDB's messages on a CSV file."""
+    line = re.search(r"CSV Error on Line: (\d+)", message)
+    where = f"line {line.group(1)}: " if line else ""
+    if found := re.search(
+        r'Error when converting column "(.*)"\. Could not convert string "(.*)" to \'(.*)\'', message
+    ):
+        return f"{where}column {found.group(1)}: {found.group(2)[:80]!r} is not {found.group(3)}"
+    if found := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", message):
+        return f"{where}{found.group(2)} fields, the header has {found.group(1)}"
+    if "unterminated quote" in message:
+        return f"{where}a quote that is never closed"
+    if "not utf-8" in message:
+        return f"{where}not UTF-8"
+    if "end of GZIP stream" in message:
+        return "truncated: the compressed data end too early"
+    if "GZIP" in message:
+        return "not gzip"
+    reason = next((row for row in message.splitlines()[1:] if row and not row.startswith("Original Line")), message)
+    return where + " ".join((reason if line else message.splitlines()[0]).split())

@@ -1,0 +1,26 @@
+"""Manifest -> data/interim: the needed columns and itemids of the raw tables, typed and sorted."""
+
+import logging
+from pathlib import Path
+
+from pipeline import files, params
+from pipeline.mimic.manifest import load_manifest
+from pipeline.mimic.tables import ingest
+from pipeline.mimic.variables import needed_itemids
+from stages import stage
+
+
+@stage
+def main() -> None:
+    """Write one Parquet file per table, and the counts of rows."""
+    (bounds,) = params.read("ingest")
+    manifest = load_manifest(Path("data/manifest.json"))
+    itemids = {source: needed_itemids(source) for source in ("chartevents", "outputevents")}
+    counts = ingest(manifest, itemids, bounds, Path("data/interim"))
+    for name, count in counts.items():
+        logging.info("%s: %d of %d rows", name, count["kept"], count["rows_read"])
+    files.write_json(counts, "reports/data/ingest.json")
+
+
+if __name__ == "__main__":
+    main()
