@@ -15,7 +15,7 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -184,16 +184,30 @@ def _pack_all(array: Path, root: Path, paths: Sequence[str], workers: int) -> Ge
     context = multiprocessing.get_context("spawn")  # a fork of a process with Polars' threads may hang
     pool = ProcessPoolExecutor(workers, context, _start, (array, root, paths))
     try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: Ctrl-C is the parent's business alone
-        try:
+        with _interrupt_deferred():
             results = pool.map(_work, rows, chunksize=16)  # starts the processes
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         yield from results
     except BrokenProcessPool:
         raise InputError(f"images.workers: one of {workers} decoding processes was killed (out of memory?)") from None
     finally:  # also on Ctrl-C and where the caller gives up: nobody may go on writing
         pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _interrupt_deferred() -> Iterator[None]:
+    """Hold Ctrl-C back while processes start: they inherit the blocked signal, so that it is our business alone."""
+    pending: list[int] = []
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    previous = signal.signal(signal.SIGINT, lambda number, _: pending.append(number)) if in_main_thread else None
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        if in_main_thread:
+            signal.signal(signal.SIGINT, previous)
+    if pending:
+        raise KeyboardInterrupt
 
 
 _packer: _Packer

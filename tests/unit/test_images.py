@@ -341,6 +341,14 @@ def _alive(pid):
         return False
 
 
+def _all_ended(pids):
+    for _ in range(200):
+        if not any(_alive(pid) for pid in pids):
+            return True
+        time.sleep(0.05)
+    return False
+
+
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes under /proc")
 
 
@@ -374,7 +382,7 @@ def test_ctrl_c_ends_the_pool_quietly(tmp_path):
     _, stderr = process.communicate(timeout=20)
     assert process.returncode == 130
     assert "Traceback" not in stderr
-    assert not any(_alive(child) for child in children)
+    assert _all_ended(children)
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -383,11 +391,7 @@ def test_a_killed_parent_leaves_no_worker(tmp_path):
     process, children = _started(tmp_path)
     process.kill()
     process.communicate(timeout=20)
-    for _ in range(100):
-        if not any(_alive(child) for child in children):
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"still alive: {[child for child in children if _alive(child)]}")
+    assert _all_ended(children)
 
 
 @needs_proc
