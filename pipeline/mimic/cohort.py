@@ -1,0 +1,201 @@
+"""Which ICU stays are in the cohort, rule by rule, and what is known of them at admission. Frames in, frames out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import polars as pl
+
+from pipeline.errors import InputError
+from pipeline.mimic.clock import age_at, death_time, era_at, first_possible_year
+from pipeline.mimic.cxr_links import Links, covered_eras, cxr_status
+from pipeline.mimic.groups import admission_group, is_known_admission_type, race_group
+from pipeline.mimic.variables import Variable
+from pipeline.params import Cohort
+
+VITALS = ("heart_rate", "sbp", "dbp", "mbp")  # names in variables.yaml: heart rate and blood pressure
+VITAL_HOURS = 48
+
+STAYS_COLUMNS = (
+    *("stay_id", "subject_id", "hadm_id", "intime", "outtime", "los_days", "age", "gender", "race_group"),
+    *("admission_group", "admission_type", "insurance", "era", "icd_version", "first_careunit", "has_cxr"),
+    "cxr_status",
+)
+
+
+def hours(value: float) -> pl.Expr:
+    """A duration of so many hours, exact to the microsecond."""
+    return pl.duration(microseconds=round(value * 3_600_000_000))
+
+
+def describe_stays(patients: pl.DataFrame, admissions: pl.DataFrame, icustays: pl.DataFrame) -> pl.DataFrame:
+    """All ICU stays with what the rules look at: los_days, age, era, death_time, their place in the admission.
+
+    A stay whose subject or admission is in no table, or whose admission is another subject's, has `linked` false.
+    """
+    return (
+        icustays.join(patients, on="subject_id", how="left")
+        .join(
+            admissions.with_columns(linked=pl.lit(True), died_at=death_time()),
+            on=["subject_id", "hadm_id"],
+            how="left",
+        )
+        .with_columns(
+            los_days=(pl.col("outtime") - pl.col("intime")).dt.total_microseconds() / 86_400_000_000,
+            age=age_at("intime"),
+            era=era_at("intime"),
+            first_year=first_possible_year("intime"),
+            linked=pl.col("linked").fill_null(False) & pl.col("anchor_year").is_not_null(),
+            stays_in_admission=pl.len().over("hadm_id"),
+        )
+        .sort("hadm_id", "intime", "stay_id")
+        .with_columns(place_in_admission=pl.int_range(1, pl.len() + 1).over("hadm_id"))
+        .sort("stay_id")
+    )
+
+
+def stays_with_vital(chart: pl.LazyFrame, stays: pl.DataFrame, variables: Sequence[Variable]) -> pl.Series:
+    """Ids of stays with a heart rate or blood pressure in [intime, intime + 48 h); sorted.
+
+    A value counts where, in the variable's unit, it lies in its plausible range (both bounds included). `chart` has the
+    columns of chart.parquet, and is streamed.
+    """
+    items = [(item, variable) for variable in variables if variable.name in VITALS for item in variable.items]
+    in_range = pl.any_horizontal(
+        (pl.col("itemid") == item.itemid)
+        & cast(pl.Expr, cast(Any, item.conversion)(pl.col("valuenum"))).is_between(variable.low, variable.high)
+        for item, variable in items
+    )
+    found = (
+        chart.filter(pl.col("itemid").is_in([item.itemid for item, _ in items]))
+        .select("stay_id", "charttime", "itemid", "valuenum")
+        .join(stays.lazy().select("stay_id", "intime"), on="stay_id")
+        .filter(pl.col("charttime").is_between(pl.col("intime"), pl.col("intime") + hours(VITAL_HOURS), closed="left"))
+        .filter(in_range)
+        .select("stay_id")
+        .unique()
+        .collect(engine="streaming")
+    )
+    return found["stay_id"].sort()
+
+
+def rules(cohort: Cohort, vital: pl.Series) -> list[tuple[str, pl.Expr]]:
+    """The rules in order, each with the words that the attrition table says: a stay stays where all are true.
+
+    Null (an unknown age, a missing outtime) is not true.
+    """
+    steps = [
+        ("subject and admission known", pl.col("linked")),
+        (f"age at least {cohort.min_age_years} years", pl.col("age") >= cohort.min_age_years),
+        (
+            f"ICU stay of at least {cohort.min_stay_hours:g} h",
+            pl.col("outtime") - pl.col("intime") >= hours(cohort.min_stay_hours),
+        ),
+        (
+            f"alive {cohort.alive_at_hours:g} h after ICU admission",
+            pl.col("died_at").is_null() | (pl.col("died_at") >= pl.col("intime") + hours(cohort.alive_at_hours)),
+        ),
+    ]
+    if cohort.rules.stays == "only_of_admission":
+        steps.append(("only ICU stay of the hospital admission", pl.col("stays_in_admission") == 1))
+    else:
+        steps.append(("first ICU stay of the hospital admission", pl.col("place_in_admission") == 1))
+    if cohort.rules.same_unit:
+        steps.append(("same unit at ICU admission and discharge", pl.col("first_careunit") == pl.col("last_careunit")))
+    if cohort.require_vital:
+        steps.append(
+            (f"heart rate or blood pressure in the first {VITAL_HOURS} h", pl.col("stay_id").is_in(vital.to_list()))
+        )
+    return steps
+
+
+def apply_rules(stays: pl.DataFrame, steps: Sequence[tuple[str, pl.Expr]]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The stays for which all rules hold, and how many were left after each: attrition (step, stays, subjects)."""
+    rows = [("all ICU stays", stays.height, stays["subject_id"].n_unique())]
+    for name, holds in steps:
+        stays = stays.filter(holds)
+        rows.append((name, stays.height, stays["subject_id"].n_unique()))
+    return stays, pl.DataFrame(rows, schema=["step", "stays", "subjects"], orient="row")
+
+
+def icd_versions(diagnoses: pl.DataFrame) -> pl.DataFrame:
+    """The coding of each admission: hadm_id, icd_version 9, 10 or 19 (both)."""
+    version = pl.col("icd_version")
+    return diagnoses.group_by("hadm_id").agg(
+        pl.when((version == 9).any() & (version == 10).any())
+        .then(19)
+        .when((version == 9).any())
+        .then(9)
+        .when((version == 10).any())
+        .then(10)
+        .otherwise(0)
+        .cast(pl.Int16)
+        .alias("icd_version")
+    )
+
+
+def finish_stays(
+    stays: pl.DataFrame, diagnoses: pl.DataFrame, links: Links, metadata: pl.DataFrame, patients: pl.DataFrame
+) -> pl.DataFrame:
+    """The chosen stays with the columns of stays.parquet, sorted by stay_id."""
+    with_image = links.images["stay_id"].unique().to_list()
+    return (
+        stays.join(icd_versions(diagnoses), on="hadm_id", how="left")
+        .with_columns(
+            icd_version=pl.col("icd_version").fill_null(0),
+            has_cxr=pl.col("stay_id").is_in(with_image),
+            race_group=race_group(),
+            admission_group=admission_group(),
+        )
+        .with_columns(cxr_status=cxr_status(metadata, covered_eras(metadata, patients)))
+        .select(STAYS_COLUMNS)
+        .sort("stay_id")
+    )
+
+
+def count_oddities(stays: pl.DataFrame) -> dict[str, int]:
+    """Rows of `describe_stays` that a reader should know of: what is missing, reversed or contradictory."""
+    flagged = pl.col("hospital_expire_flag") == 1
+    odd = {
+        "stays_of_unknown_subject_or_admission": ~pl.col("linked"),
+        "stays_without_intime": pl.col("intime").is_null(),
+        "stays_without_outtime": pl.col("outtime").is_null(),
+        "stays_that_end_before_they_begin": pl.col("outtime") < pl.col("intime"),
+        "died_in_hospital_without_deathtime": flagged & pl.col("deathtime").is_null(),
+        "deathtime_without_hospital_death": (pl.col("hospital_expire_flag") == 0) & pl.col("deathtime").is_not_null(),
+        "deathtime_before_intime": pl.col("deathtime") < pl.col("intime"),
+        "admission_type_not_known": pl.col("linked") & ~is_known_admission_type(),
+        "without_era": pl.col("linked") & pl.col("era").is_null(),
+    }
+    return {name: stays.filter(condition).height for name, condition in odd.items()}
+
+
+def check(attrition: pl.DataFrame) -> None:
+    """Raise InputError, naming the rule, where no stay is left: nothing after it could be made."""
+    empty = attrition.filter(pl.col("stays") == 0)
+    if not empty.is_empty():
+        raise InputError(f"the cohort is empty: no ICU stay is left after the rule {empty['step'][0]!r}")
+
+
+def summarise(
+    every: pl.DataFrame, stays: pl.DataFrame, attrition: pl.DataFrame, images: dict[str, int]
+) -> dict[str, Any]:
+    """The counts of the cohort for the report."""
+    groups = ("cxr_status", "race_group", "admission_group", "gender", "era", "icd_version", "insurance")
+    return {
+        "attrition": attrition.to_dicts(),
+        "matched": {
+            "stays": int(stays["has_cxr"].sum()),
+            "subjects": stays.filter("has_cxr")["subject_id"].n_unique(),
+        },
+        "oddities": count_oddities(every),
+        "images": images,
+        "groups": {
+            name: {
+                str(value): {"stays": rows, "with_cxr": images}
+                for value, rows, images in stays.group_by(name).agg(pl.len(), pl.col("has_cxr").sum()).sort(name).rows()
+            }
+            for name in groups
+        },
+    }

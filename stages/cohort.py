@@ -1,0 +1,38 @@
+"""data/interim -> data/cohort: the stays that fulfil the rules, their chest X-rays, and how many each rule left."""
+
+import logging
+from pathlib import Path
+
+import polars as pl
+
+from pipeline import files, params
+from pipeline.mimic import cohort, cxr_links
+from pipeline.mimic.variables import load_all
+from stages import stage
+
+INTERIM = Path("data/interim")
+
+
+@stage
+def main() -> None:
+    """Write stays, image links and attrition, and the counts."""
+    (rules,) = params.read("cohort")
+    patients, admissions, icustays, diagnoses, metadata = (
+        pl.read_parquet(INTERIM / f"{name}.parquet")
+        for name in ("patients", "admissions", "icustays", "diagnoses", "cxr_metadata")
+    )
+    every = cohort.describe_stays(patients, admissions, icustays)
+    vital = cohort.stays_with_vital(pl.scan_parquet(INTERIM / "chart.parquet"), every, load_all())
+    chosen, attrition = cohort.apply_rules(every, cohort.rules(rules, vital))
+    cohort.check(attrition)
+    links = cxr_links.link_images(metadata, chosen, rules)
+    stays = cohort.finish_stays(chosen, diagnoses, links, metadata, patients)
+    logging.info("%d stays, %d with an image", stays.height, stays["has_cxr"].sum())
+    files.write_parquet(stays, "data/cohort/stays.parquet")
+    files.write_parquet(links.images, "data/cohort/cxr.parquet")
+    files.write_csv(attrition, "data/cohort/attrition.csv")
+    files.write_json(cohort.summarise(every, stays, attrition, links.counts), "reports/data/cohort.json")
+
+
+if __name__ == "__main__":
+    main()
