@@ -15,6 +15,7 @@ from pipeline.evaluation.bootstrap import Floats
 from pipeline.evaluation.metrics import Bools, mass_bins
 
 GRID = np.linspace(0, 1, 101)
+LEAST = 20  # predictions in a bin of a reliability curve: with fewer, the curve shows noise alone
 RELIABILITY: dict[str, Any] = {"bin": pl.Int64, "predicted": pl.Float64, "observed": pl.Float64, "n": pl.Int64}
 
 
@@ -74,14 +75,14 @@ def _curve(x: str, y: str, mean: Floats | None) -> pl.DataFrame:
 def reliability_curve(rows: pl.DataFrame, label: str, bins: int) -> pl.DataFrame:
     """bin, predicted, observed, n: per bin of equal mass, the mean probability and share of positives over all runs.
 
-    The bins are made within each run; `n` counts predictions, so a stay counts once for each seed.
+    The bins are made within each run: at most `bins`, and of at least LEAST predictions where there are as many. `n`
+    counts predictions, so that a stay counts once for each seed.
     """
-    parts = [
-        run.select(
-            pl.col(f"p_{label}").alias("predicted"), pl.col(label).cast(pl.Float64).alias("observed")
-        ).with_columns(pl.Series("bin", mass_bins(run[f"p_{label}"].to_numpy(), bins)))
-        for run in rows.partition_by("fold", "seed", maintain_order=True)
-    ]
+    parts = []
+    for run in rows.partition_by("fold", "seed", maintain_order=True):
+        scores, truth = run[f"p_{label}"], run[label].cast(pl.Float64)
+        of = mass_bins(scores.to_numpy(), max(1, min(bins, run.height // LEAST)))
+        parts.append(pl.DataFrame({"bin": of, "predicted": scores, "observed": truth}))
     if not parts:
         return pl.DataFrame(schema=RELIABILITY)
     grouped = pl.concat(parts).group_by("bin", maintain_order=True)

@@ -26,10 +26,36 @@ PAIRS = (("base", "base"), ("matched", "matched"), ("matched", "base"), ("base",
 
 
 class Cell(NamedTuple):
-    """One number of a table: what is shown, and what it is sorted by."""
+    """One number of a table with its interval; None is "not estimable"."""
 
-    text: str
     value: float | None
+    low: float | None
+    high: float | None
+
+    @property
+    def estimate(self) -> str:
+        """0.812."""
+        return number(self.value)
+
+    @property
+    def interval(self) -> str:
+        """0.750–0.871, or nothing."""
+        return "" if self.low is None or self.high is None else f"{number(self.low)}–{number(self.high)}"
+
+    @property
+    def text(self) -> str:
+        """0.812 (0.750–0.871)."""
+        return with_interval(self.value, self.low, self.high)
+
+
+class PhenotypeRow(NamedTuple):
+    """A phenotype with a cell a strategy; prevalence is its share of the stays scored."""
+
+    name: str
+    kind: str
+    positives: int
+    prevalence: float
+    cells: tuple[Cell, ...]
 
 
 class Wide(NamedTuple):
@@ -70,15 +96,10 @@ def wide_tables(table: pl.DataFrame, task: str) -> list[Wide]:
             strategies = []
             for strategy in chosen["strategy"].unique(maintain_order=True):
                 of_strategy = {row["metric"]: row for row in chosen.filter(strategy=strategy).iter_rows(named=True)}
-                cells = (of_strategy[metric] for metric in metrics)
-                strategies.append(
-                    (
-                        strategy,
-                        tuple(
-                            Cell(with_interval(row["value"], row["low"], row["high"]), row["value"]) for row in cells
-                        ),
-                    )
+                cells = tuple(
+                    Cell(*(of_strategy[metric][name] for name in ("value", "low", "high"))) for metric in metrics
                 )
+                strategies.append((strategy, cells))
             found.append(Wide(task, train, evaluated, missing, metrics, tuple(strategies), _facts(chosen)))
     return found
 
@@ -130,16 +151,15 @@ def phenotype_markdown(phenotypes: pl.DataFrame, confidence: float) -> str:
         if rows:
             header = ["Phenotype", "Type", "Positives", "Prevalence", *strategies]
             body = [
-                [name, kind, n, number(share), *(cell.text for cell in cells)] for name, kind, n, share, cells in rows
+                [row.name, row.kind, row.positives, number(row.prevalence), *(cell.text for cell in row.cells)]
+                for row in rows
             ]
             lines += [f"## Trained and evaluated on {cohort}", "", markdown_table(header, body, numbers_from=2)]
     return "\n".join(lines)
 
 
-def phenotype_grid(
-    phenotypes: pl.DataFrame, cohort: str, metric: str
-) -> tuple[list[str], list[tuple[str, str, int, float, tuple[Cell, ...]]]]:
-    """(strategies, rows of (name, type, positives, prevalence, a cell a strategy)) of one cohort, nothing removed."""
+def phenotype_grid(phenotypes: pl.DataFrame, cohort: str, metric: str) -> tuple[list[str], list[PhenotypeRow]]:
+    """(strategies, rows) of one cohort, trained and evaluated on, with the least removed."""
     rows = phenotypes.filter((pl.col("train_cohort") == cohort) & (pl.col("eval_cohort") == cohort))
     if not rows.height:
         return [], []
@@ -150,9 +170,9 @@ def phenotype_grid(
         each = {row["strategy"]: row for row in rows.filter(phenotype=slug).iter_rows(named=True)}
         first = each[strategies[0]]
         cells = tuple(
-            Cell(with_interval(row[metric], row[f"{metric}_low"], row[f"{metric}_high"]), row[metric])
+            Cell(row[metric], row[f"{metric}_low"], row[f"{metric}_high"])
             for row in (each[name] for name in strategies)
         )
         share = first["positives"] / first["n"] if first["n"] else 0.0
-        found.append((first["name"], first["type"], first["positives"], share, cells))
+        found.append(PhenotypeRow(first["name"], first["type"], first["positives"], share, cells))
     return strategies, found

@@ -1,0 +1,246 @@
+"""The page reports/index.html: gathers what the stages left, draws the figures, fills the template. Self-contained.
+
+What is missing of the results is an error; what is missing of the facts (counts, audit) is shown as "not available".
+No number on the page stands in this code: all come from files that stages wrote, or from the params.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from pipeline import files
+from pipeline.errors import InputError
+from pipeline.evaluation.tables import METRIC_TITLES, TASK_TITLES, phenotype_grid, wide_tables
+from pipeline.report import figures
+from pipeline.report.facts import Block, blocks, words
+from pipeline.tasks import get_task
+
+FOLDER = Path(__file__).parent
+# Stages whose counts the page expects; others that left a file in reports/data follow them.
+FACTS = {
+    "ingest": "Reading the raw files",
+    "cohort": "Cohort",
+    "labels": "Labels",
+    "series": "Time series",
+    "images": "Images",
+    "masks": "Removal masks",
+}
+PACKAGES = ("torch", "torchvision", "numpy", "polars", "duckdb", "scikit-learn", "scipy", "pillow", "matplotlib")
+KINDS = {
+    "synthetic": (
+        "SYNTHETIC",
+        "Made from the built-in synthetic hospital: not one number on this page is about patients.",
+    ),
+    "demo": ("DEMO", "Made from the open MIMIC demo, some hundred patients: too few to compare strategies."),
+    "unlisted": ("UNLISTED RELEASE", "Made from a release of MIMIC that this project does not know."),
+}
+IMAGES_ALONE = ("resnet",)  # strategies that see nothing but images
+HEADLINE = {"mortality": ("auroc", "auprc"), "phenotype": ("auroc", "auprc"), "los": ("accuracy", "kappa")}
+TABLES = (
+    "tables/results.csv",
+    "tables/phenotypes.csv",
+    "plots/history.csv",
+    "plots/roc.csv",
+    "plots/pr.csv",
+    "plots/calibration.csv",
+)
+COHORTS = ("base", "matched")
+
+
+def _json(path: Path) -> Any:
+    """A JSON file's content, or None where it is absent."""
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON: {error}") from None
+
+
+def _table(path: Path) -> pl.DataFrame:
+    """A CSV that a stage wrote."""
+    if not path.is_file():
+        raise InputError(f"{path}: not found; run the stage that writes it (dvc repro)")
+    try:
+        return pl.read_csv(path, infer_schema_length=None)
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
+
+
+def banners(manifest: dict[str, Any]) -> list[tuple[str, str]]:
+    """(word, sentence) for every kind of data that is not MIMIC itself; the page carries them across its head."""
+    kinds = {source.get("kind") for source in manifest.values() if isinstance(source, dict)}
+    unknown = kinds - {"mimic", *KINDS}
+    return [KINDS[kind] for kind in KINDS if kind in kinds or (kind == "unlisted" and unknown)]
+
+
+def plain(params: dict[str, Any]) -> dict[str, Any]:
+    """Params as mappings and lists, for YAML."""
+
+    def convert(value: Any) -> Any:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return {field.name: convert(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        if isinstance(value, dict):
+            return {key: convert(each) for key, each in value.items()}
+        return [convert(each) for each in value] if isinstance(value, list | tuple) else value
+
+    return {key: convert(value) for key, value in params.items()}
+
+
+def versions() -> list[tuple[str, str]]:
+    """Name and version of Python and the packages that make numbers."""
+    return [("Python", platform.python_version()), *((name, importlib.metadata.version(name)) for name in PACKAGES)]
+
+
+def _draw(
+    strategies: tuple[str, ...],
+    tasks: tuple[str, ...],
+    table: pl.DataFrame,
+    histories: pl.DataFrame,
+    curves: list[pl.DataFrame],
+) -> dict[str, str]:
+    """Every figure but the phenotypes', by name, as SVG; `curves` are ROC, precision and recall, calibration."""
+    looks = figures.Looks(strategies)
+    drawn = {}
+    plain_rows = table.filter(pl.col("train_missing") == pl.col("train_missing").min().over("task", "train_cohort"))
+    for task in tasks:
+        for metric in HEADLINE[task]:
+            title = f"{TASK_TITLES[task].split(' (')[0]}: {METRIC_TITLES[metric]}"
+            label = f"{METRIC_TITLES[metric]}{' (macro mean)' if task == 'phenotype' else ''}"
+            name = f"result_{task}_{metric}"
+            drawn[name] = figures.forest(plain_rows.filter(task=task), metric, label, name, title)
+    if "mortality" in tasks:
+        roc, pr, calibration = curves
+        for cohort in COHORTS:
+            rows = plain_rows.filter(task="mortality", train_cohort=cohort, eval_cohort=cohort)
+            prevalence = rows["positives"][0] / rows["n"][0] if rows.height and rows["n"][0] else None
+            of = f"mortality, {cohort} cohort"
+            drawn[f"roc_{cohort}"] = figures.roc(roc, cohort, looks, f"roc_{cohort}", f"ROC, {of}")
+            name = f"pr_{cohort}"
+            drawn[name] = figures.pr(pr, cohort, looks, name, f"Precision and recall, {of}", prevalence)
+            name = f"calibration_{cohort}"
+            drawn[name] = figures.reliability(calibration, cohort, looks, name, f"Calibration, {of}")
+    histories = histories.filter(pl.col("train_missing") == pl.col("train_missing").min().over("task", "cohort"))
+    for task in tasks:
+        monitor = METRIC_TITLES[get_task(task).monitor]
+        for cohort in COHORTS:
+            rows = histories.filter(task=task, cohort=cohort)
+            if rows.height:
+                name = f"history_{task}_{cohort}"
+                title = f"{TASK_TITLES[task].split(' (')[0]}, {cohort} cohort"
+                drawn[name] = figures.history(rows, looks, f"Validation {monitor}", name, title)
+    return drawn
+
+
+def _draw_phenotypes(phenotypes: pl.DataFrame, strategies: tuple[str, ...]) -> dict[str, str]:
+    drawn = {}
+    for cohort in COHORTS:
+        names, rows = phenotype_grid(phenotypes, cohort, "auroc")
+        if rows:
+            values = [(row.name, [cell.value for cell in row.cells]) for row in rows]
+            name = f"phenotypes_{cohort}"
+            title = f"AUROC by phenotype, {cohort} cohort"
+            drawn[name] = figures.phenotypes(values, names, figures.Looks(strategies), name, title)
+    return drawn
+
+
+def _attrition(path: Path) -> list[dict[str, Any]]:
+    """Steps with what each left and left out; empty where the file is absent."""
+    if not path.is_file():
+        return []
+    rows = list(_table(path).iter_rows(named=True))
+    most = max([row["stays"] for row in rows], default=0)
+    before = [None, *(row["stays"] for row in rows[:-1])]
+    return [
+        {**row, "left_out": None if last is None else last - row["stays"], "share": row["stays"] / most if most else 0}
+        for row, last in zip(rows, before, strict=True)
+    ]
+
+
+def _facts(folder: Path) -> list[tuple[str, str, list[Block] | None]]:
+    """(title, file beside the page, tables or None) of every stage's counts; splits have a section of their own."""
+    others = sorted(path.stem for path in folder.glob("*.json") if path.stem not in (*FACTS, "splits"))
+    titles = FACTS | {stage: words(stage).capitalize() for stage in others}
+    found = {stage: _json(folder / f"{stage}.json") for stage in titles}
+    return [
+        (title, f"data/{stage}.json", None if found[stage] is None else blocks(found[stage]))
+        for stage, title in titles.items()
+    ]
+
+
+def build(data: Path, reports: Path, params: dict[str, Any]) -> tuple[str, dict[str, str]]:
+    """The page and its figures by name.
+
+    `params` are the blocks to show, as pipeline.params gives them; `grid`, `evaluation` and `scales` must be among
+    them. Raises InputError where a result is missing: the manifest, a table, or a strategy of the grid in a table.
+    """
+    grid, training = params["grid"], params["scales"].training
+    manifest_path = data / "manifest.json"
+    manifest = _json(manifest_path)
+    if manifest is None:
+        raise InputError(f"{manifest_path}: not found; run the stage that writes it (dvc repro)")
+    table, phenotypes, histories, *curves = (
+        _table(reports / name).filter(pl.col("strategy").is_in(grid.strategies)) for name in TABLES
+    )
+    for task in grid.tasks:
+        for strategy in grid.strategies:
+            if not table.filter(task=task, strategy=strategy).height:
+                raise InputError(f"{reports / 'tables' / 'results.csv'}: no rows for {strategy} on {task}")
+    drawn = _draw(grid.strategies, grid.tasks, table, histories, curves)
+    if "phenotype" in grid.tasks:
+        drawn |= _draw_phenotypes(phenotypes, grid.strategies)
+    audit, splits = _json(reports / "audit.json"), _json(reports / "data" / "splits.json")
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("template.html").render(
+        style=Markup((FOLDER / "style.css").read_text(encoding="utf-8")),
+        script=Markup((FOLDER / "sort.js").read_text(encoding="utf-8")),
+        banners=banners(manifest),
+        grid=grid,
+        training=training,
+        draws=params["scales"].evaluation.draws,
+        evaluation=params["evaluation"],
+        confidence=f"{params['evaluation'].confidence:.0%}",
+        task_titles=TASK_TITLES,
+        metric_titles=METRIC_TITLES,
+        tables={task: wide_tables(table, task) for task in grid.tasks},
+        headline=HEADLINE,
+        images_alone=[name for name in grid.strategies if name in IMAGES_ALONE],
+        phenotypes={cohort: phenotype_grid(phenotypes, cohort, "auroc") for cohort in COHORTS},
+        figures={name: Markup(figures.themed(svg)) for name, svg in drawn.items()},
+        attrition=_attrition(data / "cohort" / "attrition.csv"),
+        facts=_facts(reports / "data"),
+        splits=blocks(splits["folds"]) if splits and splits.get("folds") else [],
+        audit=None if audit is None else audit["checks"],
+        manifest=[(name, source) for name, source in sorted(manifest.items()) if isinstance(source, dict)],
+        manifest_sha256=files.sha256(manifest_path),
+        params_yaml=yaml.safe_dump(plain(params), sort_keys=False, allow_unicode=True, width=110),
+        versions=versions(),
+    )
+    return page, drawn
+
+
+def write(page: str, drawn: dict[str, str], reports: Path) -> None:
+    """Writes reports/index.html and reports/figures/*.svg; figures of other grids are removed."""
+    folder = reports / "figures"
+    for stale in sorted(folder.glob("*.svg")):
+        if stale.stem not in drawn:
+            stale.unlink()
+    for name, svg in drawn.items():
+        files.write_text(svg, folder / f"{name}.svg")
+    files.write_text(page, reports / "index.html")

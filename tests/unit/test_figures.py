@@ -1,0 +1,96 @@
+"""Figures: the same bytes twice, text as text, gaps instead of crashes, ids that do not collide on one page."""
+
+import re
+import xml.etree.ElementTree as ElementTree
+
+import polars as pl
+import pytest
+
+from pipeline.report import figures
+from pipeline.report.figures import PALETTE, Looks, forest, history, phenotypes, pr, reliability, roc, themed
+
+NAMES = ("lstm", "<b>&$x$")
+LOOKS = Looks(NAMES)
+
+
+def results(values=((0.8, 0.7, 0.9), (None, None, None))) -> pl.DataFrame:
+    rows = [
+        {"metric": "auroc", "strategy": name, "train_cohort": c, "eval_cohort": c, "value": v, "low": low, "high": high}
+        for name, (v, low, high) in zip(NAMES, values, strict=True)
+        for c in ("base", "matched")
+    ]
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def curve(x: str, y: str) -> pl.DataFrame:
+    rows = [{"strategy": name, "cohort": "base", x: i / 10, y: i / 10} for name in NAMES for i in range(11)]
+    return pl.DataFrame(rows)
+
+
+def epochs() -> pl.DataFrame:
+    rows = [
+        {"strategy": s, "fold": f, "seed": 0, "epoch": e, "train_loss": 1 / e, "val_loss": 1.1 / e, "metric": None}
+        for s in NAMES
+        for f in (0, 1)
+        for e in (1, 2, 3)
+    ]
+    return pl.DataFrame(rows).with_columns(pl.col("metric").cast(pl.Float64))
+
+
+DRAWN = {
+    "forest": lambda: forest(results(), "auroc", "AUROC", "forest", "A <title> & more"),
+    "roc": lambda: roc(curve("fpr", "tpr"), "base", LOOKS, "roc", "ROC"),
+    "pr": lambda: pr(curve("recall", "precision"), "base", LOOKS, "pr", "PR", 0.2),
+    "reliability": lambda: reliability(curve("predicted", "observed"), "base", LOOKS, "reliability", "Calibration"),
+    "history": lambda: history(epochs(), LOOKS, "AUPRC", "history", "History"),
+    "phenotypes": lambda: phenotypes([("Shock <x>", (0.7, None)), ("Other", (None, None))], NAMES, LOOKS, "p", "P"),
+}
+
+
+@pytest.mark.parametrize("kind", DRAWN)
+def test_figures_are_reproducible_and_well_formed(kind):
+    svg = DRAWN[kind]()
+    assert svg == DRAWN[kind]()
+    root = ElementTree.fromstring(svg)
+    assert root.attrib["role"] == "img"
+    assert root.attrib["aria-label"]
+    texts = {"".join(node.itertext()) for node in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert "<b>&$x$" in texts or kind == "forest"  # names are text: neither markup nor mathematics
+    assert "date" not in svg.lower()
+    used = set(re.findall(r'(?:url\(|href=")#([^")]+)', svg))
+    assert used <= set(re.findall(r'\bid="([^"]+)"', svg))
+    name = "p" if kind == "phenotypes" else kind
+    assert all(each.startswith(f"{name}-") for each in used)
+
+
+def test_a_strategy_without_estimate_keeps_its_row():
+    svg = DRAWN["forest"]()
+    assert "lstm" in svg
+    assert "&lt;b&gt;" in svg
+
+
+@pytest.mark.parametrize("draw", [roc, reliability])
+def test_nothing_to_draw_is_said(draw):
+    columns = ("fpr", "tpr") if draw is roc else ("predicted", "observed")
+    assert "not estimable" in draw(curve(*columns), "matched", LOOKS, "x", "X")
+
+
+def test_nothing_at_all_in_a_forest():
+    nothing = results(((None, None, None), (None, None, None)))
+    assert "lstm" in forest(nothing, "auroc", "AUROC", "x", "X")
+    ElementTree.fromstring(forest(nothing, "auroc", "AUROC", "x", "X"))
+
+
+def test_themed_figures_follow_the_page():
+    svg = themed(DRAWN["roc"]())
+    assert "var(--c0)" in svg
+    assert "var(--ink)" in svg
+    assert not [color for color in (*PALETTE, figures.INK, figures.MUTED, figures.RULE) if color in svg]
+    assert "<style" not in svg
+
+
+def test_looks_tell_twenty_strategies_apart():
+    names = [f"s{i}" for i in range(20)]
+    looks = Looks(names)
+    assert len({str(looks.line(name)) for name in names}) == 20
+    assert len({str(looks.point(name)) for name in names}) == 20

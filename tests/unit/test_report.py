@@ -1,0 +1,310 @@
+"""The page: complete, escaped, self-contained, the same twice; looked at in a browser where there is one."""
+
+import itertools
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+
+from pipeline import params
+from pipeline.errors import InputError
+from pipeline.evaluation.evaluate import evaluate
+from pipeline.evaluation.evaluate import write as write_results
+from pipeline.params import Evaluation, Grid
+from pipeline.report.facts import blocks
+from pipeline.report.page import banners, build, write
+from stages.report import SHOWN
+from tests.unit.fabricated import STRENGTH, fabricate, training
+
+SMALL = {"grid": Grid(("lstm",), ("los",))}  # fewer figures, where a test does not look at them
+VOID = {"meta", "link", "br", "hr", "img", "input", "col", "path", "use"}
+
+
+@pytest.fixture(scope="module")
+def shown(root):
+    """The params as the stage reads them, at the scale `tiny`."""
+    every = params.load(root / "params.yaml")
+    return {key: every.get(key) for key in SHOWN} | {
+        "scales": every.scales["tiny"],
+        "grid": Grid(tuple(STRENGTH), ("mortality", "phenotype", "los")),
+        "evaluation": Evaluation(0.95, 10, 1),
+    }
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, shown):
+    root = tmp_path_factory.mktemp("page")
+    scale = shown["scales"].training
+    fabricate(root, training(scale.folds, scale.seeds), stays=500)
+    write_results(evaluate(root / "data", shown["grid"], scale, shown["evaluation"], 20), root / "reports", 0.95)
+    return root
+
+
+@pytest.fixture(scope="module")
+def page(made, shown):
+    html, drawn = build(made / "data", made / "reports", shown)
+    write(html, drawn, made / "reports")
+    return (made / "reports" / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def own(made, tmp_path):
+    shutil.copytree(made, tmp_path / "own")
+    return tmp_path / "own"
+
+
+class Outline(HTMLParser):
+    """Tags in order, with their attributes; checks that they are closed in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def outline(page):
+    parsed = Outline()
+    parsed.feed(page)
+    assert parsed.open == []
+    return parsed.tags
+
+
+def test_every_strategy_and_number_of_the_tables_is_there(page, made):
+    for strategy in STRENGTH:
+        assert page.count(f'<th scope="row">{strategy}</th>') == 3 * 4
+    import polars as pl
+
+    table = pl.read_csv(made / "reports" / "tables" / "results.csv")
+    for row in table.filter(pl.col("train_cohort") == pl.col("eval_cohort")).iter_rows(named=True):
+        if row["value"] is not None:
+            assert f"{round(row['value'], 3) + 0.0:.3f}".replace("-", "−") in page
+
+
+@pytest.mark.parametrize(
+    ("ehr", "cxr", "words"),
+    [
+        ("synthetic", "synthetic", ["SYNTHETIC"]),
+        ("demo", "mimic", ["DEMO"]),
+        ("demo", "synthetic", ["SYNTHETIC", "DEMO"]),
+        ("mimic", "unlisted", ["UNLISTED RELEASE"]),
+        ("mimic", "something new", ["UNLISTED RELEASE"]),
+        ("mimic", "mimic", []),
+    ],
+)
+def test_what_the_banners_say(ehr, cxr, words):
+    assert [word for word, _ in banners({"mimiciv": {"kind": ehr}, "mimic_cxr": {"kind": cxr}})] == words
+
+
+def test_it_says_across_its_head_what_it_was_made_from(page, own, shown):
+    assert page.index("<strong>SYNTHETIC</strong>") < page.index("<header>")
+    assert "(SYNTHETIC)</title>" in page
+    path = own / "data" / "manifest.json"
+    path.write_text(path.read_text().replace('"kind": "synthetic"', '"kind": "mimic"'))
+    html, _ = build(own / "data", own / "reports", shown | SMALL)
+    assert 'class="banner"' not in html
+    assert "SYNTHETIC" not in html
+
+
+def test_text_from_the_data_is_text(page):
+    assert "<script>alert(1)</script>" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "&lt;b&gt;bold&lt;/b&gt;|pipe" in page
+
+
+def test_markup_anywhere_in_facts_and_manifest_is_escaped(own, shown):
+    evil = "<img src=x onerror=alert(1)>"
+    (own / "reports" / "data" / "more.json").write_text(json.dumps({evil: {evil: [evil, 1]}, "rows": [{evil: evil}]}))
+    path = own / "data" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["mimiciv"]["release"] = evil
+    path.write_text(json.dumps(manifest))
+    (own / "data" / "cohort" / "attrition.csv").write_text(f"step,stays,subjects\n{evil},10,9\n")
+    html, _ = build(own / "data", own / "reports", shown | SMALL)
+    assert "<img" not in html
+    assert html.count("&lt;img src=x onerror=alert(1)&gt;") >= 6
+
+
+def test_it_is_self_contained_and_small(page, outline):
+    assert len(page.encode()) < 2_000_000
+    for tag, attributes in outline:
+        assert tag not in ("iframe", "object", "embed", "img")
+        assert "src" not in attributes
+        if tag == "link":
+            assert attributes["href"] == "data:,"
+        if "href" in attributes:
+            assert not re.match(r"(https?:)?//", attributes["href"])
+    assert "@import" not in page
+    assert not re.search(r"url\((?!#)", page)
+
+
+def test_anchors_and_files_beside_the_page_are_there(outline, made):
+    ids = [attributes["id"] for _, attributes in outline if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    links = [attributes["href"] for tag, attributes in outline if tag == "a"]
+    for link in links:
+        if link.startswith("#"):
+            assert link[1:] in ids
+        else:
+            assert (made / "reports" / link).is_file(), link
+    assert {"#results", "#cohort", "#audit", "#provenance"} <= set(links)
+
+
+def test_it_is_fit_for_screen_readers(outline, page):
+    assert ("html", {"lang": "en"}) in outline
+    levels = [int(tag[1]) for tag, _ in outline if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(below <= above + 1 for above, below in itertools.pairwise(levels))
+    for _, attributes in (item for item in outline if item[0] == "svg"):
+        assert attributes["role"] == "img"
+        assert attributes["aria-label"]
+    for tag, attributes in outline:
+        if tag == "th":
+            assert attributes["scope"] in ("col", "row")
+        if attributes.get("class") == "scroll":
+            assert attributes["tabindex"] == "0"
+            assert attributes["aria-label"]
+
+
+def test_provenance(page, made, shown):
+    from hashlib import sha256
+
+    assert sha256((made / "data" / "manifest.json").read_bytes()).hexdigest() in page
+    for package in ("torch", "polars", "duckdb", "scikit-learn", "Python"):
+        assert f'<th scope="row">{package}</th>' in page
+    assert "rotation_degrees: 10.0" in page
+    assert "min_stay_hours: 48" in page
+    assert "mimiciv synthetic 1" in page
+
+
+def test_the_sentence_on_models_that_see_images_alone(page, own, shown):
+    assert "resnet sees images alone. In the base cohort it predicts the training prevalence" in page
+    html, _ = build(own / "data", own / "reports", shown | SMALL)
+    assert "sees images alone" not in html
+
+
+def test_a_part_of_the_grid(own, shown):
+    html, drawn = build(own / "data", own / "reports", shown | SMALL)
+    assert "Length of stay" in html
+    assert not [name for name in drawn if "mortality" in name or name.startswith(("roc", "phenotypes"))]
+    write(html, drawn, own / "reports")
+    assert sorted(path.stem for path in (own / "reports" / "figures").iterdir()) == sorted(drawn)
+
+
+def test_missing_facts_are_said_to_be_missing(own, shown):
+    shutil.rmtree(own / "reports" / "data")
+    (own / "reports" / "audit.json").unlink()
+    (own / "data" / "cohort" / "attrition.csv").unlink()
+    html, _ = build(own / "data", own / "reports", shown | SMALL)
+    assert html.count("Not available") == 6 + 3
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["tables/results.csv", "tables/phenotypes.csv", "plots/roc.csv", "plots/calibration.csv", "plots/history.csv"],
+)
+def test_missing_results_are_an_error(own, shown, name):
+    (own / "reports" / name).unlink()
+    with pytest.raises(InputError, match=name.replace(".", r"\.")):
+        build(own / "data", own / "reports", shown)
+
+
+def test_a_strategy_without_results_and_a_missing_manifest_are_errors(own, shown):
+    with pytest.raises(InputError, match="no rows for drfuse on mortality"):
+        build(own / "data", own / "reports", shown | {"grid": Grid(("lstm", "drfuse"), ("mortality",))})
+    (own / "data" / "manifest.json").unlink()
+    with pytest.raises(InputError, match=r"manifest\.json: not found"):
+        build(own / "data", own / "reports", shown)
+    (own / "data" / "manifest.json").write_text("{")
+    with pytest.raises(InputError, match=r"manifest\.json: not JSON"):
+        build(own / "data", own / "reports", shown)
+
+
+def test_the_same_bytes_twice(made, page, shown, tmp_path):
+    html, drawn = build(made / "data", made / "reports", shown)
+    assert html == page
+    for name, svg in drawn.items():
+        assert (made / "reports" / "figures" / f"{name}.svg").read_text() == svg
+
+
+def test_facts_of_any_shape():
+    found = blocks({"rows": 1200, "none": None, "ok": True, "share": 0.123456, "codes": ["a", "b"], "empty": []})
+    assert found[0].rows == (
+        ("rows", "1,200"),
+        ("none", "—"),
+        ("ok", "yes"),
+        ("share", "0.1235"),
+        ("codes", "a, b"),
+        ("empty", "none"),
+    )
+    (grid,) = blocks({"a": {"x": 1, "y": 2}, "b": {"x": 3, "y": 4}})
+    assert grid.header == ("what", "x", "y")
+    assert grid.rows == (("a", "1", "2"), ("b", "3", "4"))
+    assert grid.numeric == (False, True, True)
+    nested = blocks({"deep": {"er": {"x": 1}}, "list": [{"a": 1}, {"b": 2}], "mixed": [{"a": {"b": 1}}]})
+    assert [block.title for block in nested] == ["deep: er", "list", "mixed 1: a"]
+    assert nested[1].rows == (("1", "—"), ("—", "2"))
+    (long,) = blocks({str(i): i for i in range(100)})
+    assert (len(long.rows), long.more) == (60, 40)
+    assert blocks(3)[0].rows == (("3",),)
+    assert blocks([1, 2])[0].rows == (("1, 2",),)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    found = next((path for path in map(shutil.which, names) if path), None)
+    if found is None:
+        pytest.skip("no headless browser (chromium) on this machine")
+    return found
+
+
+def browse(chromium, file, folder, *options):
+    command = [
+        chromium,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--no-first-run",
+    ]
+    command += [f"--user-data-dir={folder}", "--enable-logging=stderr", "--virtual-time-budget=2000", *options]
+    return subprocess.run([*command, file.as_uri()], capture_output=True, text=True, timeout=60, check=True)
+
+
+def test_in_a_browser(chromium, made, page, tmp_path):
+    """No word on the console; the content policy would complain there of any request that leaves the file."""
+    done = browse(chromium, made / "reports" / "index.html", tmp_path, "--dump-dom")
+    assert "CONSOLE" not in done.stderr
+    assert "<button" in done.stdout  # the script ran
+
+    noisy = tmp_path / "noisy.html"  # the check would see a request that leaves the file
+    noisy.write_text(page.replace("</body>", '<img src="https://example.org/x.png"></body>'), encoding="utf-8")
+    assert "CONSOLE" in browse(chromium, noisy, tmp_path, "--dump-dom").stderr
+
+
+def test_tables_sort_in_a_browser(chromium, page, tmp_path):
+    click = "document.querySelectorAll('#results table.sortable thead button')[1].click()"
+    sorted_page = tmp_path / "sorted.html"
+    sorted_page.write_text(page.replace("</body>", f"<script>{click}</script></body>"), encoding="utf-8")
+    dom = browse(chromium, sorted_page, tmp_path, "--dump-dom").stdout
+    table = dom[dom.index('aria-sort="descending"') :]
+    first_values = re.findall(r'<th scope="row">\w+</th><td class="number" data-value="([\d.]+)"', table)[:4]
+    assert [float(value) for value in first_values] == sorted((float(value) for value in first_values), reverse=True)
+    assert len(set(first_values)) > 1
