@@ -220,7 +220,9 @@ def explain(message: str) -> str:
     ):
         return f"{where}column {found.group(1)}: {found.group(2)[:80]!r} is not {found.group(3)}"
     if found := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", message):
-        return f"{where}{found.group(2)} fields, the header has {found.group(1)}"
+        expected, fields = int(found.group(1)), int(found.group(2))
+        # DuckDB stops counting at the first field too many
+        return f"{where}{fields if fields < expected else f'more than {expected}'} fields, the header has {expected}"
     if "unterminated quote" in message:
         return f"{where}a quote that is never closed"
     if "not utf-8" in message:
