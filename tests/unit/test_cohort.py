@@ -1,0 +1,380 @@
+"""The cohort: date arithmetic, groups, and one hand-made stay for every rule."""
+
+import dataclasses
+from datetime import datetime, timedelta
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import params
+from pipeline.errors import InputError
+from pipeline.mimic import cohort as cohort_rules
+from pipeline.mimic.clock import age_at, death_time, era_at, first_possible_year
+from pipeline.mimic.cohort import apply_rules, describe_stays, finish_stays, rules, stays_with_vital
+from pipeline.mimic.cxr_links import link_images
+from pipeline.mimic.groups import admission_group, race_group
+from pipeline.mimic.variables import load_all
+
+IN = datetime(2150, 3, 1, 12)
+DAY = timedelta(days=1)
+
+
+@pytest.fixture(scope="module")
+def cohort(root):
+    return params.load(root / "params.yaml").cohort
+
+
+def frames(
+    stays=({},), admissions=({},), patients=({},), diagnoses=()
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Interim tables of rows that differ from an ordinary one in the given fields; ids count from 1, 11, 31."""
+    stay_rows = [
+        {
+            "subject_id": 1,
+            "hadm_id": 11 + i,
+            "stay_id": 31 + i,
+            "first_careunit": "MICU",
+            "last_careunit": "MICU",
+            "intime": IN,
+            "outtime": IN + 3 * DAY,
+        }
+        | row
+        for i, row in enumerate(stays)
+    ]
+    admission_rows = [
+        {
+            "subject_id": 1,
+            "hadm_id": 11 + i,
+            "admittime": IN - DAY,
+            "dischtime": IN + 9 * DAY,
+            "deathtime": None,
+            "admission_type": "EW EMER.",
+            "insurance": "Other",
+            "race": "WHITE",
+            "hospital_expire_flag": 0,
+        }
+        | row
+        for i, row in enumerate(admissions)
+    ]
+    patient_rows = [
+        {
+            "subject_id": 1 + i,
+            "gender": "F",
+            "anchor_age": 50,
+            "anchor_year": 2150,
+            "anchor_year_group": "2011 - 2013",
+            "dod": None,
+        }
+        | row
+        for i, row in enumerate(patients)
+    ]
+    ids = {"subject_id": pl.Int32, "hadm_id": pl.Int32, "stay_id": pl.Int32}
+    times = dict.fromkeys(("intime", "outtime", "deathtime", "dischtime", "admittime"), pl.Datetime("us"))
+    overrides = {**ids, **times, "anchor_age": pl.Int32, "anchor_year": pl.Int32}
+
+    def build(rows):
+        return pl.DataFrame(rows, schema_overrides={k: v for k, v in overrides.items() if k in rows[0]})
+
+    codes = pl.DataFrame(
+        list(diagnoses), schema={"hadm_id": pl.Int32, "icd_version": pl.Int16, "icd_code": pl.String}, orient="row"
+    )
+    return build(patient_rows), build(admission_rows), build(stay_rows), codes
+
+
+def kept(cohort, vital=None, **rows):
+    """Ids of the stays that all rules leave."""
+    patients, admissions, icustays, _ = frames(**rows)
+    every = describe_stays(patients, admissions, icustays)
+    vital = icustays["stay_id"] if vital is None else pl.Series(vital, dtype=pl.Int32)
+    return apply_rules(every, rules(cohort, vital))[0]["stay_id"].to_list()
+
+
+def test_an_ordinary_stay_is_kept(cohort):
+    assert kept(cohort) == [31]
+
+
+@pytest.mark.parametrize(
+    ("rows", "stays"),
+    [
+        # age at ICU admission, not anchor_age
+        ({"patients": [{"anchor_age": 17, "anchor_year": 2149}]}, [31]),
+        ({"patients": [{"anchor_age": 18, "anchor_year": 2151}]}, []),
+        ({"patients": [{"anchor_age": 17}]}, []),
+        ({"patients": [{"anchor_age": None}]}, []),
+        # 48 h, to the microsecond
+        ({"stays": [{"outtime": IN + 2 * DAY}]}, [31]),
+        ({"stays": [{"outtime": IN + 2 * DAY - timedelta(microseconds=1)}]}, []),
+        ({"stays": [{"outtime": None}]}, []),
+        ({"stays": [{"intime": None}]}, []),
+        ({"stays": [{"outtime": IN - DAY}]}, []),
+        # alive at hour 48, though the ICU says that the stay went on
+        ({"admissions": [{"deathtime": IN + timedelta(hours=45), "hospital_expire_flag": 1}]}, []),
+        ({"admissions": [{"deathtime": IN + timedelta(hours=48), "hospital_expire_flag": 1}]}, [31]),
+        ({"admissions": [{"hospital_expire_flag": 1, "dischtime": IN + timedelta(hours=47)}]}, []),
+        ({"admissions": [{"hospital_expire_flag": 1, "dischtime": IN + timedelta(hours=49)}]}, [31]),
+        ({"admissions": [{"hospital_expire_flag": 0, "dischtime": IN + timedelta(hours=47)}]}, [31]),
+        # exactly one stay in the admission: a short one counts, too
+        ({"stays": [{}, {"hadm_id": 11, "outtime": IN + timedelta(hours=1)}]}, []),
+        ({"stays": [{}, {}], "admissions": [{}, {}]}, [31, 32]),
+        # one unit
+        ({"stays": [{"last_careunit": "SICU"}]}, []),
+        # linked
+        ({"stays": [{"hadm_id": 99}]}, []),
+        ({"stays": [{"hadm_id": None}]}, []),
+        ({"admissions": [{"subject_id": 2}]}, []),
+        ({"stays": [{"subject_id": 2}], "admissions": [{"subject_id": 2}]}, []),
+        # a vital sign
+        ({"vital": []}, []),
+    ],
+)
+def test_rules(cohort, rows, stays):
+    assert kept(cohort, **rows) == stays
+
+
+def test_prospective_takes_the_first_stay_and_does_not_look_at_the_last_unit(cohort):
+    prospective = dataclasses.replace(cohort, preset="prospective")
+    later = {"hadm_id": 11, "intime": IN + 4 * DAY, "outtime": IN + 7 * DAY}
+    assert kept(prospective, stays=[later, {"hadm_id": 11, "last_careunit": "SICU"}]) == [32]
+    assert kept(prospective, stays=[{}, {"hadm_id": 11}]) == [31]  # at the same time: the smaller id
+
+
+def test_knobs_change_the_rules(cohort):
+    loose = dataclasses.replace(cohort, min_age_years=16, min_stay_hours=24, alive_at_hours=24, require_vital=False)
+    died = {"deathtime": IN + timedelta(hours=25), "hospital_expire_flag": 1}
+    stay = {"outtime": IN + timedelta(hours=25)}
+    assert kept(loose, vital=[], stays=[stay], admissions=[died], patients=[{"anchor_age": 16}]) == [31]
+    assert kept(cohort, stays=[stay]) == []
+
+
+def test_attrition_counts_stays_and_subjects_after_each_rule(cohort):
+    patients, admissions, icustays, _ = frames(
+        stays=[{}, {}, {"subject_id": 2, "outtime": IN}], admissions=[{}, {}, {"subject_id": 2}], patients=[{}, {}]
+    )
+    every = describe_stays(patients, admissions, icustays)
+    chosen, attrition = apply_rules(every, rules(cohort, icustays["stay_id"]))
+    assert attrition.columns == ["step", "stays", "subjects"]
+    assert attrition.row(0) == ("all ICU stays", 3, 2)
+    assert attrition.row(3) == ("ICU stay of at least 48 h", 2, 1)
+    assert attrition.row(-1)[1:] == (2, 1)
+    assert chosen.height == 2
+    cohort_rules.check(attrition)
+    with pytest.raises(InputError, match="ICU stay of at least 48 h"):
+        cohort_rules.check(apply_rules(every.filter(stay_id=33), rules(cohort, icustays["stay_id"]))[1])
+
+
+@pytest.mark.parametrize(
+    ("itemid", "value", "after", "found"),
+    [
+        (220045, 80.0, timedelta(0), True),
+        (220045, 80.0, timedelta(microseconds=-1), False),
+        (220045, 80.0, timedelta(hours=48, microseconds=-1), True),
+        (220045, 80.0, timedelta(hours=48), False),
+        (220045, 301.0, timedelta(0), False),  # not plausible
+        (220045, 300.0, timedelta(0), True),  # the bound belongs to the range
+        (220045, None, timedelta(0), False),
+        (220179, 120.0, timedelta(hours=1), True),  # blood pressure
+        (220180, 60.0, timedelta(hours=1), True),
+        (220181, 80.0, timedelta(hours=1), True),
+        (220210, 16.0, timedelta(hours=1), False),  # respiratory rate is not asked for
+    ],
+)
+def test_vital_signs(itemid, value, after, found):
+    chart = pl.DataFrame(
+        {"stay_id": [31], "charttime": [IN + after], "itemid": [itemid], "value": [None], "valuenum": [value]},
+        schema={
+            "stay_id": pl.Int32,
+            "charttime": pl.Datetime("us"),
+            "itemid": pl.Int32,
+            "value": pl.String,
+            "valuenum": pl.Float64,
+        },
+    )
+    stays = frames()[2]
+    assert stays_with_vital(chart.lazy(), stays, load_all()).to_list() == ([31] if found else [])
+
+
+MOMENTS = st.datetimes(datetime(2100, 1, 1), datetime(2220, 1, 1))
+
+
+@settings(deadline=None, max_examples=100)
+@given(MOMENTS, st.integers(0, 91), st.integers(2100, 2220), st.integers(2008, 2020))
+def test_age_and_era_follow_the_years(moment, age, anchor_year, group):
+    row = pl.DataFrame(
+        {
+            "moment": [moment],
+            "anchor_age": [age],
+            "anchor_year": [anchor_year],
+            "anchor_year_group": [f"{group} - {group + 2}"],
+        }
+    )
+    got_age, first, era = row.select(
+        age=age_at("moment"), first=first_possible_year("moment"), era=era_at("moment")
+    ).row(0)
+    shift = moment.year - anchor_year
+    assert got_age == age + shift
+    assert first == group + shift
+    start, end = (int(year) for year in era.split(" - "))
+    assert end - start == 2
+    assert (start - 2008) % 3 == 0
+    assert 2008 <= start <= 2020
+    middle = group + shift + 1
+    assert start <= middle <= end or middle < 2008 or middle > 2022
+    if (group - 2008) % 3 == 0 and shift % 3 == 0 and 2008 <= group + shift <= 2020:
+        assert start == group + shift  # a shift by whole groups is exact
+
+
+@pytest.mark.parametrize(
+    ("group", "years", "era"),
+    [
+        ("2011 - 2013", 0, "2011 - 2013"),
+        ("2011 - 2013", 1, "2011 - 2013"),  # 2012 to 2014
+        ("2011 - 2013", 2, "2014 - 2016"),  # 2013 to 2015
+        ("2011 - 2013", 3, "2014 - 2016"),
+        ("2011 - 2013", -1, "2011 - 2013"),
+        ("2011 - 2013", -2, "2008 - 2010"),
+        ("2008 - 2010", -3, "2008 - 2010"),  # nothing lies before
+        ("2020 - 2022", 2, "2020 - 2022"),  # nothing lies behind
+        ("2011-2013", 0, "2011 - 2013"),
+        (None, 0, None),
+        ("unknown", 0, None),
+    ],
+)
+def test_era_by_hand(group, years, era):
+    row = pl.DataFrame(
+        {"moment": [datetime(2150 + years, 6, 1)], "anchor_year": [2150], "anchor_year_group": [group]},
+        schema_overrides={"anchor_year_group": pl.String},
+    )
+    assert row.select(era_at("moment")).item() == era
+
+
+@pytest.mark.parametrize(
+    ("deathtime", "flag", "expected"),
+    [(IN, 1, IN), (None, 1, IN + DAY), (None, 0, None), (None, None, None), (IN, 0, IN)],
+)
+def test_death_falls_back_on_the_discharge(deathtime, flag, expected):
+    row = pl.DataFrame(
+        {"deathtime": [deathtime], "dischtime": [IN + DAY], "hospital_expire_flag": [flag]},
+        schema={"deathtime": pl.Datetime("us"), "dischtime": pl.Datetime("us"), "hospital_expire_flag": pl.Int16},
+    )
+    assert row.select(death_time()).item() == expected
+
+
+@pytest.mark.parametrize(
+    ("race", "group"),
+    [
+        ("WHITE", "WHITE"),
+        ("WHITE - OTHER EUROPEAN", "WHITE"),
+        ("BLACK/CAPE VERDEAN", "BLACK"),
+        ("HISPANIC OR LATINO", "HISPANIC"),
+        ("HISPANIC/LATINO - CUBAN", "HISPANIC"),
+        ("ASIAN - SOUTH EAST ASIAN", "ASIAN"),
+        ("PORTUGUESE", "OTHER"),
+        ("AMERICAN INDIAN/ALASKA NATIVE", "OTHER"),
+        ("MULTIPLE RACE/ETHNICITY", "OTHER"),
+        ("NATIVE HAWAIIAN OR OTHER PACIFIC ISLANDER", "OTHER"),
+        ("SOUTH AMERICAN", "OTHER"),
+        ("OTHER", "OTHER"),
+        ("UNKNOWN", "UNKNOWN"),
+        ("UNABLE TO OBTAIN", "UNKNOWN"),
+        ("PATIENT DECLINED TO ANSWER", "UNKNOWN"),
+        (None, "UNKNOWN"),
+        (" white ", "WHITE"),
+    ],
+)
+def test_race_groups(race, group):
+    assert pl.DataFrame({"race": [race]}, schema={"race": pl.String}).select(race_group()).item() == group
+
+
+@pytest.mark.parametrize(
+    ("kind", "group"),
+    [
+        *[(kind, "EMERGENCY") for kind in ("EW EMER.", "DIRECT EMER.", "URGENT", "something new", None)],
+        *[(kind, "OBSERVATION") for kind in ("OBSERVATION ADMIT", "EU OBSERVATION", "DIRECT OBSERVATION")],
+        ("AMBULATORY OBSERVATION", "OBSERVATION"),
+        *[(kind, "ELECTIVE") for kind in ("ELECTIVE", "SURGICAL SAME DAY ADMISSION", "elective ")],
+    ],
+)
+def test_admission_groups(kind, group):
+    frame = pl.DataFrame({"admission_type": [kind]}, schema={"admission_type": pl.String})
+    assert frame.select(admission_group()).item() == group
+
+
+def metadata(*rows):
+    """cxr_metadata of (dicom_id, subject_id, study_time): frontal images of one study each."""
+    return pl.DataFrame(
+        [(d, s, 50 + i, None, "AP", 10, 10, t) for i, (d, s, t) in enumerate(rows)],
+        schema={
+            "dicom_id": pl.String,
+            "subject_id": pl.Int32,
+            "study_id": pl.Int32,
+            "procedure": pl.String,
+            "view_position": pl.String,
+            "rows": pl.Int32,
+            "columns": pl.Int32,
+            "study_time": pl.Datetime("us"),
+        },
+        orient="row",
+    )
+
+
+def test_finished_stays_tell_absence_by_design_from_an_image_not_taken(cohort):
+    patients, admissions, icustays, diagnoses = frames(
+        stays=[{"subject_id": i + 1} for i in range(5)],
+        admissions=[{"subject_id": i + 1} for i in range(5)],
+        patients=[
+            {},  # has an image
+            {},  # is in MIMIC-CXR, in its years
+            {"anchor_year_group": "2017 - 2019"},  # is in MIMIC-CXR, the stay is too late
+            {"anchor_year_group": "2017 - 2019", "anchor_year": 2151},  # 2016 to 2018: may just be
+            {},  # is not in MIMIC-CXR
+        ],
+        diagnoses=[(11, 9, "4019"), (12, 10, "I10"), (13, 9, "4019"), (13, 10, "I10"), (14, 10, "I10")],
+    )
+    images = metadata(
+        ("a", 1, IN), ("b", 2, IN - 90 * DAY), ("c", 3, datetime(2144, 1, 1)), ("d", 4, datetime(2148, 1, 1))
+    )
+    every = describe_stays(patients, admissions, icustays)
+    stays = finish_stays(every, diagnoses, link_images(images, every, cohort), images, patients)
+    assert stays["cxr_status"].to_list() == ["present", "not_taken", "not_collectable", "not_taken", "not_collectable"]
+    assert stays["has_cxr"].to_list() == [True, False, False, False, False]
+    assert stays["icd_version"].to_list() == [9, 10, 19, 10, 0]
+    assert stays["los_days"].to_list() == [3.0] * 5
+    assert stays["era"][3] == "2017 - 2019"
+    assert list(stays.columns) == list(cohort_rules.STAYS_COLUMNS)
+
+
+def test_eras_in_which_images_certainly_lie_are_covered(cohort):
+    patients, admissions, icustays, diagnoses = frames(
+        stays=[{"subject_id": 1}, {"subject_id": 2}],
+        admissions=[{"subject_id": 1}, {"subject_id": 2}],
+        patients=[{"anchor_year_group": "2017 - 2019"}, {"anchor_year_group": "2020 - 2022"}],
+    )
+    images = metadata(("a", 1, IN + 90 * DAY), ("b", 2, datetime(2144, 1, 1)))
+    every = describe_stays(patients, admissions, icustays)
+    stays = finish_stays(every, diagnoses, link_images(images, every, cohort), images, patients)
+    assert stays["cxr_status"].to_list() == ["not_taken", "not_collectable"]
+
+
+def test_oddities_are_counted(cohort):
+    patients, admissions, icustays, _ = frames(
+        stays=[{}, {"outtime": None}, {"outtime": IN - DAY}, {"hadm_id": 99}],
+        admissions=[
+            {"hospital_expire_flag": 1},
+            {"deathtime": IN - DAY, "hospital_expire_flag": 0},
+            {"admission_type": "X"},
+        ],
+    )
+    counts = cohort_rules.count_oddities(describe_stays(patients, admissions, icustays))
+    assert counts == {
+        "stays_of_unknown_subject_or_admission": 1,
+        "stays_without_intime": 0,
+        "stays_without_outtime": 1,
+        "stays_that_end_before_they_begin": 1,
+        "died_in_hospital_without_deathtime": 1,
+        "deathtime_without_hospital_death": 1,
+        "deathtime_before_intime": 1,
+        "admission_type_not_known": 1,
+        "without_era": 0,
+    }
