@@ -1,0 +1,242 @@
+"""Labels: deaths, classes of length of stay, HCUP's tables, the later codes, and what is counted."""
+
+from datetime import datetime, timedelta
+
+import polars as pl
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import tasks
+from pipeline.errors import InputError
+from pipeline.mimic import phenotypes
+from pipeline.mimic.labels import los_class, make_labels, outcome_labels, summarise
+from pipeline.mimic.phenotypes import classify, load_ccs, parse_icd9, parse_icd10
+
+IN = datetime(2150, 3, 1, 12)
+HOUR = timedelta(hours=1)
+SLUGS = tasks.phenotype_slugs()
+
+
+def stays(*rows):
+    """Stays (stay_id, hadm_id) of three days."""
+    return pl.DataFrame(
+        [(s, h, IN, IN + 72 * HOUR, 3.0, 10, s % 2 == 0) for s, h in rows],
+        schema={
+            "stay_id": pl.Int32,
+            "hadm_id": pl.Int32,
+            "intime": pl.Datetime("us"),
+            "outtime": pl.Datetime("us"),
+            "los_days": pl.Float64,
+            "icd_version": pl.Int16,
+            "has_cxr": pl.Boolean,
+        },
+        orient="row",
+    )
+
+
+def admissions(*rows):
+    """Admissions (hadm_id, deathtime, hospital_expire_flag), discharged after 80 h."""
+    return pl.DataFrame(
+        [(h, d, IN + 80 * HOUR, f) for h, d, f in rows],
+        schema={
+            "hadm_id": pl.Int32,
+            "deathtime": pl.Datetime("us"),
+            "dischtime": pl.Datetime("us"),
+            "hospital_expire_flag": pl.Int16,
+        },
+        orient="row",
+    )
+
+
+def diagnoses(*rows):
+    """Diagnoses (hadm_id, icd_version, icd_code)."""
+    return pl.DataFrame(
+        list(rows), schema={"hadm_id": pl.Int32, "icd_version": pl.Int16, "icd_code": pl.String}, orient="row"
+    )
+
+
+def phenotypes_of(*codes):
+    """Slugs of an admission with these (icd_version, icd_code)."""
+    table = classify(diagnoses(*((11, version, code) for version, code in codes)))
+    row = make_labels(stays((31, 11)), admissions((11, None, 0)), table).row(0, named=True)
+    return {slug for slug in SLUGS if row[slug]}
+
+
+@pytest.mark.parametrize(
+    ("death", "flag", "icu", "hospital"),
+    [
+        (None, 0, False, False),
+        (IN + 60 * HOUR, 1, True, True),
+        (IN + 72 * HOUR, 1, True, True),  # both ends belong to the stay
+        (IN, 1, True, True),
+        (IN - HOUR, 1, False, True),
+        (IN + 72 * HOUR + timedelta(seconds=1), 1, False, True),
+        (None, 1, False, True),  # without deathtime the discharge counts: here after the stay
+    ],
+)
+def test_deaths(death, flag, icu, hospital):
+    labels = outcome_labels(stays((31, 11)), admissions((11, death, flag)))
+    assert labels.row(0, named=True) == {
+        "stay_id": 31,
+        "icu_mortality": icu,
+        "hospital_mortality": hospital,
+        "los_class": 1,
+    }
+
+
+def test_a_death_without_time_is_dated_by_the_discharge():
+    table = admissions((11, None, 1)).with_columns(dischtime=IN + 70 * HOUR)
+    assert outcome_labels(stays((31, 11)), table)["icu_mortality"].item() is True
+
+
+@pytest.mark.parametrize(
+    ("days", "expected"),
+    [
+        *[(2.0, 0), (2.999, 0), (3.0, 1), (4.0, 2), (5.0, 3), (6.0, 4), (6.999, 4), (7.0, 5), (13.999, 5), (14.0, 6)],
+        *[(102.0, 6), (1000.0, 6), (1.999, None), (None, None)],
+    ],
+)
+def test_classes_of_length(days, expected):
+    assert pl.DataFrame({"los_days": [days]}, schema={"los_days": pl.Float64}).select(los_class()).item() == expected
+
+
+@given(st.floats(2, 500))
+def test_each_length_lies_in_its_class(days):
+    edges = [*tasks.LOS_EDGES, float("inf")]
+    found = pl.DataFrame({"los_days": [days]}).select(los_class()).item()
+    assert edges[found] <= days < edges[found + 1]
+
+
+def test_a_stay_that_has_no_class_is_named():
+    short = stays((31, 11), (32, 11)).with_columns(los_days=pl.Series([3.0, 1.5]))
+    with pytest.raises(InputError, match=r"stay_id 32.*cohort\.min_stay_hours"):
+        outcome_labels(short, admissions((11, None, 0)))
+
+
+def test_tables_are_hcups():
+    codes9, labels9 = parse_icd9(phenotypes.read_icd9())
+    codes10, labels10 = parse_icd10(phenotypes.read_icd10())
+    assert (len(codes9), len(codes10)) == (15_072, 72_446)
+    for row in yaml.safe_load(tasks.PHENOTYPES_FILE.read_text())["phenotypes"]:
+        assert labels9[row["ccs"]].rstrip() == row["label"]
+        assert labels10[row["ccs"]].rstrip().replace("  ", " ") == row["label"]
+
+
+def test_number_of_icd9_codes_per_phenotype():
+    """As in the MIMIC-III benchmark's definitions, which are CCS 2015 (reference, table B.3)."""
+    expected = [6, 25, 40, 13, 19, 15, 145, 28, 16, 20, 57, 12, 5, 2, 15, 40, 38, 24, 62, 60, 17, 62, 16, 26, 4]
+    nine = load_ccs().filter(pl.col("icd_version") == 9)
+    found = [nine.filter(ccs=category).height for category in phenotypes.phenotype_categories().values()]
+    assert found == expected
+
+
+def test_a_repeated_line_is_harmless_and_a_contradiction_is_not():
+    assert parse_icd9("1    One\n     001 002\n     001 002\n")[0] == {"001": 1, "002": 1}
+    with pytest.raises(ValueError, match="002"):
+        parse_icd9("1    One\n     001 002\n2    Two\n     002\n")
+    row = "'{}','{}',\"text\",\"label\",'1'\n"
+    with pytest.raises(ValueError, match="A01"):
+        parse_icd10("head\n" + row.format("A01", 1) + row.format("A01", 2))
+
+
+def test_each_code_is_known_once():
+    table = load_ccs()
+    assert not table.select("icd_version", "icd_code").is_duplicated().any()
+    assert set(table["source"]) == {"hcup", "later"}
+
+
+def test_later_codes_take_the_category_of_the_code_that_they_replace():
+    hcup = {(v, c): ccs for v, c, ccs, source in load_ccs().iter_rows() if source == "hcup"}
+    later = phenotypes.later_codes()
+    assert set(later) == {10}
+    for code, entry in later[10].items():
+        assert set(entry) == {"ccs", "parent", "note"}, code
+        assert (10, code) not in hcup, code
+        assert hcup[10, entry["parent"]] == entry["ccs"], code
+
+
+@pytest.mark.parametrize(
+    ("version", "code", "slug"),
+    [
+        (10, "J9601", "respiratory_failure_insufficiency_arrest_adult"),  # what GEM translations miss
+        (10, "J90", "pleurisy_pneumothorax_pulmonary_collapse"),
+        (10, "I480", "cardiac_dysrhythmias"),
+        (10, "I4820", "cardiac_dysrhythmias"),  # created later
+        (10, "N1832", "chronic_kidney_disease"),
+        (10, "N183", "chronic_kidney_disease"),
+        (10, "E8721", "fluid_and_electrolyte_disorders"),
+        (10, "J1282", "pneumonia_except_that_caused_by_tuberculosis_or_sexually_transmitted_disease"),
+        (10, "I21A9", "acute_myocardial_infarction"),
+        (10, "I2510", "coronary_atherosclerosis_and_other_heart_disease"),
+        (10, "N179", "acute_and_unspecified_renal_failure"),
+        (9, "5849", "acute_and_unspecified_renal_failure"),
+        (9, "0389", "septicemia_except_in_labor"),
+        (9, "v4511", "chronic_kidney_disease"),
+        (10, "a41.9 ", "septicemia_except_in_labor"),
+    ],
+)
+def test_codes_by_hand(version, code, slug):
+    assert phenotypes_of((version, code)) == {slug}
+
+
+@pytest.mark.parametrize(
+    ("version", "code"),
+    [
+        (9, "E8720"),  # the string of acidosis in ICD-10: an external cause in ICD-9
+        (10, "V450"),  # a cardiac device in ICD-9
+        (10, "J960"),  # a header, no code: no falling back on what begins alike
+        (10, "J96019"),
+        (10, "N18"),
+        (10, "U071"),
+        (10, "I1A0"),
+        (9, "J9601"),
+        (8, "5849"),
+    ],
+)
+def test_codes_of_no_phenotype(version, code):
+    assert phenotypes_of((version, code)) == set()
+
+
+def test_any_diagnosis_of_the_admission_counts_and_none_of_another():
+    table = classify(diagnoses((11, 9, "5849"), (11, 9, "4019"), (11, 9, "4019"), (12, 10, "I10"), (13, 9, "0389")))
+    labels = make_labels(stays((32, 12), (31, 11), (33, 14)), admissions((11, None, 0), (12, None, 0)), table)
+    assert labels.columns == ["stay_id", "icu_mortality", "hospital_mortality", "los_class", *SLUGS]
+    assert labels["stay_id"].to_list() == [31, 32, 33]
+    assert labels.schema["los_class"] == pl.Int8
+    assert labels.select(SLUGS).null_count().sum_horizontal().item() == 0
+    found = [{slug for slug in SLUGS if row[slug]} for row in labels.iter_rows(named=True)]
+    assert found == [
+        {"acute_and_unspecified_renal_failure", "essential_hypertension"},
+        {"essential_hypertension"},
+        set(),
+    ]
+
+
+def test_unknown_codes_and_strata_are_counted():
+    table = classify(
+        diagnoses((11, 10, "ZZZ"), (11, 10, "ZZZ"), (11, 10, "YYY"), (11, 10, "I4820"), (12, 9, "4019"), (99, 9, "XXX"))
+    )
+    cohort = stays((31, 11), (32, 12), (33, 13))
+    deaths = admissions((11, None, 1), (12, None, 0), (13, None, 0))
+    counts = summarise(cohort, make_labels(cohort, deaths, table), deaths, table)
+    assert counts["codes"] == {
+        "rows": 5,
+        "rows_by_a_later_code": 1,
+        "unknown_rows": 3,
+        "unknown_codes": 2,
+        "unknown_top_20": [
+            {"icd_version": 10, "icd_code": "ZZZ", "rows": 2},
+            {"icd_version": 10, "icd_code": "YYY", "rows": 1},
+        ],
+        "unknown_rows_of_all_admissions": 4,
+    }
+    assert counts["stays"] == 3
+    assert counts["los_class"] == {"1": 3}
+    assert counts["deaths_dated_by_discharge"] == 1
+    assert counts["stays_without_diagnosis"] == 1
+    assert counts["positives"]["hospital_mortality"] == 1
+    strata = counts["prevalence_by_icd_version_and_image"]
+    assert [(row["icd_version"], row["has_cxr"], row["stays"]) for row in strata] == [(10, False, 2), (10, True, 1)]
+    assert strata[0]["cardiac_dysrhythmias"] == 1
