@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
+import polars.selectors as cs
 from safetensors.numpy import load_file
 
 from pipeline import files
 from pipeline.tasks import Task
 from pipeline.training.executors import execute
-from pipeline.training.grid import RunSpec
+from pipeline.training.grid import KEY, RunSpec
 from pipeline.training.store import Store
 
 
@@ -50,7 +51,10 @@ def history(specs: Sequence[RunSpec], store: Store) -> pl.DataFrame:
     for spec in specs:
         epochs = json.loads((store.folder(spec) / "history.json").read_text(encoding="utf-8"))
         rows += [{**spec.key, **epoch} for epoch in epochs]
-    return pl.DataFrame(rows, infer_schema_length=None)
+    frame = pl.DataFrame(rows, infer_schema_length=None)
+    return frame.select(
+        *KEY, "epoch", cs.starts_with("train_") - cs.by_name(*KEY), cs.starts_with("val_"), "lr", "monitor", "best"
+    )
 
 
 def train_cell(specs: Sequence[RunSpec], store: Store, data: Path, out: Path, task: Task) -> None:

@@ -37,10 +37,10 @@ class _Bar:
         self.bar = tqdm(total=sum(spec.max_epochs for spec in specs), unit="epoch", mininterval=10 if quiet else 0.2)
 
     def epoch(self, spec: RunSpec, epoch: int, row: dict[str, Any]) -> None:
-        score = row["monitor"] if row["monitor"] != "none" else "train_task"
+        score = row["monitor"] if row["monitor"] != "none" else "train_loss"
         self.bar.set_postfix_str(
             f"{spec.train_cohort} fold {spec.fold} seed {spec.seed} epoch {epoch}/{spec.max_epochs} "
-            f"loss {row['train_task']:.3f} {score} {row[score]:.3f}",
+            f"loss {row['train_loss']:.3f} {score} {row[score]:.3f}",
             refresh=False,
         )
         self.bar.update()

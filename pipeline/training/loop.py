@@ -189,6 +189,7 @@ def fit(
             for name, value in losses.items():
                 totals[name] = totals.get(name, zero) + value.detach() * share
         train_losses = {f"train_{name}": float(total) for name, total in totals.items()}
+        train_losses["train_loss"] = train_losses.pop("train_task")
         for name, number in train_losses.items():
             if not math.isfinite(number):
                 raise InputError(
