@@ -80,6 +80,10 @@ def open_events(chart: Path, output: Path, variables: Sequence[Variable], ingest
             yield events
         except duckdb.OutOfMemoryException as error:
             raise InputError(f"ingest.memory_gb: {ingest.memory_gb} GB do not suffice: {error}") from None
+        except RuntimeError as error:
+            if str(error) == "Query interrupted":  # DuckDB's way to say Ctrl-C
+                raise KeyboardInterrupt from None
+            raise
 
 
 def item_table(variables: Sequence[Variable]) -> pl.DataFrame:

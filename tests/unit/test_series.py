@@ -441,3 +441,19 @@ def test_absent_files_and_an_empty_cohort_are_named(tmp_path):
     with pytest.raises(InputError, match="holds no stay"):
         series.write_series(*paths, CORE, INGEST, tmp_path / "series")
     assert not (tmp_path / "series" / "values.npy").exists()
+
+
+def test_ctrl_c_inside_of_a_query_is_ctrl_c(tmp_path):
+    paths = write(tmp_path, chart(), output())
+    with pytest.raises(KeyboardInterrupt), series.open_events(paths[0], paths[1], CORE, INGEST):
+        raise RuntimeError("Query interrupted")  # what DuckDB makes of the signal
+
+
+def test_too_little_memory_names_the_knob(tmp_path):
+    paths = write(tmp_path, chart(), output())
+    with (  # noqa: PT012
+        pytest.raises(InputError, match=r"ingest\.memory_gb: 1\.0 GB do not suffice"),
+        series.open_events(paths[0], paths[1], CORE, INGEST) as events,
+    ):
+        events.connection.execute("set memory_limit = '10 MB'; set max_temp_directory_size = '1 MB'")
+        events.connection.execute("select list(range) from range(20000000)").fetchall()
