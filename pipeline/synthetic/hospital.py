@@ -172,9 +172,9 @@ def planted(params: Synthetic, hospital: Hospital) -> pl.DataFrame:
     """The planted truth, a row a stay in order of stay_id.
 
     p_SLUG: probability of the phenotype; p_icu_mortality and p_los_0 ... 6: of death in the ICU and of each class, null
-    where the model does not speak (stays under 48 h, deaths before hour 48; for mortality also stays that another of the
-    admission follows); p_image: of a frontal radiograph in the window; z_*: the causes; ehr_*, cxr_*: what the record and
-    the pictures show of them.
+    where the model does not speak (stays under 48 h, deaths before hour 48; for mortality also stays that another of
+    the admission follows); p_image: of a frontal radiograph in the window; z_*: the causes; ehr_*, cxr_*: what the
+    record and the pictures show of them.
     """
     admissions, stays = hospital.people.admissions, hospital.people.stays.sort("stay_id")
     causes = {name: stays[f"z_{name}"].to_numpy() for name in model.CAUSES}

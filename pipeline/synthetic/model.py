@@ -2,8 +2,8 @@
 
 Every admission carries the latent causes below, independent of each other and of age, sex, race, admission type and
 era. The EHR shows some of them, the radiograph others, both show a few. A phenotype is drawn from a logistic model of
-at most two causes; its *kind* says which modality can know it. Everything here is arithmetic on arrays: drawing tables and
-pictures is left to the other modules. docs/synthetic-hospital.md has the same in words.
+at most two causes; its *kind* says which modality can know it. Everything here is arithmetic on arrays: drawing tables
+and pictures is left to the other modules. docs/synthetic-hospital.md has the same in words.
 """
 
 from __future__ import annotations

@@ -82,11 +82,12 @@ def _frontal(canvas: Canvas, f: Findings, view: View, rng: np.random.Generator) 
     )  # gas in the stomach
     field += lungs * _lung_findings(canvas, f, x, y, body, rng)
     field += 0.10 * edge(0.016 - np.abs(rim), 0.006) * edge(y - body.apex - 0.06, 0.02) * edge(body.base - y, 0.02)
+    sides = rng.choice((-1.0, 1.0), 2)  # drawn in any case: a finding must not change what is at random after it
     if f.air > 0:
-        field = _pneumothorax(field, f.air, x, y, lungs, rim, float(rng.choice((-1.0, 1.0))))
+        field = _pneumothorax(field, f.air, x, y, lungs, rim, float(sides[0]))
 
     field = _mediastinum(canvas, field, f, x, y, body, 1.12 if portable else 1.0)
-    field = _effusion(field, f.effusion, x, y, lungs, body, float(rng.choice((-1.0, 1.0))))
+    field = _effusion(field, f.effusion, x, y, lungs, body, float(sides[1]))
     field = _clavicles(field, side, y, body, portable)
     if f.pacing > 0:
         field = _pacemaker(field, f.pacing, x, y, body)

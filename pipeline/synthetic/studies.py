@@ -174,7 +174,7 @@ def _studies(params: Synthetic, people: People) -> pl.DataFrame:
     for share in (0.13, 0.04):
         again = rng.random(len(row)) < share
         later = intime[row] + reach[row] * rng.random(len(row))
-        later = np.where(rng.random(len(row)) < 0.06, first, later)  # two studies with the same time
+        later = np.where(rng.random(len(row)) < 0.15, first, later)  # two studies with the same time
         add(row[again], later[again], (rng.random(len(row)) < 0.85)[again], True)
     row = np.flatnonzero(covered & ~present & (rng.random(n) < 0.05))
     add(row, intime[row] + reach[row] * rng.random(len(row)), False, True)
@@ -182,7 +182,9 @@ def _studies(params: Synthetic, people: People) -> pl.DataFrame:
     add(row, intime[row] - rng.uniform(0.05, 30, len(row)) * HOUR, True, False)
     row = np.flatnonzero(covered & long & (rng.random(n) < 0.06))
     add(row, intime[row] + WINDOW + 60 + rng.random(len(row)) * (end - intime - WINDOW - 60)[row], True, False)
-    row = np.flatnonzero(covered & stays["deathtime"].is_null().to_numpy() & (rng.random(n) < 0.04))
+    # after discharge: mostly patients without one in the window, who are in MIMIC-CXR all the same
+    later_share = np.where(long & ~present, 0.35, 0.02)
+    row = np.flatnonzero(covered & stays["deathtime"].is_null().to_numpy() & (rng.random(n) < later_share))
     add(row, end[row] + rng.uniform(3, 90, len(row)) * DAY, True, False)
 
     studies = pl.concat(parts)
