@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from pipeline import files, params
-from pipeline.mimic.images import write_images
+from pipeline.mimic.images import release_folder, write_images
 from stages import stage
 
 
@@ -14,10 +13,9 @@ from stages import stage
 def main() -> None:
     """Read the manifest and the cohort's images, write the declared outputs."""
     images, scale = params.read("images", "scales.images")
-    manifest = json.loads(Path("data/manifest.json").read_text(encoding="utf-8"))
     report = write_images(
         cxr_file=Path("data/cohort/cxr.parquet"),
-        root=Path(manifest["mimic_cxr"]["root"]),
+        root=release_folder(Path("data/manifest.json")),
         px=scale.px,
         settings=images,
         folder=Path("data/images"),

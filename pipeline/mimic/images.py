@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import hashlib
+import json
 import logging
 import multiprocessing
 import multiprocessing.connection
@@ -56,6 +57,14 @@ class Fault:
 
     message: str
     reason: str
+
+
+def release_folder(manifest: Path) -> Path:
+    """The folder of MIMIC-CXR-JPG, above files/, that manifest.json names."""
+    try:
+        return Path(json.loads(manifest.read_text(encoding="utf-8"))["mimic_cxr"]["root"])
+    except FileNotFoundError:
+        raise InputError(f"{manifest}: not found; the stage manifest writes it") from None
 
 
 def image_table(cxr: pl.DataFrame) -> pl.DataFrame:

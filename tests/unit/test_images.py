@@ -18,7 +18,7 @@ from PIL import Image
 
 from pipeline.errors import InputError
 from pipeline.mimic import images, pixels
-from pipeline.mimic.images import image_table, write_images
+from pipeline.mimic.images import image_table, release_folder, write_images
 from pipeline.mimic.pixels import ImageError, pack
 from pipeline.params import Images
 
@@ -261,6 +261,13 @@ def test_no_image_at_all_is_legal(tmp_path):
     packed, index, report = run(tmp_path)
     assert packed.shape == (0, 16, 16)
     assert index.height == report["images"] == 0
+
+
+def test_the_manifest_names_the_folder(tmp_path):
+    with pytest.raises(InputError, match=r"manifest\.json: not found"):
+        release_folder(tmp_path / "manifest.json")
+    (tmp_path / "manifest.json").write_text('{"mimic_cxr": {"root": "some/where"}}', encoding="utf-8")
+    assert release_folder(tmp_path / "manifest.json") == Path("some/where")
 
 
 def test_an_absent_table_is_named(tmp_path):
