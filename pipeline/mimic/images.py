@@ -12,7 +12,6 @@ import hashlib
 import json
 import logging
 import multiprocessing
-import multiprocessing.connection
 import os
 import signal
 import threading
@@ -29,6 +28,7 @@ from tqdm import tqdm
 from pipeline import files
 from pipeline.errors import InputError
 from pipeline.mimic.pixels import ImageError, pack
+from pipeline.processes import end_with_parent
 
 if TYPE_CHECKING:
     import polars as pl
@@ -224,16 +224,9 @@ _packer: _Packer
 
 def _start(array: Path, root: Path, paths: Sequence[str]) -> None:
     """In a new process: get ready; a dead parent means the end."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    end_with_parent()
     global _packer
     _packer = _Packer(array, root, paths)
-
-
-def _end_with(sentinel: int) -> None:
-    multiprocessing.connection.wait([sentinel])
-    os._exit(1)
 
 
 def _work(row: int) -> Fact | Fault:

@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -23,6 +22,7 @@ from typing import Any
 from tqdm import tqdm
 
 from pipeline.errors import InputError
+from pipeline.processes import end_with_parent
 from pipeline.training.grid import RunSpec
 from pipeline.training.store import Store
 
@@ -51,18 +51,10 @@ class _Bar:
         self.bar.refresh()
 
 
-def _die_with(parent: BaseProcess) -> None:
-    """Ends this process once `parent` is gone, even killed: no orphan keeps working unseen."""
-    wait([parent.sentinel])
-    os._exit(1)
-
-
 def _work(spec: RunSpec, store: Store, data: Path, gpu: int | None, sender: Connection) -> None:
     """A worker's life: one run. Sends (epoch, row) for each epoch, and a text where the input is at fault."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    end_with_parent()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
     from pipeline.training.run import make_run
