@@ -6,9 +6,8 @@ select
     case
         when stay_id is null then 'no stay_id'
         when charttime is null then 'no charttime'
-        when known.stay_id is null then 'stay not in icustays'
+        when stay_id not in (select stay_id from icustays) then 'stay not in icustays'
         when value is null or not isfinite(value) then 'no value'
     end as dropped
 from source
-left join (select stay_id from icustays) as known using (stay_id)
 where itemid in (select itemid from needed)

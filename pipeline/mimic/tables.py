@@ -184,7 +184,7 @@ def _progress(connection: duckdb.DuckDBPyConnection, text: str) -> Iterator[None
 
     def show() -> None:
         with tqdm(total=100, desc=text, delay=2, bar_format="{l_bar}{bar}| {elapsed}", disable=not text) as bar:
-            while not done.wait(0.5):
+            while not done.wait(1.0):
                 bar.update(max(0.0, connection.query_progress() - bar.n))
             bar.update(100 - bar.n)
 
