@@ -106,8 +106,9 @@ def recognise(database: Database, root: Path, files: dict[str, File], accept_unl
 
     Raises InputError where no known release fits and `accept_unlisted` is false.
     """
-    if (root / "SYNTHETIC.json").is_file():
-        return "synthetic hospital", "synthetic"
+    mark = root / "SYNTHETIC.json"
+    if mark.is_file():
+        return f"synthetic hospital{_imitated(mark)}", "synthetic"
     rows = {_stem(name): file["rows"] for name, file in files.items() if "rows" in file}
     for release in schema.RELEASES[database]:
         if all(rows.get(source) == count for source, count in release.rows.items()):
@@ -121,6 +122,17 @@ def recognise(database: Database, root: Path, files: dict[str, File], accept_unl
         f"data.{database}: {root}: not a release that is known ({counted} rows; known: {known}); "
         "data.accept_unlisted_release lets it through"
     )
+
+
+def _imitated(mark: Path) -> str:
+    """What the synthetic hospital says that it imitates, like ` (MIMIC-IV 2.2)`; empty where it does not say."""
+    try:
+        content = json.loads(mark.read_text(encoding="utf-8"))
+    except ValueError:
+        raise InputError(f"{mark}: not JSON") from None
+    if not isinstance(content, dict) or not {"imitates", "release"} <= set(content):
+        return ""
+    return f" ({content['imitates']} {content['release']})"
 
 
 def _root(key: str, given: str) -> Path:

@@ -104,8 +104,13 @@ def test_synthetic_is_recognised_by_its_mark_and_not_mixed(tmp_path):
     (tmp_path / "iv/SYNTHETIC.json").write_text("{}")
     fails(data, "data.mimic_cxr", "not a release that is known")
     fails(dataclasses.replace(data, accept_unlisted_release=True), "data.mimiciv is synthetic hospital", "set both")
-    (tmp_path / "cxr/SYNTHETIC.json").write_text("{}")
-    assert {part["kind"] for part in build_manifest(data).values()} == {"synthetic"}
+    (tmp_path / "cxr/SYNTHETIC.json").write_text('{"imitates": "MIMIC-CXR-JPG", "release": "2.0.0"}')
+    manifest = build_manifest(data)
+    assert {part["kind"] for part in manifest.values()} == {"synthetic"}
+    assert manifest["mimiciv"]["release"] == "synthetic hospital"
+    assert manifest["mimic_cxr"]["release"] == "synthetic hospital (MIMIC-CXR-JPG 2.0.0)"
+    (tmp_path / "cxr/SYNTHETIC.json").write_text("{")
+    fails(data, "SYNTHETIC.json", "not JSON")
 
 
 def test_publishers_checksums_are_compared(tmp_path):
