@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 PARTS = {"test": 0, "dev": 1}
 SEEDS = 2  # the third stream of random numbers: resampling of training seeds
 CHUNK = 1_500_000  # weights in a block: 12 MB, so that the sums over its rows stay near the processor
-MIN_ESTIMABLE = 0.9  # share of draws in which a metric must be estimable before an interval is given
+MIN_ESTIMABLE = 0.9  # of the draws, before an interval is given; of the labels, before a draw counts for their mean
 
 
 @dataclass(frozen=True)
@@ -96,13 +96,14 @@ def average_runs(values: Floats, weights: Floats) -> Floats:
 def average_labels(values: Floats) -> Floats:
     """Mean over labels, [L, 1 + D] -> [1 + D], of those that are estimable in the sample itself; NaN where none is.
 
-    A draw in which one of them is not estimable (a rare label that was not drawn) averages the others.
+    A draw in which one of them is not estimable (a rare label that was not drawn) averages the others; where more than
+    a tenth of them are not, the draw is about other labels than the estimate, and is NaN.
     """
     estimable = values[~np.isnan(values[:, 0])]
     known = ~np.isnan(estimable)
     total = known.sum(axis=0).astype(np.float64)
     mean = np.nan_to_num(estimable).sum(axis=0)
-    return quotient(mean, total)
+    return quotient(mean, np.where(total >= MIN_ESTIMABLE * len(estimable), total, 0.0))
 
 
 def interval(values: Floats, confidence: float, centred: bool = False) -> tuple[float | None, float | None]:

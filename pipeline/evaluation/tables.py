@@ -108,9 +108,8 @@ def _facts(rows: pl.DataFrame) -> str:
     first = rows.row(0, named=True)
     parts = [f"{first['n']} test stays"]
     if first["positives"] is not None:
-        parts.append(
-            f"{first['positives']} positive labels" if first["labels"] is not None else f"{first['positives']} deaths"
-        )
+        what = "death" if first["labels"] is None else "positive label"
+        parts.append(f"{first['positives']} {what}" + ("s" if first["positives"] != 1 else ""))
     counted = rows["labels"].drop_nulls().unique().sort().to_list()
     if counted:
         over = str(counted[0]) if len(counted) == 1 else f"{counted[0]} to {counted[-1]}"

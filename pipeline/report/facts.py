@@ -6,7 +6,18 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-NUMBER = re.compile(r"-?[\d,]+(\.\d+)?(e[+-]\d+)?|—")
+NUMBER = re.compile(r"-?[\d,]+(\.\d+)?(e[+-]\d+)?|—|none|yes|no")
+WHAT = "what"
+FIRST = (
+    "step",
+    "fold",
+    "part",
+    "icd version",
+    "stays",
+    "subjects",
+    "has cxr",
+)  # columns that lead a table, whatever order their file has
+WIDE = 9  # columns from which a table lies down
 MOST_ROWS = 60  # of a table; what is more stays in the JSON beside the page
 
 
@@ -22,7 +33,10 @@ class Block(NamedTuple):
     def numeric(self) -> tuple[bool, ...]:
         """Which columns hold numbers alone."""
         columns = zip(*self.rows, strict=True) if self.rows else [("",)] * len(self.header)
-        return tuple(all(NUMBER.fullmatch(cell) for cell in column) for column in columns)
+        return tuple(
+            head != WHAT and all(NUMBER.fullmatch(cell) for cell in column)
+            for head, column in zip(self.header, columns, strict=True)
+        )
 
 
 def words(key: object) -> str:
@@ -46,9 +60,28 @@ def value(content: Any) -> str:
 
 
 def _plain(content: Any) -> bool:
-    return not isinstance(content, dict | list) or (
-        isinstance(content, list) and not any(isinstance(item, dict | list) for item in content)
-    )
+    """Fits in a cell: a scalar, a list of scalars, anything empty."""
+    if isinstance(content, list):
+        return not any(isinstance(item, dict | list) for item in content)
+    return not isinstance(content, dict) or not content
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any] | None:
+    """The row with nested mappings as `outer: inner`; None where a cell is a table of its own."""
+    found: dict[str, Any] = {}
+    for key, cell in row.items():
+        if isinstance(cell, dict) and cell:
+            inner = _flat(cell)
+            if inner is None:
+                return None
+            found |= {f"{words(key)}: {name}": each for name, each in inner.items()}
+        elif isinstance(cell, dict):
+            continue
+        elif _plain(cell):
+            found[words(key)] = cell
+        else:
+            return None
+    return found
 
 
 def _cut(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Block:
@@ -56,29 +89,49 @@ def _cut(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Bl
     return Block(title, tuple(header), shown, max(0, len(rows) - MOST_ROWS))
 
 
-def _grid(title: str, corner: str, named: Sequence[tuple[str, dict[str, Any]]]) -> Block:
-    columns = list(dict.fromkeys(key for _, row in named for key in row))
-    header = [*([corner] if corner else []), *(words(column) for column in columns)]
-    rows = [[*([name] if corner else []), *(value(row.get(column)) for column in columns)] for name, row in named]
-    return _cut(title, header, rows)
+def _grid(title: str, names: Sequence[str], rows: Sequence[dict[str, Any]]) -> Block:
+    """A row each, columns with text and known keys first; lying down where it would be too wide."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    first = {name: place for place, name in enumerate(FIRST)}
+    columns.sort(
+        key=lambda name: (first.get(name, len(first)), not any(isinstance(row.get(name), str) for row in rows))
+    )
+    named = any(names)
+    if len(columns) > WIDE and len(columns) > len(rows):
+        header = [WHAT, *(names if named else map(str, range(1, len(rows) + 1)))]
+        return _cut(title, header, [[column, *(value(row.get(column)) for row in rows)] for column in columns])
+    body = [
+        [*([name] if named else []), *(value(row.get(column)) for column in columns)]
+        for name, row in zip(names, rows, strict=True)
+    ]
+    return _cut(title, [*([WHAT] if named else []), *columns], body)
+
+
+def _alike(rows: Sequence[dict[str, Any] | None]) -> bool:
+    """Whether rows share enough columns to be one table: at least one in all, and half of the cells filled."""
+    known = [row for row in rows if row is not None]
+    if len(known) < max(2, len(rows)) or not set.intersection(*map(set, known)):
+        return False
+    return sum(map(len, known)) >= 0.5 * len(rows) * len({key for row in known for key in row})
 
 
 def blocks(content: Any, title: str = "") -> list[Block]:
-    """Tables for a JSON document: scalars as key and value, rows of equal shape as one table, the rest one by one."""
-    if isinstance(content, list) and content and all(isinstance(row, dict) for row in content):
-        if all(_plain(cell) for row in content for cell in row.values()):
-            return [_grid(title, "", [("", row) for row in content])]
+    """Tables for a JSON document: scalars as key and value, rows of like shape as one table, the rest one by one."""
+    if _plain(content):
+        return [_cut(title, ("value",), [(value(content or None) if isinstance(content, dict) else value(content),)])]
+    if isinstance(content, list):
+        rows = [_flat(row) if isinstance(row, dict) else None for row in content]
+        if None not in rows:
+            return [_grid(title, [""] * len(rows), [row for row in rows if row is not None])]
         return [block for i, row in enumerate(content, 1) for block in blocks(row, f"{title} {i}".strip())]
-    if not isinstance(content, dict):
-        return [_cut(title, ("value",), [(value(content) if _plain(content) else str(content),)])]
     found = []
-    plain = [(words(key), value(each)) for key, each in content.items() if _plain(each)]
+    plain = [(words(key), value(each if each != {} else [])) for key, each in content.items() if _plain(each)]
     if plain:
-        found.append(_cut(title, ("what", "value"), plain))
+        found.append(_cut(title, (WHAT, "value"), plain))
     nested = {key: each for key, each in content.items() if not _plain(each)}
-    flat = [each for each in nested.values() if isinstance(each, dict) and all(_plain(cell) for cell in each.values())]
-    if len(nested) > 1 and len(flat) == len(nested) and len({tuple(each) for each in flat}) == 1:
-        return [*found, _grid(title, "what", [(words(key), each) for key, each in nested.items()])]
+    rows = [_flat(each) if isinstance(each, dict) else None for each in nested.values()]
+    if _alike(rows):
+        return [*found, _grid(title, [words(key) for key in nested], [row for row in rows if row is not None])]
     for key, each in nested.items():
         found += blocks(each, f"{title}: {words(key)}" if title else words(key))
     return found

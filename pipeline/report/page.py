@@ -172,6 +172,8 @@ def _facts(folder: Path) -> list[tuple[str, str, list[Block] | None]]:
     others = sorted(path.stem for path in folder.glob("*.json") if path.stem not in (*FACTS, "splits"))
     titles = FACTS | {stage: words(stage).capitalize() for stage in others}
     found = {stage: _json(folder / f"{stage}.json") for stage in titles}
+    if isinstance(found["cohort"], dict):  # the flow has a section of its own
+        found["cohort"] = {key: each for key, each in found["cohort"].items() if key != "attrition"}
     return [
         (title, f"data/{stage}.json", None if found[stage] is None else blocks(found[stage]))
         for stage, title in titles.items()

@@ -88,9 +88,13 @@ def test_average_over_runs_leaves_out_what_is_not_estimable():
 
 
 def test_macro_is_over_the_labels_that_the_sample_can_tell():
-    values = np.array([[0.5, np.nan, 0.5], [0.7, 0.8, np.nan], [np.nan, 0.1, 0.1]])
+    values = np.full((21, 4), 0.5)
+    values[0] = [0.7, np.nan, 0.8, np.nan]  # a label that one draw, and then two labels that one draw cannot tell
+    values[1, 3] = values[2, 3] = np.nan
+    values[20] = [np.nan, 0.1, 0.1, 0.1]  # not estimable in the sample: in no draw either
     found = average_labels(values)
-    assert found == pytest.approx([0.6, 0.8, 0.5])
+    assert found[:3] == pytest.approx([(19 * 0.5 + 0.7) / 20, 0.5, (19 * 0.5 + 0.8) / 20])
+    assert np.isnan(found[3])
     assert np.isnan(average_labels(np.full((2, 3), np.nan))).all()
 
 
