@@ -1,7 +1,7 @@
 """Which raw tables are needed, which of their columns, with which types; and which releases are known.
 
-Names are those of the files; a file's columns may stand in any order and case, and more may be there. What a table's
-SQL file (same folder) makes of them is described in docs/artefacts.md.
+Names are those of the files; a file's columns may stand in any order and case, and more may be there. What becomes of
+the rows is the business of tables.py.
 """
 
 from __future__ import annotations
@@ -40,18 +40,16 @@ FINDINGS = (
 class Table:
     """A raw table: `source` is its path below the database's folder without suffix, `columns` name -> DuckDB type.
 
-    `sql` turns the view `source` (these columns, typed) into rows of the interim table plus a column `dropped`: null,
-    or the reason why the row is left out. `order` is the sort, `key` what must be unique and not null.
+    `order` sorts the interim table, `key` is what must be unique and not null.
     """
 
     database: Database
     source: str
     columns: dict[str, str]
-    sql: str
     order: tuple[str, ...]
     key: tuple[str, ...] = ()
     required: bool = True
-    itemids: str = ""  # the source in variables.yaml whose itemids the SQL keeps (view `needed`)
+    itemids: str = ""  # the source in variables.yaml whose itemids are kept
 
 
 # In the order of ingestion: chart and output rows are compared with the stays read before.
@@ -69,7 +67,6 @@ TABLES: dict[str, Table] = {
             "anchor_year_group": "VARCHAR",
             "dod": "DATE",
         },
-        "patients.sql",
         order=("subject_id",),
         key=("subject_id",),
     ),
@@ -89,7 +86,6 @@ TABLES: dict[str, Table] = {
             "race": "VARCHAR",
             "hospital_expire_flag": "SMALLINT",
         },
-        "admissions.sql",
         order=("hadm_id",),
         key=("hadm_id",),
     ),
@@ -105,7 +101,6 @@ TABLES: dict[str, Table] = {
             "intime": "TIMESTAMP",
             "outtime": "TIMESTAMP",
         },
-        "icustays.sql",
         order=("stay_id",),
         key=("stay_id",),
     ),
@@ -119,7 +114,6 @@ TABLES: dict[str, Table] = {
             "icd_code": "VARCHAR",
             "icd_version": "SMALLINT",
         },
-        "diagnoses.sql",
         order=("hadm_id", "seq_num", "icd_version", "icd_code"),
     ),
     "chart": Table(
@@ -132,7 +126,6 @@ TABLES: dict[str, Table] = {
             "value": "VARCHAR",
             "valuenum": "DOUBLE",
         },
-        "chart.sql",
         order=("stay_id", "charttime", "itemid", "value", "valuenum"),
         itemids="chartevents",
     ),
@@ -140,7 +133,6 @@ TABLES: dict[str, Table] = {
         "mimiciv",
         "icu/outputevents",
         {"stay_id": "INTEGER", "charttime": "TIMESTAMP", "itemid": "INTEGER", "value": "DOUBLE"},
-        "output.sql",
         order=("stay_id", "charttime", "itemid", "value"),
         itemids="outputevents",
     ),
@@ -158,7 +150,6 @@ TABLES: dict[str, Table] = {
             "StudyDate": "VARCHAR",
             "StudyTime": "VARCHAR",
         },
-        "cxr_metadata.sql",
         order=("dicom_id",),
         key=("dicom_id",),
     ),
@@ -166,7 +157,6 @@ TABLES: dict[str, Table] = {
         "mimic_cxr",
         CXR_PREFIX + "chexpert",
         {"study_id": "INTEGER", "subject_id": "INTEGER", **dict.fromkeys(FINDINGS, "DOUBLE")},
-        "cxr_findings.sql",
         order=("study_id",),
         key=("study_id",),
         required=False,

@@ -26,6 +26,18 @@ from pipeline.mimic.schema import TABLES, Table, place_columns
 from pipeline.params import Ingest
 
 SQL_FOLDER = Path(__file__).parent
+# Each turns the view `source` (the needed columns, typed) into the interim table's rows plus a column `dropped`: null,
+# or the reason why the row is left out. Beside `source` there are `needed` (itemids) and, once read, `icustays`.
+QUERIES = {
+    "patients": "patients.sql",
+    "admissions": "admissions.sql",
+    "icustays": "icustays.sql",
+    "diagnoses": "diagnoses.sql",
+    "chart": "chart.sql",
+    "output": "output.sql",
+    "cxr_metadata": "cxr_metadata.sql",
+    "cxr_findings": "cxr_findings.sql",
+}
 ROW_GROUP = 262_144
 
 Counts = dict[str, Any]  # rows_read, kept, dropped: {reason: rows}
@@ -65,7 +77,7 @@ def _ingest_table(
             connection.execute("insert into needed select unnest($ids)", {"ids": list(itemids[table.itemids])})
         source = _csv(path, header, table) if path else _empty(table)
         connection.execute(f"create or replace temp view source as {source}")
-        query = (SQL_FOLDER / table.sql).read_text(encoding="utf-8")
+        query = (SQL_FOLDER / QUERIES[name]).read_text(encoding="utf-8")
         with _progress(connection, f"reading {path.name}" if path else ""):
             connection.execute(f"create or replace table staged as {query}")
         read = _rows_scanned(connection) if path else 0
