@@ -116,8 +116,8 @@ ICU_MORTALITY = Effect(
 LOS_MEDIAN, LOS_CAUSES, LOS_SPREAD = np.log(1.5), {"gas_exchange": 0.5, "inflammation": 0.45, "effusion": 0.35}, 0.85
 LOS_LIMIT_DAYS = 28.0
 
-# One group's radiographs show the causes less: women's, as if breast tissue over the lungs took the contrast away.
-DISPARITY_ATTRIBUTE, DISPARITY_GROUP, DISPARITY_LOSS = "gender", "F", 0.6
+# One group's radiographs tell less of the causes: women's, as if breast tissue hid some findings and feigned others.
+DISPARITY_ATTRIBUTE, DISPARITY_GROUP, DISPARITY_LOSS = "gender", "F", 0.45
 # What the record and the picture show is the cause and, for causes that are not two-valued, noise of this spread.
 EHR_NOISE, CXR_NOISE = 0.30, 0.25
 
@@ -193,7 +193,7 @@ def los_probabilities(causes: dict[str, Floats], signal: float) -> Floats:
 
 
 def image_signal(gender: np.ndarray[Any, Any], disparity: float) -> Floats:
-    """The share of each cause that a patient's radiographs show: 1, and less in the disadvantaged group."""
+    """How far a patient's radiographs follow the causes (a correlation): 1, and less in the disadvantaged group."""
     return np.where(gender == DISPARITY_GROUP, max(0.0, 1 - DISPARITY_LOSS * disparity), 1.0)
 
 

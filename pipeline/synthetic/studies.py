@@ -21,7 +21,7 @@ from pipeline.synthetic.people import DAY, HOUR, People, shows
 from pipeline.synthetic.streams import Floats, Ints, entropy, identifiers, pick, stream
 
 WINDOW = 48 * HOUR
-SHORT_STAY = 0.25  # short stays get a radiograph a quarter as often
+SHORT_STAY = 0.2  # short stays get a radiograph a fifth as often
 PICTURED = tuple(name for name, cause in model.CAUSES.items() if cause.seen_in != "ehr")
 PORTABLE, PA_LAT, AP_LAT = "CHEST (PORTABLE AP)", "CHEST (PA AND LAT)", "CHEST (AP AND LAT)"
 CODES = {"AP": "antero-posterior", "PA": "postero-anterior", "LATERAL": "lateral", "LL": "left lateral", None: None,
@@ -178,12 +178,12 @@ def _studies(params: Synthetic, people: People) -> pl.DataFrame:
         add(row[again], later[again], (rng.random(len(row)) < 0.85)[again], True)
     row = np.flatnonzero(covered & ~present & (rng.random(n) < 0.05))
     add(row, intime[row] + reach[row] * rng.random(len(row)), False, True)
-    row = np.flatnonzero(covered & (rng.random(n) < 0.06))
+    row = np.flatnonzero(covered & (rng.random(n) < 0.05))
     add(row, intime[row] - rng.uniform(0.05, 30, len(row)) * HOUR, True, False)
     row = np.flatnonzero(covered & long & (rng.random(n) < 0.06))
     add(row, intime[row] + WINDOW + 60 + rng.random(len(row)) * (end - intime - WINDOW - 60)[row], True, False)
     # after discharge: mostly patients without one in the window, who are in MIMIC-CXR all the same
-    later_share = np.where(long & ~present, 0.35, 0.02)
+    later_share = np.where(long & ~present, 0.22, 0.015)
     row = np.flatnonzero(covered & stays["deathtime"].is_null().to_numpy() & (rng.random(n) < later_share))
     add(row, end[row] + rng.uniform(3, 90, len(row)) * DAY, True, False)
 

@@ -127,7 +127,7 @@ def test_missingness_depends_on_admission_group_and_era_with_its_strength(streng
         assert np.all(chance == 0)
 
 
-@pytest.mark.parametrize(("disparity", "share"), [(0.0, 1.0), (1.0, 0.4), (5.0, 0.0)])
+@pytest.mark.parametrize(("disparity", "share"), [(0.0, 1.0), (1.0, 0.55), (5.0, 0.0)])
 def test_disparity_takes_image_signal_from_one_group_alone(disparity: float, share: float) -> None:
     np.testing.assert_allclose(model.image_signal(np.array(["M", "F"]), disparity), [1.0, share])
 
@@ -142,4 +142,4 @@ def test_description_holds_kinds_and_coefficients() -> None:
         "causes": {"circulation": pytest.approx(1.2)},
     }
     assert told["phenotypes"]["acute_myocardial_infarction"]["interaction"]["log_odds"] == pytest.approx(1.2)
-    assert told["disparity"] == {"attribute": "gender", "group": "F", "share_of_signal_shown": pytest.approx(0.4)}
+    assert told["disparity"] == {"attribute": "gender", "group": "F", "share_of_signal_shown": pytest.approx(0.55)}
