@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from pipeline.evaluation.text import markdown_table, number, with_interval
+from pipeline.evaluation.text import markdown_table, number, percent, with_interval
 
 TASK_TITLES = {
     "mortality": "ICU mortality",
@@ -75,7 +75,7 @@ class Wide(NamedTuple):
     @property
     def title(self) -> str:
         """For instance "Trained on base, evaluated on matched"."""
-        removed = f", {self.train_missing:.0%} of training images removed" if self.train_missing else ""
+        removed = f", {percent(self.train_missing)} of training images removed" if self.train_missing else ""
         return f"Trained on {self.train_cohort}, evaluated on {self.eval_cohort}{removed}"
 
 
@@ -124,7 +124,7 @@ def results_markdown(table: pl.DataFrame, confidence: float) -> str:
         "# Results",
         "",
         "Test folds; metric per fold and seed, then averaged; in brackets the "
-        f"{confidence:.0%} interval of a bootstrap over subjects (and seeds where there are several). "
+        f"{percent(confidence)} interval of a bootstrap over subjects (and seeds where there are several). "
         "n. e.: not estimable.",
         "",
     ]
@@ -142,7 +142,7 @@ def phenotype_markdown(phenotypes: pl.DataFrame, confidence: float) -> str:
     lines = [
         "# Phenotypes",
         "",
-        f"AUROC on the test folds with its {confidence:.0%} interval. n. e.: not estimable.",
+        f"AUROC on the test folds with its {percent(confidence)} interval. n. e.: not estimable.",
         "",
     ]
     for cohort in ("base", "matched"):

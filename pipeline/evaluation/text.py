@@ -48,3 +48,8 @@ def with_interval(value: float | None, low: float | None, high: float | None, di
     if value is None or low is None or high is None:
         return number(value, digits)
     return f"{number(value, digits)} ({number(low, digits)}–{number(high, digits)})"
+
+
+def percent(share: float) -> str:
+    """0.95 -> 95%, 0.975 -> 97.5%."""
+    return f"{100 * share:.4g}%"

@@ -21,6 +21,7 @@ from markupsafe import Markup
 from pipeline import files
 from pipeline.errors import InputError
 from pipeline.evaluation.tables import METRIC_TITLES, TASK_TITLES, phenotype_grid, wide_tables
+from pipeline.evaluation.text import percent
 from pipeline.report import figures
 from pipeline.report.facts import Block, blocks, words
 from pipeline.tasks import get_task
@@ -105,6 +106,7 @@ def versions() -> list[tuple[str, str]]:
 def _draw(
     strategies: tuple[str, ...],
     tasks: tuple[str, ...],
+    cohorts: tuple[str, ...],
     table: pl.DataFrame,
     histories: pl.DataFrame,
     curves: list[pl.DataFrame],
@@ -121,7 +123,7 @@ def _draw(
             drawn[name] = figures.forest(plain_rows.filter(task=task), metric, label, name, title)
     if "mortality" in tasks:
         roc, pr, calibration = curves
-        for cohort in COHORTS:
+        for cohort in cohorts:
             rows = plain_rows.filter(task="mortality", train_cohort=cohort, eval_cohort=cohort)
             prevalence = rows["positives"][0] / rows["n"][0] if rows.height and rows["n"][0] else None
             of = f"mortality, {cohort} cohort"
@@ -133,7 +135,7 @@ def _draw(
     histories = histories.filter(pl.col("train_missing") == pl.col("train_missing").min().over("task", "cohort"))
     for task in tasks:
         monitor = METRIC_TITLES[get_task(task).monitor]
-        for cohort in COHORTS:
+        for cohort in cohorts:
             rows = histories.filter(task=task, cohort=cohort)
             if rows.height:
                 name = f"history_{task}_{cohort}"
@@ -198,7 +200,7 @@ def build(data: Path, reports: Path, params: dict[str, Any]) -> tuple[str, dict[
         for strategy in grid.strategies:
             if not table.filter(task=task, strategy=strategy).height:
                 raise InputError(f"{reports / 'tables' / 'results.csv'}: no rows for {strategy} on {task}")
-    drawn = _draw(grid.strategies, grid.tasks, table, histories, curves)
+    drawn = _draw(grid.strategies, grid.tasks, training.cohorts, table, histories, curves)
     if "phenotype" in grid.tasks:
         drawn |= _draw_phenotypes(phenotypes, grid.strategies)
     audit, splits = _json(reports / "audit.json"), _json(reports / "data" / "splits.json")
@@ -217,7 +219,7 @@ def build(data: Path, reports: Path, params: dict[str, Any]) -> tuple[str, dict[
         training=training,
         draws=params["scales"].evaluation.draws,
         evaluation=params["evaluation"],
-        confidence=f"{params['evaluation'].confidence:.0%}",
+        confidence=percent(params["evaluation"].confidence),
         task_titles=TASK_TITLES,
         metric_titles=METRIC_TITLES,
         tables={task: wide_tables(table, task) for task in grid.tasks},

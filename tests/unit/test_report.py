@@ -1,5 +1,6 @@
 """The page: complete, escaped, self-contained, the same twice; looked at in a browser where there is one."""
 
+import dataclasses
 import itertools
 import json
 import re
@@ -205,6 +206,18 @@ def test_a_part_of_the_grid(own, shown):
     assert not [name for name in drawn if "mortality" in name or name.startswith(("roc", "phenotypes"))]
     write(html, drawn, own / "reports")
     assert sorted(path.stem for path in (own / "reports" / "figures").iterdir()) == sorted(drawn)
+
+
+def test_one_task_and_one_cohort_from_evaluate_to_page(tmp_path, shown):
+    scale = dataclasses.replace(training((0,)), cohorts=("matched",))
+    fabricate(tmp_path, scale, ["lstm"], ["los"], stays=120)
+    results = evaluate(tmp_path / "data", SMALL["grid"], scale, shown["evaluation"], 20)
+    write_results(results, tmp_path / "reports", 0.975)
+    scales = dataclasses.replace(shown["scales"], training=scale)
+    html, drawn = build(tmp_path / "data", tmp_path / "reports", shown | SMALL | {"scales": scales})
+    assert set(drawn) == {"result_los_accuracy", "result_los_kappa", "history_los_matched"}
+    assert 'id="phenotypes"' not in html
+    assert "97.5% interval" in (tmp_path / "reports" / "tables" / "results.md").read_text()
 
 
 def test_missing_facts_are_said_to_be_missing(own, shown):
