@@ -1,4 +1,4 @@
-"""Writing: beside, then renamed; the same bytes for the same content. Everything that stages write goes through here."""
+"""Writing: beside, then renamed; the same bytes for the same content. All that stages write goes through here."""
 
 from __future__ import annotations
 

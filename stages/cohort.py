@@ -5,9 +5,10 @@ from pathlib import Path
 
 import polars as pl
 
-from pipeline import files, params
+from pipeline import files
 from pipeline.mimic import cohort, cxr_links
 from pipeline.mimic.variables import load_all
+from pipeline.params import read
 from stages import stage
 
 INTERIM = Path("data/interim")
@@ -16,7 +17,7 @@ INTERIM = Path("data/interim")
 @stage
 def main() -> None:
     """Write stays, image links and attrition, and the counts."""
-    (rules,) = params.read("cohort")
+    (rules,) = read("cohort")
     patients, admissions, icustays, diagnoses, metadata = (
         pl.read_parquet(INTERIM / f"{name}.parquet")
         for name in ("patients", "admissions", "icustays", "diagnoses", "cxr_metadata")

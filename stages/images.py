@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline import files, params
+from pipeline import files
 from pipeline.mimic.images import release_folder, write_images
+from pipeline.params import read
 from stages import stage
 
 
 @stage
 def main() -> None:
     """Read the manifest and the cohort's images, write the declared outputs."""
-    images, scale = params.read("images", "scales.images")
+    images, scale = read("images", "scales.images")
     report = write_images(
         cxr_file=Path("data/cohort/cxr.parquet"),
         root=release_folder(Path("data/manifest.json")),

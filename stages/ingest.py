@@ -3,17 +3,18 @@
 import logging
 from pathlib import Path
 
-from pipeline import files, params
+from pipeline import files
 from pipeline.mimic.manifest import load_manifest
 from pipeline.mimic.tables import ingest
 from pipeline.mimic.variables import needed_itemids
+from pipeline.params import read
 from stages import stage
 
 
 @stage
 def main() -> None:
     """Write one Parquet file per table, and the counts of rows."""
-    (bounds,) = params.read("ingest")
+    (bounds,) = read("ingest")
     manifest = load_manifest(Path("data/manifest.json"))
     itemids = {source: needed_itemids(source) for source in ("chartevents", "outputevents")}
     counts = ingest(manifest, itemids, bounds, Path("data/interim"))

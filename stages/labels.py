@@ -4,16 +4,17 @@ import logging
 
 import polars as pl
 
-from pipeline import files, params
+from pipeline import files
 from pipeline.mimic.labels import make_labels, summarise
 from pipeline.mimic.phenotypes import classify
+from pipeline.params import read
 from stages import stage
 
 
 @stage
 def main() -> None:
     """Write the labels and their counts."""
-    params.read("labels")  # one value so far: HCUP's tables
+    read("labels")  # one value so far: HCUP's tables
     stays = pl.read_parquet("data/cohort/stays.parquet")
     admissions = pl.read_parquet("data/interim/admissions.parquet")
     diagnoses = classify(pl.read_parquet("data/interim/diagnoses.parquet"))

@@ -2,15 +2,16 @@
 
 import logging
 
-from pipeline import files, params
+from pipeline import files
 from pipeline.mimic.manifest import build_manifest, summarise
+from pipeline.params import read
 from stages import stage
 
 
 @stage
 def main() -> None:
     """Write the manifest and its counts."""
-    (data,) = params.read("data")
+    (data,) = read("data")
     manifest = build_manifest(data)
     for part in manifest.values():
         logging.info("%s: %d files", part["release"], len(part["files"]))

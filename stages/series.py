@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline import files, params
+from pipeline import files
 from pipeline.mimic.series import write_series
 from pipeline.mimic.variables import load_variables
+from pipeline.params import read
 from stages import stage
 
 
 @stage
 def main() -> None:
     """Read the interim tables and the cohort, write the declared outputs."""
-    ingest, series = params.read("ingest", "series")
+    ingest, series = read("ingest", "series")
     report = write_series(
         chart=Path("data/interim/chart.parquet"),
         output=Path("data/interim/output.parquet"),

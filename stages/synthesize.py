@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pipeline import params
+from pipeline.params import read
 from pipeline.synthetic import hospital
 from stages import stage
 
@@ -15,7 +15,7 @@ RAW, TRUTH = Path("data/raw/synthetic"), Path("data/truth")
 @stage
 def main() -> None:
     """Read the params, write the declared outputs."""
-    synthetic, scale = params.read("synthetic", "scales.synthetic")
+    synthetic, scale = read("synthetic", "scales.synthetic")
     hospital.write(RAW, TRUTH, params=synthetic, scale=scale, workers=min(os.cpu_count() or 1, 16))
 
 

@@ -14,7 +14,7 @@ from stages import stage
 
 @stage
 def main() -> None:
-    """Writes data/runs/TASK/STRATEGY/{predictions.parquet,history.csv}."""
+    """Writes data/runs/TASK/STRATEGY/{predictions.parquet,history.csv,card.json}."""
     if len(sys.argv) != 3:
         raise InputError("needs two arguments: STRATEGY TASK")
     strategy, task = sys.argv[1:]

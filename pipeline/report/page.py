@@ -45,7 +45,6 @@ KINDS = {
     "demo": ("DEMO", "Made from the open MIMIC demo, some hundred patients: too few to compare strategies."),
     "unlisted": ("UNLISTED RELEASE", "Made from a release of MIMIC that this project does not know."),
 }
-IMAGES_ALONE = ("resnet",)  # strategies that see nothing but images
 HEADLINE = {"mortality": ("auroc", "auprc"), "phenotype": ("auroc", "auprc"), "los": ("accuracy", "kappa")}
 TABLES = (
     "tables/results.csv",
@@ -182,6 +181,14 @@ def _facts(folder: Path) -> list[tuple[str, str, list[Block] | None]]:
     ]
 
 
+def _card(path: Path) -> dict[str, Any]:
+    """What a strategy is, as its train cell says."""
+    card = _json(path)
+    if card is None:
+        raise InputError(f"{path}: not found; run the stage that writes it (dvc repro)")
+    return dict(card)
+
+
 def build(data: Path, reports: Path, params: dict[str, Any]) -> tuple[str, dict[str, str]]:
     """The page and its figures by name.
 
@@ -200,6 +207,7 @@ def build(data: Path, reports: Path, params: dict[str, Any]) -> tuple[str, dict[
         for strategy in grid.strategies:
             if not table.filter(task=task, strategy=strategy).height:
                 raise InputError(f"{reports / 'tables' / 'results.csv'}: no rows for {strategy} on {task}")
+    cards = [_card(data / "runs" / grid.tasks[0] / strategy / "card.json") for strategy in grid.strategies]
     drawn = _draw(grid.strategies, grid.tasks, training.cohorts, table, histories, curves)
     if "phenotype" in grid.tasks:
         drawn |= _draw_phenotypes(phenotypes, grid.strategies)
@@ -224,7 +232,8 @@ def build(data: Path, reports: Path, params: dict[str, Any]) -> tuple[str, dict[
         metric_titles=METRIC_TITLES,
         tables={task: wide_tables(table, task) for task in grid.tasks},
         headline=HEADLINE,
-        images_alone=[name for name in grid.strategies if name in IMAGES_ALONE],
+        cards=cards,
+        images_alone=[card["name"] for card in cards if list(card["modalities"]) == ["cxr"]],
         phenotypes={cohort: phenotype_grid(phenotypes, cohort, "auroc") for cohort in COHORTS},
         figures={name: Markup(figures.themed(svg)) for name, svg in drawn.items()},
         attrition=_attrition(data / "cohort" / "attrition.csv"),

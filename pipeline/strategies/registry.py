@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.errors import InputError
 from pipeline.strategies.interface import Shapes, Strategy
 
-_SHARED = {"__init__", "interface", "encoders", "registry", "checks"}
+_SHARED = {"__init__", "cards", "interface", "encoders", "registry", "checks"}
 
 
 def names() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import polars.selectors as cs
 from safetensors.numpy import load_file
 
 from pipeline import files
+from pipeline.strategies.cards import read_card
 from pipeline.tasks import Task
 from pipeline.training.executors import execute
 from pipeline.training.grid import KEY, RunSpec
@@ -58,8 +60,10 @@ def history(specs: Sequence[RunSpec], store: Store) -> pl.DataFrame:
 
 
 def train_cell(specs: Sequence[RunSpec], store: Store, data: Path, out: Path, task: Task) -> None:
-    """Makes the cell's runs and writes predictions.parquet and history.csv to `out`."""
+    """Makes the cell's runs and writes predictions.parquet, history.csv and card.json (of the strategy) to `out`."""
+    card = read_card(specs[0].strategy)
     execute(specs, store, data)
     splits = pl.read_parquet(data / "splits.parquet")
     files.write_parquet(predictions(specs, store, splits, task), out / "predictions.parquet")
     files.write_csv(history(specs, store), out / "history.csv", digits=9)
+    files.write_json(dataclasses.asdict(card), out / "card.json")

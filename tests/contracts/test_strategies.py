@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.strategies import registry
+from pipeline.errors import InputError
+from pipeline.strategies import cards, registry
+from pipeline.strategies.cards import ENTRIES, read_card
 from pipeline.strategies.checks import check_strategy
 from pipeline.strategies.interface import Output, Strategy
 
@@ -18,10 +20,21 @@ def test_contract(name):
 
 
 @pytest.mark.parametrize("name", registry.names())
-def test_the_card_names_paper_idea_and_missing_image(name):
-    card = sys.modules[registry.strategy_class(name).__module__].__doc__
-    for entry in (f"{name}: ", "Paper:", "Idea:", "Missing image:", "Changed:"):
-        assert entry in card
+def test_the_card_is_whole_and_says_what_the_class_declares(name):
+    card, cls = read_card(name), registry.strategy_class(name)
+    assert set(card.entries) == set(ENTRIES)
+    assert all(card.entries.values())
+    assert set(card.modalities) == cls.modalities
+    assert (card.missing, card.interaction) == (cls.missing, cls.interaction)
+
+
+def test_a_card_without_an_entry_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(cards, "__file__", str(tmp_path / "cards.py"))
+    (tmp_path / "new.py").write_text('"""new: something.\n\nPaper: none.\nIdea: none.\n"""\n')
+    with pytest.raises(InputError, match=r"new\.py: its card lacks Missing image, Changed"):
+        read_card("new")
+    with pytest.raises(InputError, match="'other' has no file"):
+        read_card("other")
 
 
 class Good(Strategy):

@@ -1,6 +1,7 @@
 """dvc.yaml says what the stages need: code by import closure, params by what they read; outputs stay private."""
 
 import ast
+import importlib
 import re
 import subprocess
 from pathlib import Path
@@ -61,6 +62,9 @@ def params_read(stage: str) -> set[str]:
     for node in ast.walk(ast.parse(script(stage).read_text())):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "read":
             for argument in node.args:
+                if isinstance(argument, ast.Starred):  # a constant of the module
+                    found |= set(getattr(importlib.import_module(f"stages.{stage}"), ast.unparse(argument.value)))
+                    continue
                 parts = argument.values if isinstance(argument, ast.JoinedStr) else [argument]
                 key = "".join(part.value if isinstance(part, ast.Constant) else "${item.strategy}" for part in parts)
                 found.add(key)
@@ -69,7 +73,7 @@ def params_read(stage: str) -> set[str]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_params_are_those_that_the_stage_reads(stage):
-    declared = {key.replace("scales.${scale}.", "scales.") for key in STAGES[stage].get("params", [])}
+    declared = {key.replace("scales.${scale}", "scales") for key in STAGES[stage].get("params", [])}
     assert declared == params_read(stage)
 
 

@@ -150,6 +150,10 @@ def _cell(
         folder / "predictions.parquet"
     )
     pl.DataFrame(history, infer_schema_length=None).write_csv(folder / "history.csv")
+    entries = dict.fromkeys(("Paper", "Idea", "Missing image", "Changed"), f"<b>about</b> {strategy}")
+    modalities = ["cxr"] if strategy == "resnet" else ["cxr", "ehr"]
+    card = {"name": strategy, "summary": "one", "entries": entries, "modalities": modalities}
+    (folder / "card.json").write_text(json.dumps({**card, "missing": "complete", "interaction": "joint"}))
 
 
 def _facts(root: Path, kind: str, stays: int, folds: int) -> None:

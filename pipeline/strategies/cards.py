@@ -1,0 +1,56 @@
+"""A strategy's card and declarations, read from its source: nobody need import torch to tell what a strategy is."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import InputError
+
+ENTRIES = ("Paper", "Idea", "Missing image", "Changed")
+
+
+@dataclass(frozen=True)
+class Card:
+    """`summary` is the docstring's first line; the entries follow it as `Name: text`; the class declares the rest."""
+
+    name: str
+    summary: str
+    entries: dict[str, str]
+    modalities: tuple[str, ...]
+    missing: str
+    interaction: str
+
+
+def read_card(name: str) -> Card:
+    """The card of pipeline/strategies/NAME.py. Raises InputError where there is no file, or its card lacks an entry."""
+    path = Path(__file__).with_name(f"{name}.py")
+    if not path.is_file():
+        raise InputError(f"grid.strategies: {name!r} has no file pipeline/strategies/{name}.py")
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    first, *lines = (ast.get_docstring(tree) or "").splitlines()
+    entries: dict[str, str] = {}
+    current = ""
+    for line in lines:
+        head, colon, text = line.partition(": ")
+        if colon and head in ENTRIES:
+            current, entries[head] = head, text
+        elif current and line.strip():
+            entries[current] += f" {line.strip()}"
+    missing = [entry for entry in ENTRIES if entry not in entries]
+    if missing or not first.startswith(f"{name}: "):
+        raise InputError(f"pipeline/strategies/{name}.py: its card lacks {', '.join(missing) or f'the line {name}: …'}")
+    declared = {"modalities": "cxr ehr", "missing": "complete", "interaction": "joint"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in declared:
+            texts = sorted(str(leaf.value) for leaf in ast.walk(node.value) if isinstance(leaf, ast.Constant))
+            declared[node.targets[0].id] = " ".join(texts)
+    return Card(
+        name=name,
+        summary=first.removeprefix(f"{name}: "),
+        entries=entries,
+        modalities=tuple(declared["modalities"].split()),
+        missing=declared["missing"],
+        interaction=declared["interaction"],
+    )
