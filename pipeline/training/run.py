@@ -15,7 +15,7 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
 
 from pipeline import files
-from pipeline.data.batches import Batches
+from pipeline.data.batches import Batches, image_format
 from pipeline.data.inputs import HOURS, channel_count
 from pipeline.data.tensors import load_fold
 from pipeline.errors import InputError
@@ -67,6 +67,7 @@ def make_run(spec: RunSpec, store: Store, data: Path, report: Report) -> None:
         )
         torch.manual_seed(stream(spec.seed))
         strategy = build(spec.strategy, shapes, spec.hyper).to(device)
+        strategy.to(memory_format=image_format(device))
         batches = Batches(tensors, device)
         checkpoint = folder / "checkpoint.safetensors"
         history = fit(strategy, tensors, batches, spec, task, checkpoint, report)
