@@ -118,9 +118,13 @@ def time_batch(spec: RunSpec, px: int, image_share: float, batches: int = 4) -> 
 
 
 def estimate(params: Params, data: Path, finished: dict[tuple[str, str], set[int]], cohort: Cohort) -> list[Line]:
-    """A line a cell. `finished`: the positions of its runs that are in the run store."""
+    """A line a cell. `finished`: the positions of its runs that are in the run store.
+
+    A strategy is timed once a cohort: tasks differ in the last layer alone.
+    """
     px = params.get("scales.images").px
     train = (1 - params.splits.dev_share) * (1 - 1 / params.splits.folds) * (1 - params.splits.val_share)
+    timed: dict[tuple[str, str], tuple[float, float]] = {}
     lines = []
     for cell, specs in all_runs(params).items():
         missing = [spec for i, spec in enumerate(specs) if i not in finished.get(cell, set())]
@@ -129,7 +133,10 @@ def estimate(params: Params, data: Path, finished: dict[tuple[str, str], set[int
             chosen = [spec for spec in missing if spec.train_cohort == name]
             stays = cohort.stays if name == "base" else cohort.images
             share = cohort.images / max(1, cohort.stays) if name == "base" else 1.0
-            seconds, size = time_batch(chosen[0], px, share)
+            key = (cell[0], name)
+            if key not in timed:
+                timed[key] = time_batch(chosen[0], px, share)
+            seconds, size = timed[key]
             steps = math.ceil(stays * train / chosen[0].batch_size) * chosen[0].max_epochs
             hours += len(chosen) * steps * seconds / 3600
             megabytes += len(chosen) * size
