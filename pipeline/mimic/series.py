@@ -27,6 +27,7 @@ from pipeline.params import Ingest
 
 HOURS = 48
 BATCH_STAYS = 2048
+SHOWN_STAYS = 10  # a charted text is quoted in the report where so many stays have it
 COUNTS = ("rows", "used", "dropped", "unknown", "empty", "out_of_range")
 SQL = Path(__file__).with_name("series.sql")
 log = logging.getLogger(__name__)
@@ -252,13 +253,21 @@ def _rows_by_place(events: Events) -> list[int]:
 
 
 def _unknown_texts(events: Events) -> dict[str, list[str]]:
-    """Per variable the texts in the file that its vocabulary lacks; at most 20, so that a bad file cannot flood us."""
+    """Per variable the texts that its vocabulary lacks, of those charted in SHOWN_STAYS stays or more; at most 20.
+
+    A rare text may have been typed for one patient, and the report is in git; how many rows have one is counted.
+    """
     rows = events.connection.execute(
-        "select distinct variable, trim(text) from texts where not known order by all"
+        "select variable, trim(text) as text, count(distinct stay_id) as stays from events join texts"
+        " using (itemid, text) where not known group by all order by variable, stays desc, text"
     ).fetchall()
-    found: dict[str, list[str]] = {}
-    for index, text in rows:
-        found.setdefault(events.variables[index].name, []).append(text)
-    for name, texts in found.items():
+    every: dict[str, list[str]] = {}
+    shown: dict[str, list[str]] = {}
+    for index, text, stays in rows:
+        name = events.variables[index].name
+        every.setdefault(name, []).append(text)
+        if stays >= SHOWN_STAYS:
+            shown.setdefault(name, []).append(text)
+    for name, texts in every.items():
         log.warning("%s: %d texts outside of the vocabulary: %s", name, len(texts), "; ".join(texts[:5]))
-    return {name: texts[:20] for name, texts in found.items()}
+    return {name: texts[:20] for name, texts in shown.items()}

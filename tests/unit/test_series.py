@@ -421,7 +421,7 @@ def test_the_two_files_agree(tmp_path):
                 assert packed == np.float32(value)
     assert hourly.schema["heart_rhythm"] == pl.String
     assert hourly["heart_rhythm"].drop_nulls().to_list() == ["V Paced", "Other"]
-    assert report["unknown_texts"] == {"heart_rhythm": ["odd"]}
+    assert report["variables"]["heart_rhythm"]["unknown"] == 1
     assert report["variables"]["heart_rhythm"]["share_of_stays"] == pytest.approx(1 / 13)
 
 
@@ -431,6 +431,19 @@ def test_the_report_counts_rows_by_place(tmp_path):
     assert report["rows_of_these_stays"] == {"before_intime": 1, "in_48_hours": 3, "later": 1}
     assert report["variables"]["heart_rate"]["out_of_range"] == 1
     assert report["variables"]["heart_rate"]["share_of_hours"] == pytest.approx(1 / 48)
+
+
+def test_the_report_quotes_a_text_that_many_stays_have_and_no_rare_one(tmp_path, caplog):
+    ids = range(30_000_000, 30_000_010)
+    common = [chart((at(3), 220048, "New Rhythm "), stay=stay) for stay in ids]
+    rare = [chart((at(4), 220048, "as Mr. N. says"), stay=stay) for stay in ids[:9]]
+    stays = pl.DataFrame({"stay_id": list(ids), "intime": [INTIME] * len(ids)})
+    report = series.write_series(
+        *write(tmp_path, pl.concat([*common, *rare]), output(), stays), CORE, INGEST, tmp_path / "series"
+    )
+    assert report["unknown_texts"] == {"heart_rhythm": ["New Rhythm"]}
+    assert report["variables"]["heart_rhythm"]["unknown"] == 19
+    assert "as Mr. N. says" in caplog.text  # for who runs it
 
 
 def test_absent_files_and_an_empty_cohort_are_named(tmp_path):
