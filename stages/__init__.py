@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.errors import InputError
+
+INTERRUPTED = "interrupted; the same command goes on from what is finished"
+
+
+def _interrupted_early(number: int, frame: object) -> None:
+    """Ctrl-C while a stage's imports take their second."""
+    print(INTERRUPTED, file=sys.stderr)
+    os._exit(130)
+
+
+if sys.argv[0] == "-m":  # `python -m stages.NAME` imports this package first
+    signal.signal(signal.SIGINT, _interrupted_early)
 
 
 def stage(main: Callable[[], None]) -> Callable[[], None]:
@@ -20,12 +34,13 @@ def stage(main: Callable[[], None]) -> Callable[[], None]:
     def run() -> None:
         logging.basicConfig(level=logging.INFO, format=f"{name}: %(message)s", stream=sys.stderr)
         start = time.perf_counter()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             main()
         except InputError as error:
             sys.exit(f"{name}: error: {error}")
         except KeyboardInterrupt:
-            print(f"{name}: interrupted; the same command goes on from what is finished", file=sys.stderr)
+            print(f"{name}: {INTERRUPTED}", file=sys.stderr)
             sys.exit(130)
         logging.getLogger(name).info("%.1f s", time.perf_counter() - start)
 

@@ -13,9 +13,7 @@ import json
 import logging
 import multiprocessing
 import os
-import signal
-import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -28,7 +26,7 @@ from tqdm import tqdm
 from pipeline import files
 from pipeline.errors import InputError
 from pipeline.mimic.pixels import ImageError, pack
-from pipeline.processes import end_with_parent
+from pipeline.processes import end_with_parent, interrupt_deferred
 
 if TYPE_CHECKING:
     import polars as pl
@@ -193,30 +191,13 @@ def _pack_all(array: Path, root: Path, paths: Sequence[str], workers: int) -> Ge
     context = multiprocessing.get_context("spawn")  # a fork of a process with Polars' threads may hang
     pool = ProcessPoolExecutor(workers, context, _start, (array, root, paths))
     try:
-        with _interrupt_deferred():
+        with interrupt_deferred():
             results = pool.map(_work, rows, chunksize=16)  # starts the processes
         yield from results
     except BrokenProcessPool:
         raise InputError(f"images.workers: one of {workers} decoding processes was killed (out of memory?)") from None
     finally:  # also on Ctrl-C and where the caller gives up: nobody may go on writing
         pool.shutdown(cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _interrupt_deferred() -> Iterator[None]:
-    """Hold Ctrl-C back while processes start: they inherit the blocked signal, so that it is our business alone."""
-    pending: list[int] = []
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    previous = signal.signal(signal.SIGINT, lambda number, _: pending.append(number)) if in_main_thread else None
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        if in_main_thread:
-            signal.signal(signal.SIGINT, previous)
-    if pending:
-        raise KeyboardInterrupt
 
 
 _packer: _Packer

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from pipeline.processes import end_with_parent, interrupt_deferred
 from pipeline.synthetic import radiograph
 
 QUALITY = 90
@@ -59,8 +60,9 @@ def developing(root: Path, shots: list[Shot], workers: int) -> Iterator[None]:
                 bar.update(develop(root, batch))
         return
     # spawned, not forked: this process runs Polars' threads
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        running: list[Future[int]] = [pool.submit(develop, root, batch) for batch in batches]
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), end_with_parent) as pool:
+        with interrupt_deferred():
+            running: list[Future[int]] = [pool.submit(develop, root, batch) for batch in batches]
         try:
             yield
             with tqdm(total=len(shots), desc="radiographs", unit="image") as bar:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from typing import Any
 from tqdm import tqdm
 
 from pipeline.errors import InputError
-from pipeline.processes import end_with_parent
+from pipeline.processes import end_with_parent, interrupt_deferred
 from pipeline.training.grid import RunSpec
 from pipeline.training.store import Store
 
@@ -53,7 +52,6 @@ class _Bar:
 
 def _work(spec: RunSpec, store: Store, data: Path, gpu: int | None, sender: Connection) -> None:
     """A worker's life: one run. Sends (epoch, row) for each epoch, and a text where the input is at fault."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     end_with_parent()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
@@ -107,7 +105,8 @@ def pool(specs: Sequence[RunSpec], store: Store, data: Path, workers: int) -> No
                 receiver, sender = context.Pipe(duplex=False)
                 gpu = slot % gpus if gpus else None
                 process = context.Process(target=_work, args=(spec, store, data, gpu, sender), daemon=True)
-                process.start()
+                with interrupt_deferred():
+                    process.start()
                 sender.close()  # the worker holds the only end: its death closes the pipe
                 active.append(_Worker(spec, process, receiver, slot))
             ready = wait([worker.receiver for worker in active])

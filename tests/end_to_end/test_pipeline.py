@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import polars as pl
@@ -131,6 +133,28 @@ def test_a_broken_param_stops_dvc_in_one_line_that_names_it(project):
         path.write_text(before)
     assert done.returncode == 1
     assert done.stderr == "splits: error: params.yaml: splits.val_share: must be in [0, 1), is 1.5\n"
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.2])
+def test_ctrl_c_ends_in_one_line_and_leaves_nobody_behind(project, tmp_path, seconds):
+    environment = {**os.environ, "FUSION_WORK": str(tmp_path), "FUSION_EXECUTOR": "pool:2"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stages.train", "late_fusion", "phenotype"],
+        cwd=project,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 130, text
+    assert "interrupted; the same command goes on" in text
+    assert "Traceback" not in text
+    time.sleep(0.5)
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
 
 
 @pytest.mark.slow
