@@ -106,16 +106,19 @@ def average_labels(values: Floats) -> Floats:
     return quotient(mean, np.where(total >= MIN_ESTIMABLE * len(estimable), total, 0.0))
 
 
-def interval(values: Floats, confidence: float, centred: bool = False) -> tuple[float | None, float | None]:
+def interval(values: Floats, confidence: float, shifts: int = 0) -> tuple[float | None, float | None]:
     """Percentile interval from the draws of one metric (`values` [1 + D], the estimate first), or (None, None).
 
     None where the estimate is not estimable, where the metric is not estimable in more than a tenth of the draws, and
     where all draws agree (a single subject, or perfect scores): resampling then says nothing about the uncertainty.
-    `centred` shifts the draws to the estimate, for a metric that resampling itself pushes upwards (calibration error).
+    The draws' mean less the estimate is the bootstrap's view of the metric's bias (Efron & Tibshirani 1993, ch. 10).
+    `shifts` is how often it is taken from the draws: once where resampling alone pushes the metric upwards (calibration
+    error), twice where the estimate is biased just as its draws are (average precision). Bounds stay in [−1, 1].
     """
     drawn = values[1:][~np.isnan(values[1:])]
     if np.isnan(values[0]) or len(drawn) < MIN_ESTIMABLE * (len(values) - 1) or np.ptp(drawn) == 0:
         return None, None
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
-    shift = float(values[0] - drawn.mean()) if centred else 0.0
-    return (max(0.0, float(low) + shift) if centred else float(low)), float(high) + shift
+    shift = shifts * float(values[0] - drawn.mean())
+    floor = 0.0 if shifts else -1.0  # the shifted metrics are not negative
+    return max(floor, float(low) + shift), min(1.0, float(high) + shift)

@@ -132,7 +132,7 @@ def forest(rows: pl.DataFrame, metric: str, metric_title: str, name: str, title:
                 known = low is not None and high is not None
                 places.append(place + (0.15 if i else -0.15))
                 values.append(row["value"])
-                # the centred interval of a calibration error may miss the estimate by a rounding error
+                # a shifted interval may miss the estimate
                 bars.append((max(0.0, row["value"] - low), max(0.0, high - row["value"])) if known else (0.0, 0.0))
             if places:
                 axes.errorbar(

@@ -104,11 +104,13 @@ def test_interval_is_the_percentiles_of_the_draws():
     assert interval(values, 0.9) == pytest.approx((0.05, 0.95))
 
 
-def test_centred_interval_lies_about_the_estimate_and_not_below_zero():
+def test_shifted_intervals_take_the_bias_away_and_stay_above_zero():
     values = np.concatenate([[0.1], np.linspace(0.2, 0.6, 1001)])
-    low, high = interval(values, 0.9, centred=True)
+    low, high = interval(values, 0.9, shifts=1)
     assert low == 0
     assert high == pytest.approx(0.1 + 0.4 * 0.45)
+    values = np.concatenate([[0.5], np.linspace(0.5, 0.7, 1001)])  # bias 0.1
+    assert interval(values, 0.9, shifts=2) == pytest.approx((0.51 - 0.2, 0.69 - 0.2))
 
 
 @pytest.mark.parametrize(
@@ -135,3 +137,24 @@ def test_coverage_of_auroc_is_near_nominal():
         low, high = interval(rank_metrics(scores, labels, draws.rows(subjects), draws)[0], 0.95)
         hits += low <= true <= high
     assert 0.89 <= hits / 200 <= 0.99
+
+
+@pytest.mark.slow
+def test_shifting_twice_covers_macro_average_precision_better_than_percentiles():
+    """60 samples of 600 stays, 25 labels at 10 %: measured 15 % of percentile intervals cover, and 92 % of shifted ones."""
+    from sklearn.metrics import average_precision_score
+
+    random = np.random.default_rng(0)
+    many = random.random(400_000) < 0.1
+    true = average_precision_score(many, random.standard_normal(many.size) + 0.5 * many)
+    rows, hits = np.arange(600), {0: 0, 2: 0}
+    for sample in range(60):
+        draws = draw_subjects(rows, 300, sample, "test", 0)
+        labels = random.random((25, 600)) < 0.1
+        scores = random.standard_normal((25, 600)) + 0.5 * labels
+        macro = np.mean([rank_metrics(s, y, rows, draws)[1] for s, y in zip(scores, labels, strict=True)], axis=0)
+        for shifts in hits:
+            low, high = interval(macro, 0.95, shifts=shifts)
+            hits[shifts] += low <= true <= high
+    assert hits[0] / 60 < 0.5
+    assert hits[2] / 60 > 0.8
