@@ -98,6 +98,23 @@ def test_only_the_manifest_depends_on_the_raw_data_and_nothing_on_the_jpegs():
         assert not [dep for dep in stage["deps"] if "files" in dep.split("/") or dep.endswith("${data.mimic_cxr}")]
 
 
+def test_nothing_but_a_report_on_the_planted_truth_reads_it():
+    """`synthesize` alone makes it; a stage that depends on it, or on a folder above it, leaves reports and no data."""
+    for name, stage in STAGES.items():
+        outs = [path for out in stage["outs"] for path in out]
+        assert ("data/truth" in outs) == (name == "synthesize")
+        if any(
+            covers(dep.rstrip("/"), "data/truth/planted.parquet") or dep.startswith("data/truth")
+            for dep in stage["deps"]
+        ):
+            assert all(out.startswith("reports/") for out in outs), name
+    for path in [*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "stages").glob("*.py")]:
+        if path.parent.name not in ("synthetic", "evaluation") and path.name != "synthesize.py":
+            text = path.read_text()
+            assert "data/truth" not in text, path
+            assert "planted.parquet" not in text, path
+
+
 def test_every_train_cell_depends_on_the_audit():
     assert "data/audit.ok" in STAGES["train"]["deps"]
 
