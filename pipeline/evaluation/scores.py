@@ -32,8 +32,8 @@ from pipeline.evaluation.metrics import (
 from pipeline.tasks import Task
 
 MACRO = "macro"  # the label of an average over labels, and of length of stay as a whole
-# Metrics whose draws are biased, and how often their interval takes the bias away (bootstrap.interval); the coverage that
-# this gives for average precision is measured in tests/unit/test_bootstrap.py.
+# Metrics whose draws are biased, and how often their interval takes the bias away (bootstrap.interval); the coverage
+# that this gives for average precision is measured in tests/unit/test_bootstrap.py.
 SHIFTS = {"ece": 1, "auprc": 2}
 
 
