@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -9,9 +10,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 import yaml
+
+from pipeline.mimic.schema import FINDINGS
+from pipeline.mimic.variables import load_variables
+from pipeline.tasks import phenotype_slugs
 
 STRATEGIES = ["lstm", "resnet", "late_fusion"]
 
@@ -70,6 +76,142 @@ def test_the_audit_passed_and_the_cohort_is_not_empty(project):
     stays = pl.read_parquet(project / "data/cohort/stays.parquet")
     assert stays.height > 50
     assert 0.2 < stays["has_cxr"].mean() < 0.7
+
+
+CORE = load_variables("core")
+KINDS = {
+    "int": pl.Int32,
+    "short": pl.Int16,
+    "byte": pl.Int8,
+    "text": pl.String,
+    "float": pl.Float64,
+    "flag": pl.Boolean,
+}
+KINDS |= {"time": pl.Datetime("us"), "date": pl.Date}
+
+
+def columns(text: str) -> dict[str, pl.DataType]:
+    """`int: a b; text: c` as a schema."""
+    groups = [group.split(":") for group in text.split(";")]
+    return {name: KINDS[kind.strip()] for kind, names in groups for name in names.split()}
+
+
+# docs/artefacts.md: the key, by which a table is sorted (none: by all columns), and the columns in their order.
+TABLES = {
+    "interim/patients": ("subject_id", "int: subject_id; text: gender; int: anchor_age anchor_year;"
+                         "text: anchor_year_group; date: dod"),
+    "interim/admissions": ("hadm_id", "int: subject_id hadm_id; time: admittime dischtime deathtime;"
+                           "text: admission_type admission_location insurance language race;"
+                           "short: hospital_expire_flag"),
+    "interim/icustays": ("stay_id", "int: subject_id hadm_id stay_id; text: first_careunit last_careunit;"
+                         "time: intime outtime"),
+    "interim/diagnoses": ("hadm_id seq_num icd_version icd_code", "int: subject_id hadm_id seq_num; short: icd_version;"
+                          "text: icd_code"),
+    "interim/chart": ("", "int: stay_id; time: charttime; int: itemid; text: value; float: valuenum"),
+    "interim/output": ("", "int: stay_id; time: charttime; int: itemid; float: value"),
+    "interim/cxr_metadata": ("dicom_id", "text: dicom_id; int: subject_id study_id; text: procedure view_position;"
+                             "int: rows columns; time: study_time"),
+    "interim/cxr_findings": ("study_id", "int: study_id subject_id"),
+    "cohort/stays": ("stay_id", "int: stay_id subject_id hadm_id; time: intime outtime; float: los_days; int: age;"
+                     "text: gender race_group admission_group admission_type insurance era; short: icd_version;"
+                     "text: first_careunit; flag: has_cxr; text: cxr_status"),
+    "cohort/cxr": ("stay_id rank", "int: stay_id rank; text: dicom_id; int: study_id subject_id; time: cxr_time;"
+                   "float: hours_from_intime; text: view"),
+    "cohort/labels": ("stay_id", "int: stay_id; flag: icu_mortality hospital_mortality; byte: los_class"),
+    "series/hourly": ("stay_id hour", "int: stay_id; byte: hour"),
+    "images/index": ("row", "int: row stay_id; text: dicom_id; float: hours_from_intime; text: view; int: height width;"
+                     "text: sha256"),
+    "splits": ("stay_id fold", "int: stay_id; byte: fold; int: subject_id; text: part"),
+    "masks": ("stay_id fold modality mechanism", "int: stay_id; byte: fold; text: modality mechanism;"
+              "float: removed_at"),
+}  # fmt: skip
+MORE = {  # columns that other files name
+    "interim/cxr_findings": dict.fromkeys(FINDINGS, pl.Float64),
+    "cohort/labels": dict.fromkeys(phenotype_slugs(), pl.Boolean),
+    "series/hourly": {v.name: pl.String if v.kind == "category" else pl.Float64 for v in CORE},
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_has_the_columns_types_and_order_of_its_contract(project, name):
+    key = TABLES[name][0].split()
+    schema = columns(TABLES[name][1]) | MORE.get(name, {})
+    frame = pl.read_parquet(project / f"data/{name}.parquet")
+    assert frame.height
+    assert dict(frame.schema) == schema
+    assert frame.columns == list(schema)
+    assert frame.equals(frame.sort(key or frame.columns, nulls_last=True))
+    if key:
+        assert frame.select(key).is_unique().all()
+        assert not any(frame.select(key).null_count().row(0))
+
+
+def test_every_table_stands_in_the_contracts_and_with_its_columns_in_their_document(project):
+    data = project / "data"
+    found = {path.relative_to(data).with_suffix("").as_posix() for path in data.rglob("*.parquet")}
+    assert {name for name in found if not name.startswith(("runs/", "truth/"))} == set(TABLES)
+    text = (project / "docs/artefacts.md").read_text()
+    for name, (_, names) in TABLES.items():
+        (row,) = [line for line in text.splitlines() if line.startswith(f"| `data/{name}.parquet`")]
+        assert [column for column in columns(names) if column not in re.findall(r"\w+", row)] == [], name
+
+
+def test_the_artefacts_fit_together(project):
+    tables = {name: pl.read_parquet(project / f"data/{name}.parquet") for name in TABLES}
+    stays, cxr, index, splits = (tables[name] for name in ("cohort/stays", "cohort/cxr", "images/index", "splits"))
+    assert tables["cohort/labels"]["stay_id"].equals(stays["stay_id"])
+    assert splits["stay_id"].unique().sort().equals(stays["stay_id"])
+    assert splits["fold"].unique().sort().to_list() == [0, 1, 2, 3, 4]
+    first = cxr.filter(rank=1)
+    assert first["stay_id"].equals(stays.filter("has_cxr")["stay_id"])
+    assert (cxr["rank"] == cxr.select(pl.int_range(1, pl.len() + 1).over("stay_id")).to_series()).all()
+    assert index["row"].to_list() == list(range(first.height))
+    for column in ("stay_id", "dicom_id", "hours_from_intime", "view"):
+        assert index[column].equals(first[column]), column
+    pixels = np.load(project / "data/images/pixels.npy", mmap_mode="r")
+    assert (pixels.dtype, pixels.shape) == (np.uint8, (first.height, 16, 16))
+    values = np.load(project / "data/series/values.npy", mmap_mode="r")
+    assert (values.dtype, values.shape) == (np.float32, (stays.height, 48, len(CORE)))
+    statistics = json.loads((project / "data/series/statistics.json").read_text())
+    assert set(statistics) == {"0", "1", "2", "3", "4"}
+    for fold in statistics.values():
+        assert set(fold) == {v.name for v in CORE if v.kind != "category"}
+        assert all(set(entry) == {"median", "iqr", "scale", "count"} for entry in fold.values())
+    masks = tables["masks"]
+    assert masks["removed_at"].is_between(0, 1, closed="left").all()
+    kinds = masks.group_by("modality", "mechanism").agg(pl.col("stay_id").n_unique(), rows=pl.len())
+    images, everyone = first.height, stays.height
+    assert set(kinds.rows()) == {
+        ("cxr", "mcar", images, 5 * images),
+        ("cxr", "mar", images, 5 * images),
+        ("ehr", "mcar", everyone, 5 * everyone),
+    }
+
+
+def test_a_leak_ends_in_one_line_and_leaves_no_verdict_and_no_id_in_the_report(project, tmp_path):
+    shutil.copytree(project / "data", tmp_path / "data", ignore=shutil.ignore_patterns("raw", "runs", "truth"))
+    shutil.copy(project / "params.yaml", tmp_path)
+    labels = pl.read_parquet(tmp_path / "data/cohort/labels.parquet")
+    (tmp_path / "data/cohort/labels.parquet").unlink()  # DVC may have made it read-only
+    labels[1:].write_parquet(tmp_path / "data/cohort/labels.parquet")
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.audit"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(project)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    first = labels["stay_id"][0]
+    assert done.stderr == (
+        "audit: error: leak: stays_without_series: without a row in labels.parquet: 1 stay_id(s), "
+        f"the first stay_id {first}\n"
+    )
+    assert not (tmp_path / "data/audit.ok").exists()
+    report = (tmp_path / "reports/audit.json").read_text()
+    assert "1 stay_id(s)" in report
+    assert str(first) not in report
 
 
 def test_a_second_repro_runs_nothing_and_git_and_dvc_are_clean(project):
