@@ -1,4 +1,4 @@
-"""Arithmetic on MIMIC's shifted calendar: age, calendar era and the moment of death, as Polars expressions.
+"""Arithmetic on MIMIC's shifted calendar: hours, age, calendar era and the moment of death, as Polars expressions.
 
 A patient's dates are shifted by a constant; `anchor_year` is a shifted year, `anchor_age` the age in it (above 89: 91),
 and `anchor_year_group` the three real years among which that year lies.
@@ -10,6 +10,11 @@ import polars as pl
 
 # The three-year groups of MIMIC-IV: 2.2 ends with 2017 - 2019, 3.1 with 2020 - 2022.
 FIRST_GROUP, LAST_GROUP, GROUP_YEARS = 2008, 2020, 3
+
+
+def hours(value: float) -> pl.Expr:
+    """A duration of so many hours, exact to the microsecond."""
+    return pl.duration(microseconds=round(value * 3_600_000_000))
 
 
 def age_at(moment: str) -> pl.Expr:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import polars as pl
 
 from pipeline.errors import InputError
-from pipeline.mimic.clock import age_at, death_time, era_at, first_possible_year
+from pipeline.mimic.clock import age_at, death_time, era_at, first_possible_year, hours
 from pipeline.mimic.cxr_links import Links, covered_eras, cxr_status
 from pipeline.mimic.groups import admission_group, is_known_admission_type, race_group
 from pipeline.mimic.variables import Variable
@@ -22,11 +22,6 @@ STAYS_COLUMNS = (
     *("admission_group", "admission_type", "insurance", "era", "icd_version", "first_careunit", "has_cxr"),
     "cxr_status",
 )
-
-
-def hours(value: float) -> pl.Expr:
-    """A duration of so many hours, exact to the microsecond."""
-    return pl.duration(microseconds=round(value * 3_600_000_000))
 
 
 def describe_stays(patients: pl.DataFrame, admissions: pl.DataFrame, icustays: pl.DataFrame) -> pl.DataFrame:

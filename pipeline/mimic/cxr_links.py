@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from pipeline.mimic.clock import GROUP_YEARS, era_at, first_possible_year
+from pipeline.mimic.clock import GROUP_YEARS, era_at, first_possible_year, hours
 from pipeline.params import Cohort
 
 # MIMIC-CXR: studies of patients of BIDMC's emergency department, 2011 to 2016 (Johnson et al. 2019).
@@ -55,19 +55,16 @@ def link_images(metadata: pl.DataFrame, stays: pl.DataFrame, cohort: Cohort) -> 
     """
     images = metadata.with_columns(view=frontal_view())
     usable = images.filter(pl.col("view").is_in(cohort.cxr_views) & pl.col("study_time").is_not_null())
-    hours = (pl.col("study_time") - pl.col("intime")).dt.total_microseconds() / 3_600_000_000
-    before, after = (
-        pl.duration(microseconds=round(value * 3_600_000_000))
-        for value in (cohort.cxr_hours_before, cohort.cxr_hours_after)
-    )
+    earliest = pl.col("intime") - hours(cohort.cxr_hours_before)
+    latest = pl.col("intime") + hours(cohort.cxr_hours_after)
     linked = (
         usable.join(stays.select("stay_id", "subject_id", "intime"), on="subject_id")
-        .filter(pl.col("study_time").is_between(pl.col("intime") - before, pl.col("intime") + after))
+        .filter(pl.col("study_time").is_between(earliest, latest))
         .with_columns(
             # of a study: its images share one time in MIMIC-CXR, and stay together where they do not
             latest=pl.col("study_time").max().over("stay_id", "study_id"),
             area=pl.col("rows").cast(pl.Int64) * pl.col("columns").cast(pl.Int64),
-            hours_from_intime=hours,
+            hours_from_intime=(pl.col("study_time") - pl.col("intime")).dt.total_microseconds() / 3_600_000_000,
         )
         .sort(
             ["stay_id", "latest", pl.col("view") != "AP", "area", "dicom_id"],
