@@ -42,10 +42,12 @@ def read_card(name: str) -> Card:
     if missing or not first.startswith(f"{name}: "):
         raise InputError(f"pipeline/strategies/{name}.py: its card lacks {', '.join(missing) or f'the line {name}: …'}")
     declared = {"modalities": "cxr ehr", "missing": "complete", "interaction": "joint"}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in declared:
-            texts = sorted(str(leaf.value) for leaf in ast.walk(node.value) if isinstance(leaf, ast.Constant))
-            declared[node.targets[0].id] = " ".join(texts)
+    for node in (node for each in tree.body if isinstance(each, ast.ClassDef) for node in each.body):
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+            if isinstance(target, ast.Name) and target.id in declared:
+                texts = sorted(str(leaf.value) for leaf in ast.walk(node.value) if isinstance(leaf, ast.Constant))
+                declared[target.id] = " ".join(texts)
     return Card(
         name=name,
         summary=first.removeprefix(f"{name}: "),

@@ -37,6 +37,17 @@ def test_a_card_without_an_entry_is_named(tmp_path, monkeypatch):
         read_card("other")
 
 
+def test_a_card_reads_what_the_class_declares_and_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setattr(cards, "__file__", str(tmp_path / "cards.py"))
+    (tmp_path / "new.py").write_text(
+        '"""new: something.\n\nPaper: none.\nIdea: none.\nMissing image: none.\nChanged: none.\n"""\n'
+        "class New(Strategy):\n    missing: ClassVar[str] = 'native'\n"
+        "    def forward(self, batch):\n        missing = 'a local name'\n        modalities = batch.present[:, 1]\n"
+    )
+    card = read_card("new")
+    assert (card.missing, card.modalities, card.interaction) == ("native", ("cxr", "ehr"), "joint")
+
+
 class Good(Strategy):
     modalities = frozenset({"ehr"})
 
