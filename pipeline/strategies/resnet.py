@@ -2,18 +2,18 @@
 
 Paper: He et al., CVPR 2016 (arXiv 1512.03385); the unimodal baseline of CareBench, arXiv 2602.23614.
 Idea: the pooled features of the last stage, one linear head.
-Missing image: trains on the stays that have one; without one it predicts the training prevalence. So its numbers in
-the base cohort mix a classifier with a constant, and the report says so.
+Missing image: without one it predicts the training prevalence, a constant, in training and at inference: it learns from
+the stays that have one, each with the same weight. Its numbers in the base cohort mix a classifier with that constant,
+and the report says so.
 Changed: CareBench trains and scores it on blank images for the three in four stays without one; GroupNorm from scratch.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline.strategies.encoders import ImageEncoder
-from pipeline.strategies.interface import CXR, Batch, Output, Shapes, Strategy, task_loss
+from pipeline.strategies.interface import Batch, Output, Shapes, Strategy
 
 
 class ResNet(Strategy):
@@ -34,10 +34,3 @@ class ResNet(Strategy):
         logits = self.head(self.dropout(self.encoder(batch.images).pooled)) + self.prior
         base = self.prior.to(logits.dtype).expand(batch.size, -1)
         return Output(base.index_copy(0, batch.image_sample, logits))
-
-    def losses(self, output: Output, batch: Batch, targets: Tensor) -> dict[str, Tensor]:
-        """The task loss over samples that have an image; 0 in a batch without one."""
-        rows = torch.nonzero(batch.present[:, CXR]).squeeze(1)
-        if len(rows) == 0:
-            return {"task": output.logits.sum() * 0.0}
-        return {"task": task_loss(output.logits[rows], targets[rows], self.shapes.task)}
