@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError
-from pipeline.strategies.interface import Shapes, Strategy
+
+if TYPE_CHECKING:  # torch takes a second to import, and most of what asks for names needs none
+    from pipeline.strategies.interface import Shapes, Strategy
 
 _SHARED = {"__init__", "cards", "interface", "encoders", "registry", "checks"}
 
@@ -29,6 +31,8 @@ def module_name(name: str) -> str:
 
 def strategy_class(name: str) -> type[Strategy]:
     """The one Strategy subclass that the module defines."""
+    from pipeline.strategies.interface import Strategy
+
     module = importlib.import_module(module_name(name))
     own = [
         value
