@@ -35,7 +35,15 @@ log = logging.getLogger("train")
 # Code that cannot change a result: it reads params, reports errors, writes files. The rest of the closure counts.
 _PLUMBING = {
     Path(f"pipeline/{name}.py")
-    for name in ("params", "errors", "files", "closure", "training/grid", "training/store", "strategies/registry")
+    for name in (
+        "params",
+        "strict",
+        "errors",
+        "files",
+        "closure",
+        "training/grid",
+        "training/store",
+    )
 }
 
 
@@ -62,6 +70,17 @@ def code_fingerprint(strategy: str) -> str:
     return _digest({path.as_posix(): files.sha256(ROOT / path) for path in sources if path not in _PLUMBING})
 
 
+@functools.cache
+def _weights_digest(path: Path, changed_ns: int) -> str:
+    return files.sha256(path)
+
+
+def _weights(pretrained: str) -> str:
+    """What training.pretrained stands for: the content of a file, or a name."""
+    path = Path(pretrained)
+    return _weights_digest(path, path.stat().st_mtime_ns) if path.is_file() else pretrained
+
+
 def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -74,14 +93,16 @@ class Store:
     data: str
 
     def identity(self, spec: RunSpec) -> dict[str, Any]:
-        """What the run is filed under. How often it saves a checkpoint is no part of it."""
+        """What the run is filed under: the content of pretrained weights, not their path; not how often it is saved."""
         content = dataclasses.asdict(spec)
         del content["training"]["checkpoint_seconds"]
+        content["training"]["pretrained"] = _weights(spec.training.pretrained)
         return {
             "spec": content,
             "data": self.data,
             "code": code_fingerprint(spec.strategy),
             "torch": version("torch"),
+            "torchvision": version("torchvision"),
             "numpy": version("numpy"),
         }
 
