@@ -1,15 +1,18 @@
 """`python -m pipeline.plan`: what the params ask for, before anything runs.
 
-How many runs there are, which of them are in the run store already, and what the others cost at most: time from a timed
-batch of each strategy and cohort on this machine, disk from its weights. Early stopping ends most runs sooner.
+How many runs there are, which of them are in the run store already, and what the others take if none stops early:
+time from timed batches of each strategy and cohort on this machine, disk from its weights. The start of a cell
+(seconds) comes on top.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +36,7 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Line:
-    """One strategy and task: its runs, and what the missing ones cost at most."""
+    """One strategy and task: its runs, and what the missing ones take with all their epochs."""
 
     strategy: str
     task: str
@@ -72,8 +75,17 @@ def all_runs(params: Params) -> dict[tuple[str, str], list[RunSpec]]:
     }
 
 
-def time_batch(spec: RunSpec, px: int, image_share: float, batches: int = 4) -> tuple[float, float]:
-    """Seconds of a training batch (the best of a few, after one to warm up) and megabytes of the weights."""
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of a training batch, seconds of a stay's prediction, megabytes of the weights."""
+
+    batch: float
+    stay: float
+    megabytes: float
+
+
+def time_batch(spec: RunSpec, px: int, image_share: float, batches: int = 5) -> Cost:
+    """The cost of a strategy: the median of a few batches, each after one to warm up."""
     import torch
 
     from pipeline.data.inputs import HOURS, channel_count
@@ -81,7 +93,7 @@ def time_batch(spec: RunSpec, px: int, image_share: float, batches: int = 4) -> 
     from pipeline.strategies.checks import example_batch, example_targets
     from pipeline.strategies.interface import Shapes
     from pipeline.strategies.registry import build
-    from pipeline.training.loop import autocast, optimiser_groups
+    from pipeline.training.loop import autocast, optimiser_groups, train_step
     from pipeline.training.run import pick_device, prepare_torch
 
     prepare_torch()
@@ -98,23 +110,33 @@ def time_batch(spec: RunSpec, px: int, image_share: float, batches: int = 4) -> 
     )
     strategy = build(spec.strategy, shapes, spec.hyper).to(device)
     optimiser = torch.optim.AdamW(optimiser_groups(strategy, 0.01), lr=1e-6, fused=True)
+    generator = torch.Generator()
     there = torch.arange(spec.batch_size) < round(spec.batch_size * image_share)
     batch = example_batch(shapes, spec.batch_size, there)
     batch = type(batch)(**{key: value.to(device) for key, value in vars(batch).items()})
     targets = example_targets(shapes, spec.batch_size).to(device)
-    best = math.inf
-    for turn in range(batches + 1):
-        start = time.perf_counter()
-        with autocast(device, spec.training.precision):
-            losses = strategy.losses(strategy(batch), batch, targets)
-        optimiser.zero_grad(set_to_none=True)
-        torch.stack(list(losses.values())).sum().backward()
-        optimiser.step()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        if turn:
-            best = min(best, time.perf_counter() - start)
-    return best, sum(4 * value.numel() for value in strategy.state_dict().values()) / 1e6
+
+    def median(work: Callable[[], object]) -> float:
+        seconds = []
+        for _ in range(batches + 1):
+            start = time.perf_counter()
+            work()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
+        return statistics.median(seconds[1:])
+
+    def train() -> None:
+        train_step(strategy, optimiser, batch, targets, spec.training, generator)
+
+    def predict() -> None:
+        with torch.inference_mode(), autocast(device, spec.training.precision):
+            strategy(batch)
+
+    seconds = median(train)
+    strategy.eval()
+    size = sum(4 * value.numel() for value in strategy.state_dict().values()) / 1e6
+    return Cost(seconds, median(predict) / spec.batch_size, size)
 
 
 def estimate(params: Params, data: Path, finished: dict[tuple[str, str], set[int]], cohort: Cohort) -> list[Line]:
@@ -123,8 +145,9 @@ def estimate(params: Params, data: Path, finished: dict[tuple[str, str], set[int
     A strategy is timed once a cohort: tasks differ in the last layer alone.
     """
     px = params.get("scales.images").px
-    train = (1 - params.splits.dev_share) * (1 - 1 / params.splits.folds) * (1 - params.splits.val_share)
-    timed: dict[tuple[str, str], tuple[float, float]] = {}
+    fitted = (1 - params.splits.dev_share) * (1 - 1 / params.splits.folds)
+    train, val = fitted * (1 - params.splits.val_share), fitted * params.splits.val_share
+    timed: dict[tuple[str, str], Cost] = {}
     lines = []
     for cell, specs in all_runs(params).items():
         missing = [spec for i, spec in enumerate(specs) if i not in finished.get(cell, set())]
@@ -136,10 +159,11 @@ def estimate(params: Params, data: Path, finished: dict[tuple[str, str], set[int
             key = (cell[0], name)
             if key not in timed:
                 timed[key] = time_batch(chosen[0], px, share)
-            seconds, size = timed[key]
-            steps = math.ceil(stays * train / chosen[0].batch_size) * chosen[0].max_epochs
-            hours += len(chosen) * steps * seconds / 3600
-            megabytes += len(chosen) * size
+            cost = timed[key]
+            epoch = math.ceil(stays * train / chosen[0].batch_size) * cost.batch + stays * val * cost.stay
+            seconds = chosen[0].max_epochs * epoch + cohort.stays * (1 - train) * cost.stay
+            hours += len(chosen) * seconds / 3600
+            megabytes += len(chosen) * cost.megabytes
         lines.append(Line(*cell, runs=len(specs), missing=len(missing), hours=hours, megabytes=megabytes))
     return lines
 
@@ -174,16 +198,16 @@ def render(params: Params, cohort: Cohort, lines: list[Line], workers: int) -> s
         f"in the run store: {total - missing} runs; to be made: {missing}",
     ]
     if missing:
-        text.append(f"{'strategy':<14}{'task':<11}{'runs':>5}{'to make':>9}{'at most':>10}{'MB':>9}")
+        text.append(f"{'strategy':<14}{'task':<11}{'runs':>5}{'to make':>9}{'all epochs':>12}{'MB':>9}")
         text += [
-            f"{line.strategy:<14}{line.task:<11}{line.runs:>5}{line.missing:>9}{_time(line.hours):>10}{line.megabytes:>9.1f}"
+            f"{line.strategy:<14}{line.task:<11}{line.runs:>5}{line.missing:>9}{_time(line.hours):>12}{line.megabytes:>9.1f}"
             for line in lines
             if line.missing
         ]
         hours, disk = sum(line.hours for line in lines), sum(line.megabytes for line in lines)
         text.append(
-            f"at most {_time(hours)} of one process ({scale.max_epochs} epochs a run), {_time(hours / workers)} on "
-            f"{workers}; {disk:.0f} MB of weights"
+            f"with all {scale.max_epochs} epochs of each run about {_time(hours)} of one process, "
+            f"{_time(hours / workers)} on {workers}; {disk:.0f} MB of weights"
         )
     return "\n".join(text)
 
@@ -194,15 +218,16 @@ def main() -> None:
     parser.add_argument("--params", default="params.yaml", help="the file to read (default params.yaml)")
     parser.add_argument("--data", default="data", help="the folder of the packed data (default data)")
     arguments = parser.parse_args()
-    from pipeline.training.executors import default_workers
+    from pipeline.training.executors import choice
 
     try:
         params, data = load(arguments.params), Path(arguments.data)
+        _, workers = choice(params.training.device)
         cohort = cohort_size(params, data)
         lines = estimate(params, data, finished_runs(params, data), cohort)
     except InputError as error:
         sys.exit(f"plan: error: {error}")
-    print(render(params, cohort, lines, default_workers()))
+    print(render(params, cohort, lines, workers))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ executor is another entry of EXECUTORS: it takes the same arguments and makes th
 
 from __future__ import annotations
 
+import functools
 import logging
 import multiprocessing
 import os
@@ -34,6 +35,7 @@ class _Bar:
     def __init__(self, specs: Sequence[RunSpec]) -> None:
         quiet = not sys.stderr.isatty()
         self.bar = tqdm(total=sum(spec.max_epochs for spec in specs), unit="epoch", mininterval=10 if quiet else 0.2)
+        self.done = {spec.name: 0 for spec in specs}
 
     def epoch(self, spec: RunSpec, epoch: int, row: dict[str, Any]) -> None:
         score = row["monitor"] if row["monitor"] != "none" else "train_loss"
@@ -42,19 +44,20 @@ class _Bar:
             f"loss {row['train_loss']:.3f} {score} {row[score]:.3f}",
             refresh=False,
         )
-        self.bar.update()
+        self.bar.update(epoch - self.done[spec.name])  # a resumed run starts late
+        self.done[spec.name] = epoch
 
-    def finished(self, spec: RunSpec, epochs: int) -> None:
+    def finished(self, spec: RunSpec) -> None:
         """Early stopping: the epochs that do not come."""
-        self.bar.total -= spec.max_epochs - epochs
+        self.bar.total -= spec.max_epochs - self.done[spec.name]
         self.bar.refresh()
 
 
-def _work(spec: RunSpec, store: Store, data: Path, gpu: int | None, sender: Connection) -> None:
+def _work(spec: RunSpec, store: Store, data: Path, gpu: str | None, sender: Connection) -> None:
     """A worker's life: one run. Sends (epoch, row) for each epoch, and a text where the input is at fault."""
     end_with_parent()
     if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     from pipeline.training.run import make_run
 
     try:
@@ -69,17 +72,12 @@ def inline(specs: Sequence[RunSpec], store: Store, data: Path, workers: int) -> 
     from pipeline.training.run import make_run
 
     bar = _Bar(specs)
-    for spec in specs:
-        done = 0
-
-        def report(epoch: int, row: dict[str, Any], spec: RunSpec = spec) -> None:
-            nonlocal done
-            done = epoch
-            bar.epoch(spec, epoch, row)
-
-        make_run(spec, store, data, report)
-        bar.finished(spec, done)
-    bar.bar.close()
+    try:
+        for spec in specs:
+            make_run(spec, store, data, functools.partial(bar.epoch, spec))
+            bar.finished(spec)
+    finally:
+        bar.bar.close()
 
 
 @dataclass
@@ -88,14 +86,13 @@ class _Worker:
     process: BaseProcess
     receiver: Connection
     slot: int
-    epochs: int = 0
 
 
 def pool(specs: Sequence[RunSpec], store: Store, data: Path, workers: int) -> None:
     """At most `workers` runs at a time, each in a process of its own."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pipeline.training.run"])
-    gpus = _gpus()
+    gpus = _gpus(specs[0].training.device)
     todo, slots, active = list(specs), list(range(workers)), list[_Worker]()
     bar = _Bar(specs)
     try:
@@ -103,7 +100,7 @@ def pool(specs: Sequence[RunSpec], store: Store, data: Path, workers: int) -> No
             while todo and slots:
                 spec, slot = todo.pop(0), slots.pop(0)
                 receiver, sender = context.Pipe(duplex=False)
-                gpu = slot % gpus if gpus else None
+                gpu = gpus[slot % len(gpus)] if gpus else None
                 process = context.Process(target=_work, args=(spec, store, data, gpu, sender), daemon=True)
                 with interrupt_deferred():
                     process.start()
@@ -113,20 +110,19 @@ def pool(specs: Sequence[RunSpec], store: Store, data: Path, workers: int) -> No
             for worker in [worker for worker in active if worker.receiver in ready]:
                 try:
                     message = worker.receiver.recv()
-                except EOFError:
+                except (EOFError, OSError):  # OSError: killed in the middle of a message
                     worker.process.join()
                     if not store.finished(worker.spec):
                         raise InputError(
                             f"{worker.spec.name}: its process ended with status {worker.process.exitcode}; "
                             f"finished runs are kept in {store.work}, the same command goes on"
                         ) from None
-                    bar.finished(worker.spec, worker.epochs)
+                    bar.finished(worker.spec)
                     slots.append(worker.slot)
                     active.remove(worker)
                     continue
                 if isinstance(message, str):
                     raise InputError(message)
-                worker.epochs = message[0]
                 bar.epoch(worker.spec, *message)
     finally:
         bar.bar.close()
@@ -138,30 +134,38 @@ def pool(specs: Sequence[RunSpec], store: Store, data: Path, workers: int) -> No
 EXECUTORS = {"inline": inline, "pool": pool}
 
 
-def _gpus() -> int:
-    """GPUs that processes may see, counted without importing torch."""
+def _gpus(device: str) -> list[str]:
+    """GPUs that runs on `device` (training.device) may use, as CUDA_VISIBLE_DEVICES names them; without torch."""
+    if device == "cpu":
+        return []
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
-    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+        return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
+    return [str(i) for i in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
 
 
-def default_workers() -> int:
-    """One process a GPU, or a core where there is no GPU."""
-    return _gpus() or len(os.sched_getaffinity(0))
+def choice(device: str) -> tuple[str, int]:
+    """The executor's name and how many processes it may use: of a pool, one a GPU, or a core where there is no GPU.
+
+    Raises InputError where FUSION_EXECUTOR asks for what there is not.
+    """
+    wanted = os.environ.get("FUSION_EXECUTOR", "auto")
+    name, colon, count = wanted.partition(":")
+    if name not in ("auto", *EXECUTORS) or (colon and (name != "pool" or not count.isdigit() or not int(count))):
+        raise InputError(f"FUSION_EXECUTOR: {wanted!r} is not auto, inline, pool or pool:N")
+    if name == "inline":
+        return name, 1
+    return name, int(count) if colon else len(_gpus(device)) or len(os.sched_getaffinity(0))
 
 
 def execute(specs: Sequence[RunSpec], store: Store, data: Path) -> None:
     """Makes the runs that are not finished. Raises InputError where one fails; the finished ones are kept."""
+    name, workers = choice(specs[0].training.device)
     todo = [spec for spec in specs if not store.finished(spec)]
     log.info("%d of %d runs are in the run store", len(specs) - len(todo), len(specs))
     if not todo:
         return
-    name, _, count = os.environ.get("FUSION_EXECUTOR", "auto").partition(":")
-    workers = int(count) if count.isdigit() and int(count) else default_workers()
     workers = min(workers, len(todo))
     if name == "auto":
         name = "pool" if workers > 1 else "inline"
-    if name not in EXECUTORS or (count and not count.isdigit()):
-        raise InputError(f"FUSION_EXECUTOR: {os.environ['FUSION_EXECUTOR']!r} is not auto, inline, pool or pool:N")
     EXECUTORS[name](todo, store, data, workers)

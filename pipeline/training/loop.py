@@ -25,7 +25,8 @@ from pipeline.data.batches import Batches
 from pipeline.data.tensors import FoldTensors
 from pipeline.errors import InputError
 from pipeline.files import atomic
-from pipeline.strategies.interface import Strategy, prior_logits, probabilities, task_loss
+from pipeline.params import Training
+from pipeline.strategies.interface import Batch, Strategy, prior_logits, probabilities, task_loss
 from pipeline.tasks import Task
 from pipeline.training.augment import augment
 from pipeline.training.grid import RunSpec
@@ -126,6 +127,26 @@ def _validate(strategy: Strategy, batches: Batches, rows: Tensor, spec: RunSpec,
     return {"val_loss": loss, f"val_{task.monitor}": score}
 
 
+def train_step(
+    strategy: Strategy,
+    optimiser: torch.optim.Optimizer,
+    batch: Batch,
+    targets: Tensor,
+    training: Training,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Augments the batch's images in place, steps down the sum of the losses; returns the losses, detached."""
+    batch.images.copy_(augment(batch.images, training.augment, generator))
+    with autocast(targets.device, training.precision):
+        losses = strategy.losses(strategy(batch), batch, targets)
+    optimiser.zero_grad(set_to_none=True)
+    torch.stack(list(losses.values())).sum().backward()
+    params = [p for group in optimiser.param_groups for p in group["params"]]
+    torch.nn.utils.clip_grad_norm_(params, training.gradient_clip)
+    optimiser.step()
+    return {name: value.detach() for name, value in losses.items()}
+
+
 def _epoch_batches(rows: Tensor, seed: int, epoch: int, size: int) -> Iterator[Tensor]:
     order = np.random.default_rng([seed, epoch]).permutation(len(rows))
     yield from rows[torch.from_numpy(order).to(rows.device)].split(size)
@@ -156,7 +177,6 @@ def fit(
     removed = torch.from_numpy(data.removed_at < spec.train_missing).to(device)
     strategy.set_prior(prior_logits(batches.targets(train), task).to(device))
     optimiser = torch.optim.AdamW(optimiser_groups(strategy, training.weight_decay), lr=spec.hyper["lr"], fused=True)
-    params = [p for group in optimiser.param_groups for p in group["params"]]
     steps_per_epoch = math.ceil(len(train) / spec.batch_size)
     steps = steps_per_epoch * spec.max_epochs
 
@@ -177,26 +197,20 @@ def fit(
             factor = schedule(epoch * steps_per_epoch + index, steps, training.warmup_share)
             for group in optimiser.param_groups:
                 group["lr"] = spec.hyper["lr"] * factor
-            batch = batches.gather(rows, removed)
-            batch.images.copy_(augment(batch.images, training.augment, generator))
-            with autocast(device, training.precision):
-                losses = strategy.losses(strategy(batch), batch, batches.targets(rows))
-            optimiser.zero_grad(set_to_none=True)
-            torch.stack(list(losses.values())).sum().backward()
-            torch.nn.utils.clip_grad_norm_(params, training.gradient_clip)
-            optimiser.step()
+            batch, targets = batches.gather(rows, removed), batches.targets(rows)
+            losses = train_step(strategy, optimiser, batch, targets, training, generator)
             share = len(rows) / len(train)
             for name, value in losses.items():
-                totals[name] = totals.get(name, zero) + value.detach() * share
+                totals[name] = totals.get(name, zero) + value * share
         train_losses = {f"train_{name}": float(total) for name, total in totals.items()}
         train_losses["train_loss"] = train_losses.pop("train_task")
-        for name, number in train_losses.items():
-            if not math.isfinite(number):
+        found = _validate(strategy, batches, val, spec, task)
+        for name, number in (*train_losses.items(), ("val_loss", found["val_loss"])):
+            if number is not None and not math.isfinite(number):
                 raise InputError(
                     f"{spec.name}: {name} is {number} in epoch {epoch + 1}; lower strategies.{spec.strategy}.lr"
                 )
 
-        found = _validate(strategy, batches, val, spec, task)
         metric, loss = found[f"val_{task.monitor}"], found["val_loss"]
         monitor = f"val_{task.monitor}" if metric is not None else "val_loss" if loss is not None else "none"
         score = metric if metric is not None else -loss if loss is not None else float(epoch)

@@ -74,6 +74,8 @@ def make_run(spec: RunSpec, store: Store, data: Path, report: Report) -> None:
         rows = np.flatnonzero(tensors.part != "train")
         logits = logits_of(strategy, batches, torch.from_numpy(rows).to(device), spec)
         p = probabilities(logits, task).float().cpu().numpy()
+        if not np.isfinite(p).all():
+            raise InputError(f"{spec.name}: predictions are not finite; lower strategies.{spec.strategy}.lr")
         with files.atomic(folder / "weights.safetensors") as beside:
             save_file({key: value.contiguous() for key, value in strategy.state_dict().items()}, beside)
         with files.atomic(folder / "predictions.safetensors") as beside:
