@@ -331,9 +331,8 @@ class Params:
             _require(
                 isinstance(lr, int | float) and lr > 0, f"strategies.{name}.lr: must be a number above 0, is {lr!r}"
             )
-        for name, scale in self.scales.items():
-            for fold in scale.training.folds:
-                _require(fold < self.splits.folds, f"scales.{name}.training.folds: {fold} is not below splits.folds")
+        for fold in self.scales[self.scale].training.folds:  # other scales may ask for more folds
+            _require(fold < self.splits.folds, f"scales.{self.scale}.training.folds: {fold} is not below splits.folds")
 
     def get(self, key: str) -> Any:
         """The value under a dotted key; `scales.images` means the images block of the chosen scale."""

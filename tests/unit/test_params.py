@@ -59,6 +59,15 @@ def test_a_mistake_names_its_key(tmp_path, content, key, value, message):
         load(written(tmp_path, content))
 
 
+def test_fewer_folds_concern_the_chosen_scale_alone(tmp_path, content):
+    """A small cohort is split in three, whatever `study` and `paper` ask for."""
+    put(content, "splits.folds", 3)
+    assert load(written(tmp_path, content)).splits.folds == 3
+    put(content, "scale", "study")
+    with pytest.raises(InputError, match=r"scales\.study\.training\.folds: 3 is not below splits\.folds"):
+        load(written(tmp_path, content))
+
+
 def test_a_missing_key_is_named(tmp_path, content):
     del content["splits"]["salt"]
     with pytest.raises(InputError, match=r"splits\.salt: missing"):
