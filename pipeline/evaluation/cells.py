@@ -7,39 +7,20 @@ data/runs. A missing cell, a missing or surplus run and a run that does not cove
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 import polars as pl
 
 from pipeline.errors import InputError
 from pipeline.params import TrainingScale
 from pipeline.tasks import Task
+from pipeline.training.grid import RunKey, run_keys
 
-KEY = ("train_cohort", "fold", "seed", "train_missing")
+KEY = RunKey._fields
 TEST = {"test_modality": "none", "test_missing": 0.0, "test_mechanism": "none"}  # nothing removed at inference
 PARTS = ("val", "test", "dev")
 TOLERANCE = 1e-4  # of the sum of a softmax row in single precision
-
-
-class RunKey(NamedTuple):
-    """One training: cohort, fold, seed and share of training images removed."""
-
-    train_cohort: str
-    fold: int
-    seed: int
-    train_missing: float
-
-    def __str__(self) -> str:
-        return ", ".join(f"{name}={value}" for name, value in self._asdict().items())
-
-
-def expected_runs(training: TrainingScale) -> list[RunKey]:
-    """The runs of every cell, sorted. Images are removed from the training of the matched cohort alone."""
-    grid = itertools.product(training.cohorts, training.folds, training.seeds, training.train_missing)
-    return sorted(RunKey(*key) for key in grid if key[0] == "matched" or not key[3])
 
 
 def cell_folder(data: Path, task: str, strategy: str) -> Path:
@@ -100,7 +81,7 @@ def read_predictions(
         .with_columns(_key_types())
         .with_columns(pl.col("stay_id").cast(pl.Int64), pl.col(outputs).cast(pl.Float64))
     )
-    _check_runs(frame, expected_runs(training), path)
+    _check_runs(frame, run_keys(training), path)
     _check_probabilities(frame, task, outputs, path)
     _check_stays(frame, people, path)
     known = people.select("fold", "stay_id", "subject_id", "has_cxr", *task.labels)
@@ -108,15 +89,18 @@ def read_predictions(
 
 
 def read_history(data: Path, task: Task, strategy: str, training: TrainingScale) -> pl.DataFrame:
-    """A cell's training history: task, strategy, cohort, fold, seed, train_missing, epoch, losses, metric, best.
+    """A cell's history: task, strategy, cohort, fold, seed, train_missing, epoch, losses, metric, monitor, best.
 
     `metric` is the validation metric that selects models, called `metric_name`; null where it was not estimable.
+    `monitor` is what did select: `metric_name`, else val_loss, or none where there is no validation stay.
     Raises InputError where the file, a column or a run is missing, or a run is not asked for.
     """
     path = cell_folder(data, task.name, strategy) / "history.csv"
     monitor = f"val_{task.monitor}"
-    frame = _read(path, [*KEY, "epoch", "train_loss", "val_loss", monitor, "best"]).with_columns(_key_types())
-    _check_runs(frame, expected_runs(training), path)
+    frame = _read(path, [*KEY, "epoch", "train_loss", "val_loss", monitor, "monitor", "best"]).with_columns(
+        _key_types()
+    )
+    _check_runs(frame, run_keys(training), path)
     return frame.sort(*KEY, "epoch").select(
         pl.lit(task.name).alias("task"),
         pl.lit(strategy).alias("strategy"),
@@ -128,6 +112,7 @@ def read_history(data: Path, task: Task, strategy: str, training: TrainingScale)
         pl.col("train_loss", "val_loss").cast(pl.Float64),
         pl.col(monitor).cast(pl.Float64).alias("metric"),
         pl.lit(monitor).alias("metric_name"),
+        pl.col("monitor").cast(pl.String),
         pl.col("best").cast(pl.Boolean),
     )
 

@@ -4,12 +4,30 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.params import Encoders, Training, TrainingScale
 
 # The columns that tell one run of a cell from another, in predictions.parquet and history.csv.
 KEY = ("train_cohort", "fold", "seed", "train_missing", "train_mechanism")
+
+
+class RunKey(NamedTuple):
+    """One training: cohort, fold, seed and share of training images removed."""
+
+    train_cohort: str
+    fold: int
+    seed: int
+    train_missing: float
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in self._asdict().items())
+
+
+def run_keys(scale: TrainingScale) -> list[RunKey]:
+    """The runs of every cell, in the order in which they are made. Only the matched cohort is trained with removal."""
+    grid = itertools.product(scale.cohorts, scale.folds, scale.seeds, scale.train_missing)
+    return [RunKey(*key) for key in grid if key[0] == "matched" or not key[3]]
 
 
 @dataclass(frozen=True)
@@ -53,18 +71,14 @@ def runs(
     encoders: Encoders,
     scale: TrainingScale,
 ) -> list[RunSpec]:
-    """The cell's runs, in the order of its predictions. Only the matched cohort is trained with images removed."""
-    grid = itertools.product(scale.cohorts, scale.folds, scale.seeds, scale.train_missing)
+    """The cell's runs, as run_keys names them."""
     return [
         RunSpec(
             strategy=strategy,
             task=task,
             hyper=hyper,
-            train_cohort=cohort,
-            fold=fold,
-            seed=seed,
-            train_missing=missing,
-            train_mechanism="mcar" if missing else "none",
+            **key._asdict(),
+            train_mechanism="mcar" if key.train_missing else "none",
             tier=tier,
             training=training,
             encoders=encoders,
@@ -72,6 +86,5 @@ def runs(
             max_epochs=scale.max_epochs,
             patience=scale.patience,
         )
-        for cohort, fold, seed, missing in grid
-        if cohort == "matched" or not missing
+        for key in run_keys(scale)
     ]

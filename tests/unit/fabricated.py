@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from pipeline.evaluation.cells import expected_runs
 from pipeline.params import TrainingScale
 from pipeline.tasks import get_task, phenotype_slugs
+from pipeline.training.grid import run_keys
 
 STRENGTH = {"lstm": 0.8, "transformer": 1.0, "resnet": 0.5, "late_fusion": 1.3}
 
@@ -103,7 +103,7 @@ def _cell(
     images = labels.select("stay_id").with_columns(pl.Series("image", has_cxr))
     strength = STRENGTH.get(strategy, 1.0)
     predictions, history = [], []
-    for key in expected_runs(scale):
+    for key in run_keys(scale):
         rows = splits.filter((pl.col("fold") == key.fold) & (pl.col("part") != "train")).join(labels, on="stay_id")
         rows = rows.join(images, on="stay_id").sort("part", "stay_id")
         n = rows.height

@@ -9,15 +9,13 @@ import polars as pl
 import pytest
 from sklearn.metrics import average_precision_score, cohen_kappa_score, f1_score, roc_auc_score
 
-from pipeline import params
 from pipeline.errors import InputError
-from pipeline.evaluation.cells import expected_runs, read_history, read_people, read_predictions
+from pipeline.evaluation.cells import read_history, read_people, read_predictions
 from pipeline.evaluation.evaluate import evaluate, write
 from pipeline.evaluation.scores import MACRO, Sampler, score
 from pipeline.evaluation.text import markdown_table, number, safe_csv, safe_markdown, with_interval
 from pipeline.params import Evaluation, Grid
 from pipeline.tasks import get_task, phenotype_slugs
-from pipeline.training.grid import runs
 from tests.unit.fabricated import fabricate, training
 
 SCALE = training(folds=(0, 1), seeds=(0, 1))
@@ -52,14 +50,6 @@ def read(data, task="mortality", strategy="lstm", scale=SCALE):
 def change(data, edit, task="mortality", strategy="lstm"):
     path = data / "runs" / task / strategy / "predictions.parquet"
     edit(pl.read_parquet(path)).write_parquet(path)
-
-
-def test_expected_runs_are_those_that_training_makes(root):
-    size = params.load(root / "params.yaml").scales["tiny"]
-    for scale in (SCALE, training((0, 3), (1, 2), (0.0, 0.25)), size.training):
-        made = runs("lstm", "los", hyper={}, tier="core", training=None, encoders=None, scale=scale)
-        keys = [(spec.train_cohort, spec.fold, spec.seed, spec.train_missing) for spec in made]
-        assert sorted(keys) == [tuple(key) for key in expected_runs(scale)]
 
 
 def test_rows_and_labels_of_a_cell(made):
