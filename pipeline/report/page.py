@@ -10,13 +10,14 @@ import dataclasses
 import importlib.metadata
 import json
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from pipeline import files
 from pipeline.errors import InputError
@@ -143,6 +144,18 @@ def _draw(
     return drawn
 
 
+def _chosen_otherwise(histories: pl.DataFrame) -> list[str]:
+    """The runs whose epoch the validation metric did not choose, since it was not estimable, and what did."""
+    runs = histories.filter(pl.col("best") & (pl.col("monitor") != pl.col("metric_name")))
+    how = {"val_loss": "the lowest validation loss", "none": "the last (no validation stay)"}
+    found = []
+    for row in runs.iter_rows(named=True):
+        name = f"{row['strategy']}, {TASK_TITLES[row['task']].split(' (')[0]}, {row['cohort']} cohort"
+        removed = f", {percent(row['train_missing'])} removed" if row["train_missing"] else ""
+        found.append(f"{name}, fold {row['fold']}, seed {row['seed']}{removed}: {how[row['monitor']]}")
+    return found
+
+
 def _draw_phenotypes(phenotypes: pl.DataFrame, strategies: tuple[str, ...]) -> dict[str, str]:
     drawn = {}
     for cohort in COHORTS:
@@ -219,6 +232,7 @@ def build(data: Path, reports: Path, params: dict[str, Any]) -> tuple[str, dict[
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["code"] = lambda text: Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
     page = environment.get_template("template.html").render(
         style=Markup((FOLDER / "style.css").read_text(encoding="utf-8")),
         script=Markup((FOLDER / "sort.js").read_text(encoding="utf-8")),
@@ -233,6 +247,7 @@ def build(data: Path, reports: Path, params: dict[str, Any]) -> tuple[str, dict[
         tables={task: wide_tables(table, task) for task in grid.tasks},
         headline=HEADLINE,
         cards=cards,
+        chosen_otherwise=_chosen_otherwise(histories),
         images_alone=[card["name"] for card in cards if list(card["modalities"]) == ["cxr"]],
         phenotypes={cohort: phenotype_grid(phenotypes, cohort, "auroc") for cohort in COHORTS},
         figures={name: Markup(figures.themed(svg)) for name, svg in drawn.items()},

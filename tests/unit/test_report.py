@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 
+import polars as pl
 import pytest
 
 from pipeline import params
@@ -89,7 +90,6 @@ def outline(page):
 def test_every_strategy_and_number_of_the_tables_is_there(page, made):
     for strategy in STRENGTH:
         assert page.count(f'<th scope="row">{strategy}</th>') == 3 * 4
-    import polars as pl
 
     table = pl.read_csv(made / "reports" / "tables" / "results.csv")
     for row in table.filter(pl.col("train_cohort") == pl.col("eval_cohort")).iter_rows(named=True):
@@ -218,6 +218,28 @@ def test_one_task_and_one_cohort_from_evaluate_to_page(tmp_path, shown):
     assert set(drawn) == {"result_los_accuracy", "result_los_kappa", "history_los_matched"}
     assert 'id="phenotypes"' not in html
     assert "97.5% interval" in (tmp_path / "reports" / "tables" / "results.md").read_text()
+
+
+def test_the_page_names_the_runs_whose_metric_chose_no_epoch(own, shown, page):
+    assert "In every run that metric was estimable and chose the epoch." in page
+    path = own / "reports" / "plots" / "history.csv"
+    of_run = (pl.col("strategy") == "lstm") & (pl.col("task") == "mortality") & (pl.col("cohort") == "base")
+    chosen = pl.when(of_run & (pl.col("fold") == 0) & (pl.col("seed") == 0)).then(pl.lit("val_loss"))
+    pl.read_csv(path).with_columns(chosen.otherwise(pl.col("monitor")).alias("monitor")).write_csv(path)
+    html, _ = build(own / "data", own / "reports", shown)
+    assert "In 1 run the metric was not estimable" in html
+    assert "<li>lstm, ICU mortality, base cohort, fold 0, seed 0: the lowest validation loss</li>" in html
+
+
+def test_code_in_cards_and_names_of_checks_are_written_for_people(own, shown):
+    path = own / "data" / "runs" / "los" / "lstm" / "card.json"
+    card = json.loads(path.read_text())
+    card["entries"]["Changed"] = "also `observed` where x < 1"
+    path.write_text(json.dumps(card))
+    html, _ = build(own / "data", own / "reports", shown | SMALL)
+    assert "<dd>also <code>observed</code> where x &lt; 1</dd>" in html
+    for check in json.loads((own / "reports" / "audit.json").read_text())["checks"]:
+        assert f'<th scope="row">{check["name"].replace("_", " ")}</th>' in html
 
 
 def test_missing_facts_are_said_to_be_missing(own, shown):
