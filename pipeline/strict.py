@@ -1,0 +1,75 @@
+"""Plain YAML content as frozen dataclasses, strictly: every mistake is an InputError that names the key."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import types
+import typing
+from typing import Any, Literal
+
+import yaml
+
+from pipeline.errors import InputError
+
+
+class Loader(yaml.SafeLoader):
+    """YAML 1.2 floats: PyYAML reads 3e-4 as a string, DVC reads it as a number."""
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def _name(kind: Any) -> str:
+    return getattr(kind, "__name__", str(kind))
+
+
+def build(kind: Any, value: Any, key: str) -> Any:
+    """`value` as `kind`, or an InputError that names `key`."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise InputError(f"{key}: must be a mapping, is {value!r}")
+        hints = typing.get_type_hints(kind)
+        for name in value:
+            if name not in hints:
+                close = difflib.get_close_matches(str(name), hints, n=1)
+                raise InputError(f"{_join(key, name)}: unknown key" + (f"; did you mean {close[0]}?" if close else ""))
+        for name in hints:
+            if name not in value:
+                raise InputError(f"{_join(key, name)}: missing")
+        fields = {name: build(hint, value[name], _join(key, name)) for name, hint in hints.items()}
+        try:
+            return typing.cast(Any, kind)(**fields)
+        except ValueError as error:
+            raise InputError(_join(key, str(error))) from None
+    if origin is Literal:
+        if value not in args or isinstance(value, bool) != any(isinstance(arg, bool) for arg in args):
+            raise InputError(f"{key}: must be one of {', '.join(map(str, args))}; is {value!r}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise InputError(f"{key}: must be a list, is {value!r}")
+        return tuple(build(args[0], item, f"{key}.{i}") for i, item in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise InputError(f"{key}: must be a mapping, is {value!r}")
+        return {str(name): build(args[1], item, _join(key, name)) for name, item in value.items()}
+    if kind is Any:
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(kind, types.UnionType) or type(value) is not kind:
+        raise InputError(f"{key}: must be {_name(kind)}, is {value!r}")
+    if kind is float and not abs(value) < float("inf"):
+        raise InputError(f"{key}: must be a finite number, is {value!r}")
+    return value
+
+
+def _join(key: str, name: object) -> str:
+    return f"{key}.{name}" if key else str(name)
