@@ -3,7 +3,7 @@
 Per numeric or ordinal variable one channel: forward fill within the stay (for at most its `fill.carry_hours`), then the
 fold's training median, then (x − median) / scale, clipped to ±10. Per category one channel an entry of its vocabulary:
 one-hot of the last charted entry (at most `carry_hours` old), unscaled, all zero where there is none. Applied once per
-fold: gathering ready rows is cheaper than filling them anew in every batch (tests/benchmarks/test_inputs.py).
+fold: gathering ready rows is cheaper than filling them anew in every batch (tests/benchmarks/test_filling.py).
 """
 
 from __future__ import annotations
