@@ -332,10 +332,16 @@ class Params:
             _require(fold < self.splits.folds, f"scales.{self.scale}.training.folds: {fold} is not below splits.folds")
 
     def get(self, key: str) -> Any:
-        """The value under a dotted key; `scales.images` means the images block of the chosen scale."""
+        """The value under a dotted key; `scales.images` means the images block of the chosen scale.
+
+        Raises InputError where there is no such key.
+        """
         value: Any = self
         for part in key.split("."):
-            value = value[part] if isinstance(value, dict) else getattr(value, part)
+            try:
+                value = value[part] if isinstance(value, dict) else getattr(value, part)
+            except (KeyError, AttributeError):
+                raise InputError(f"{key}: missing") from None
             if value is self.scales:
                 value = value[self.scale]
         return value
@@ -362,4 +368,7 @@ def load(path: Path | str = FILE) -> Params:
 def read(*keys: str, path: Path | str = FILE) -> tuple[Any, ...]:
     """The values under dotted keys, in order: what a stage declares under `params:` in dvc.yaml, and nothing else."""
     params = load(path)
-    return tuple(params.get(key) for key in keys)
+    try:
+        return tuple(params.get(key) for key in keys)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None

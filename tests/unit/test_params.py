@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from pipeline.errors import InputError
-from pipeline.params import load, read
+from pipeline.params import load, read, read
 
 
 @pytest.fixture
@@ -72,6 +72,12 @@ def test_a_missing_key_is_named(tmp_path, content):
     del content["splits"]["salt"]
     with pytest.raises(InputError, match=r"splits\.salt: missing"):
         load(written(tmp_path, content))
+
+
+@pytest.mark.parametrize("key", ["strategies.nobody", "scales.nothing", "no_stage"])
+def test_asking_for_a_key_that_is_not_there_names_it(root, key):
+    with pytest.raises(InputError, match=f"params.yaml: {key}: missing"):
+        read(key, path=root / "params.yaml")
 
 
 @pytest.mark.parametrize("text", ["3e-4", "0.0003", "3.0e-04"])
