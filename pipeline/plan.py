@@ -88,7 +88,7 @@ def time_batch(spec: RunSpec, px: int, image_share: float, batches: int = 5) -> 
     """The cost of a strategy: the median of a few batches, each after one to warm up."""
     import torch
 
-    from pipeline.data.inputs import HOURS, channel_count
+    from pipeline.data.inputs import HOURS, channel_variables
     from pipeline.mimic.variables import load_variables
     from pipeline.strategies.checks import example_batch, example_targets
     from pipeline.strategies.interface import Shapes
@@ -102,8 +102,7 @@ def time_batch(spec: RunSpec, px: int, image_share: float, batches: int = 5) -> 
     shapes = Shapes(
         get_task(spec.task),
         HOURS,
-        channel_count(variables),
-        len(variables),
+        channel_variables(variables),
         px,
         spec.encoders,
         spec.training.pretrained,

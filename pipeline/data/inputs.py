@@ -31,9 +31,10 @@ class SeriesInputs:
     since: np.ndarray[Any, Any]
 
 
-def channel_count(variables: Sequence[Variable]) -> int:
-    """C: one a numeric or ordinal variable, one an entry of a category's vocabulary."""
-    return sum(len(variable.vocabulary) if variable.kind == "category" else 1 for variable in variables)
+def channel_variables(variables: Sequence[Variable]) -> tuple[int, ...]:
+    """The variable of each of the C channels: one a numeric or ordinal variable, one an entry of a vocabulary."""
+    widths = [len(variable.vocabulary) if variable.kind == "category" else 1 for variable in variables]
+    return tuple(index for index, width in enumerate(widths) for _ in range(width))
 
 
 def build_inputs(values: np.ndarray[Any, Any], variables: Sequence[Variable], statistics: Statistics) -> SeriesInputs:
@@ -42,7 +43,7 @@ def build_inputs(values: np.ndarray[Any, Any], variables: Sequence[Variable], st
     if width != len(variables):
         raise ValueError(f"values have {width} variables, the tier has {len(variables)}")
     inputs = SeriesInputs(
-        ehr=np.zeros((n, hours, channel_count(variables)), np.float32),
+        ehr=np.zeros((n, hours, len(channel_variables(variables))), np.float32),
         observed=np.zeros((n, hours, width), np.bool_),
         since=np.ones((n, hours, width), np.float32),
     )

@@ -9,19 +9,21 @@ import dataclasses
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.params import Encoders
-from pipeline.strategies.interface import CXR, Batch, Shapes, Strategy, probabilities
+from pipeline.strategies.interface import Batch, Epoch, Shapes, Strategy, probabilities
 from pipeline.strategies.registry import build
 from pipeline.tasks import get_task
 
+PHASES = 12  # epochs that the contract drives a strategy through
 SMALL = Encoders(width=16, heads=2, layers=1, dropout=0.1, cnn="narrow", cnn_width=4)
 
 
 def small_shapes(task: str) -> Shapes:
     """Shapes that make a check take seconds."""
-    return Shapes(get_task(task), hours=48, channels=20, variables=12, px=16, encoders=SMALL)
+    categories = (10,) * 5 + (11,) * 5
+    return Shapes(get_task(task), hours=48, channel_variable=(*range(10), *categories), px=16, encoders=SMALL)
 
 
 def example_batch(shapes: Shapes, size: int, with_image: Tensor, seed: int = 0) -> Batch:
@@ -29,8 +31,13 @@ def example_batch(shapes: Shapes, size: int, with_image: Tensor, seed: int = 0) 
     g = torch.Generator().manual_seed(seed)
     sample = torch.nonzero(with_image).squeeze(1)
     hours = (size, shapes.hours)
+    ehr = torch.randn(*hours, shapes.channels, generator=g)
+    for variable in {v for v, one_hot in zip(shapes.channel_variable, shapes.one_hot, strict=True) if one_hot}:
+        entries = [i for i, each in enumerate(shapes.channel_variable) if each == variable]
+        charted = torch.randint(len(entries), hours, generator=g)
+        ehr[:, :, entries] = nn.functional.one_hot(charted, len(entries)).float()
     return Batch(
-        ehr=torch.randn(*hours, shapes.channels, generator=g),
+        ehr=ehr,
         observed=torch.rand(*hours, shapes.variables, generator=g) < 0.3,
         since=torch.rand(*hours, shapes.variables, generator=g),
         images=torch.rand(len(sample), 1, shapes.px, shapes.px, generator=g),
@@ -146,18 +153,30 @@ def _check_modalities(model: Strategy, name: str) -> None:
 
 
 def _check_gradients(model: Strategy, name: str) -> None:
-    """Every trainable parameter gets a gradient from batches with and without images; losses hold `task`."""
-    model.train()
-    model.zero_grad()
+    """Every trainable parameter gets a gradient, with and without images, in one of PHASES epochs at the latest.
+
+    losses() holds `task`, and nothing but finite numbers; forward leaves the batch as it is.
+    """
+    batches = []
     for seed, with_image in enumerate((torch.arange(8) % 2, torch.ones(8), torch.zeros(8))):
         batch = example_batch(model.shapes, 8, with_image.bool(), seed=seed)
-        losses = model.losses(model(batch), batch, example_targets(model.shapes, 8, seed))
-        _require("task" in losses, name, "losses() must hold `task`")
-        for key, value in losses.items():
-            _require(value.ndim == 0 and bool(value.isfinite()), name, f"loss {key} is not one finite number")
-        torch.stack(list(losses.values())).sum().backward()
-        _require(batch.present[:, CXR].tolist() == with_image.bool().tolist(), name, "forward changed the batch")
-    for key, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            moved = parameter.grad is not None and bool((parameter.grad != 0).any())
-            _require(moved, name, f"parameter {key} gets no gradient")
+        batches.append((batch, example_targets(model.shapes, 8, seed)))
+    bare = [key for key, parameter in model.named_parameters() if parameter.requires_grad]
+    for done in range(PHASES):
+        model.eval()
+        with torch.no_grad():
+            model.between_epochs(Epoch(done, PHASES, lambda: batches))
+        model.train()
+        model.zero_grad()
+        for batch, targets in batches:
+            there = batch.present.clone()
+            losses = model.losses(model(batch), batch, targets)
+            _require("task" in losses, name, "losses() must hold `task`")
+            for key, value in losses.items():
+                _require(value.ndim == 0 and bool(value.isfinite()), name, f"loss {key} is not one finite number")
+            torch.stack(list(losses.values())).sum().backward()
+            _require(torch.equal(batch.present, there), name, "forward changed the batch")
+        model.after_backward()
+        moved = {k for k, p in model.named_parameters() if p.grad is not None and bool((p.grad != 0).any())}
+        bare = [key for key in bare if key not in moved]
+    _require(not bare, name, f"parameter {bare[0] if bare else ''} gets no gradient")

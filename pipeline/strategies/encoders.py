@@ -34,6 +34,47 @@ class ImageFeatures:
     pooled: Tensor
 
 
+@dataclass(frozen=True)
+class Events:
+    """The observed cells of each record as a set, padded to the longest record of the batch (L ≥ 1).
+
+    `time` [B, L]: hours / 48. `channel` [B, L] long: 0 to C − 1. `value` [B, L]: scaled, 1 for a category's entry.
+    `real` [B, L] bool: false where padded.
+    """
+
+    time: Tensor
+    channel: Tensor
+    value: Tensor
+    real: Tensor
+
+
+def observed_cells(batch: Batch, shapes: Shapes) -> Tensor:
+    """[B, T, C] bool: where a variable was charted in the hour; of a category, at the entry that was charted."""
+    variable = torch.tensor(shapes.channel_variable, device=batch.ehr.device)
+    one_hot = torch.tensor(shapes.one_hot, device=batch.ehr.device)
+    return batch.observed[:, :, variable] & (~one_hot | (batch.ehr == 1))
+
+
+def events(batch: Batch, shapes: Shapes) -> Events:
+    """What was charted, hour by hour, and nothing that was filled in (Horn et al. 2020, arXiv 1909.12064)."""
+    cells = observed_cells(batch, shapes)
+    sample, hour, channel = torch.nonzero(cells, as_tuple=True)
+    counts = cells.sum(dim=(1, 2))
+    place = torch.arange(len(sample), device=cells.device) - (counts.cumsum(0) - counts)[sample]
+    size = (batch.size, max(1, int(counts.max())))
+    found = Events(
+        time=batch.ehr.new_zeros(size),
+        channel=torch.zeros(size, dtype=torch.long, device=cells.device),
+        value=batch.ehr.new_zeros(size),
+        real=torch.zeros(size, dtype=torch.bool, device=cells.device),
+    )
+    found.time[sample, place] = hour.to(batch.ehr.dtype) / shapes.hours
+    found.channel[sample, place] = channel
+    found.value[sample, place] = batch.ehr[sample, hour, channel]
+    found.real[sample, place] = True
+    return found
+
+
 def series_channels(batch: Batch) -> Tensor:
     """[B, T, C + 2V]: values, observed, hours since observed."""
     return torch.cat([batch.ehr, batch.observed.to(batch.ehr.dtype), batch.since], dim=2)

@@ -5,6 +5,7 @@ Shapes: B batch, T = 48 hours, C channels, V variables, D width, P images presen
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -19,15 +20,33 @@ EHR, CXR = 0, 1  # columns of Batch.present
 
 @dataclass(frozen=True)
 class Shapes:
-    """What a strategy is built from; `pretrained` is training.pretrained (none, a torchvision name, a path)."""
+    """What a strategy is built from.
+
+    `channel_variable` names the variable of each channel of Batch.ehr: a category has a channel an entry of its
+    vocabulary, every other variable one. `pretrained` is training.pretrained (none, a torchvision name, a path).
+    """
 
     task: Task
     hours: int
-    channels: int
-    variables: int
+    channel_variable: tuple[int, ...]
     px: int
     encoders: Encoders
     pretrained: str = "none"
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return len(self.channel_variable)
+
+    @property
+    def variables(self) -> int:
+        """V."""
+        return max(self.channel_variable) + 1
+
+    @property
+    def one_hot(self) -> tuple[bool, ...]:
+        """Of each channel, whether it is an entry of a category."""
+        return tuple(self.channel_variable.count(variable) > 1 for variable in self.channel_variable)
 
     @property
     def outputs(self) -> int:
@@ -56,10 +75,27 @@ class Batch:
 
 @dataclass(frozen=True)
 class Output:
-    """Logits [B, K], never probabilities; logits of single branches by name, for the histories and auxiliary losses."""
+    """Logits [B, K], never probabilities; and what `losses` needs of the forward pass, by name.
+
+    `unimodal`: logits of single branches; `features`: everything else (embeddings, gates, …).
+    """
 
     logits: Tensor
     unimodal: dict[str, Tensor] = field(default_factory=dict)
+    features: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Where training stands: `done` of at most `count` epochs; `batches()` yields the training stays with targets.
+
+    They come in the order of the data, not augmented, images removed as in training; a strategy that needs none of them
+    costs nothing.
+    """
+
+    done: int
+    count: int
+    batches: Callable[[], Iterable[tuple[Batch, Tensor]]]
 
 
 def task_loss(logits: Tensor, targets: Tensor, task: Task) -> Tensor:
@@ -100,6 +136,16 @@ class Strategy(nn.Module):
     def losses(self, output: Output, batch: Batch, targets: Tensor) -> dict[str, Tensor]:
         """Named losses, already weighted; their sum is minimised. `task` alone enters model selection."""
         return {"task": task_loss(output.logits, targets, self.shapes.task)}
+
+    def between_epochs(self, epoch: Epoch) -> None:
+        """Called in eval mode and without gradients before the first epoch and after each, before its validation.
+
+        For what is fitted to the training stays (prototypes, a bank of latents), counted or scheduled. What it changes
+        must be parameters or buffers: a run is resumed from these alone.
+        """
+
+    def after_backward(self) -> None:
+        """Called once a step, when all gradients are there, before they are clipped."""
 
     def set_prior(self, prior: Tensor) -> None:
         """Called once before training with the training prevalences' logits [K]: the answer where nothing is known."""

@@ -26,7 +26,7 @@ from pipeline.data.tensors import FoldTensors
 from pipeline.errors import InputError
 from pipeline.files import atomic
 from pipeline.params import Training
-from pipeline.strategies.interface import Batch, Strategy, prior_logits, probabilities, task_loss
+from pipeline.strategies.interface import Batch, Epoch, Strategy, prior_logits, probabilities, task_loss
 from pipeline.tasks import Task
 from pipeline.training.augment import augment
 from pipeline.training.grid import RunSpec
@@ -141,6 +141,7 @@ def train_step(
         losses = strategy.losses(strategy(batch), batch, targets)
     optimiser.zero_grad(set_to_none=True)
     torch.stack(list(losses.values())).sum().backward()
+    strategy.after_backward()
     params = [p for group in optimiser.param_groups for p in group["params"]]
     torch.nn.utils.clip_grad_norm_(params, training.gradient_clip)
     optimiser.step()
@@ -186,6 +187,18 @@ def fit(
         best, progress = load_checkpoint(checkpoint, strategy, optimiser, device)
     saved, zero = time.monotonic(), torch.zeros((), device=device)
 
+    def between_epochs(done: int) -> None:
+        def ready() -> Iterator[tuple[Batch, Tensor]]:
+            for rows in train.split(EVAL_BATCH):
+                yield batches.gather(rows, removed), batches.targets(rows)
+
+        strategy.eval()
+        torch.manual_seed(stream(spec.seed, done, 3))
+        with torch.no_grad(), autocast(device, training.precision):
+            strategy.between_epochs(Epoch(done, spec.max_epochs, ready))
+
+    if progress.epoch == 0:
+        between_epochs(0)
     for epoch in range(progress.epoch, spec.max_epochs):
         if epoch - progress.best > spec.patience:
             break
@@ -202,6 +215,7 @@ def fit(
             share = len(rows) / len(train)
             for name, value in losses.items():
                 totals[name] = totals.get(name, zero) + value * share
+        between_epochs(epoch + 1)
         train_losses = {f"train_{name}": float(total) for name, total in totals.items()}
         train_losses["train_loss"] = train_losses.pop("train_task")
         found = _validate(strategy, batches, val, spec, task)

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from pipeline import files
 from pipeline.data.batches import Batches, image_format
-from pipeline.data.inputs import HOURS, channel_count
+from pipeline.data.inputs import HOURS, channel_variables
 from pipeline.data.tensors import load_fold
 from pipeline.errors import InputError
 from pipeline.mimic.variables import load_variables
@@ -59,8 +59,7 @@ def make_run(spec: RunSpec, store: Store, data: Path, report: Report) -> None:
         shapes = Shapes(
             task=task,
             hours=HOURS,
-            channels=channel_count(variables),
-            variables=len(variables),
+            channel_variable=channel_variables(variables),
             px=int(tensors.pixels.shape[1]),
             encoders=spec.encoders,
             pretrained=spec.training.pretrained,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pipeline.data.inputs import CLIP, build_inputs, channel_count
+from pipeline.data.inputs import CLIP, build_inputs, channel_variables
 from pipeline.data.statistics import describe, fold_statistics
 from pipeline.mimic.variables import load_variables
 
@@ -74,7 +74,7 @@ def test_nothing_charted_is_the_median_and_no_category():
     assert not inputs.ehr.any()
     assert not inputs.observed.any()
     assert (inputs.since == 1).all()
-    assert inputs.ehr.shape == (1, 48, channel_count(VARIABLES))
+    assert inputs.ehr.shape == (1, 48, len(channel_variables(VARIABLES)))
 
 
 @given(arrays(np.float32, st.integers(1, 40), elements=st.floats(-1e3, 1e3, width=32)))

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from pipeline.errors import InputError
-from pipeline.params import load, read, read
+from pipeline.params import load, read
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from pipeline import files
 from pipeline.data.batches import Batches
@@ -23,7 +24,7 @@ from pipeline.errors import InputError
 from pipeline.mimic.variables import load_variables
 from pipeline.params import Augment, Encoders, Training, TrainingScale, load
 from pipeline.strategies.interface import Shapes, prior_logits, probabilities, task_loss
-from pipeline.strategies.registry import build, names
+from pipeline.strategies.registry import build, names, strategy_class
 from pipeline.tasks import get_task
 from pipeline.training.augment import augment
 from pipeline.training.cell import train_cell
@@ -94,6 +95,47 @@ def test_a_run_killed_after_any_epoch_goes_on_to_the_same_bytes(data, tmp_path, 
     assert seen == [4]
     for name in ("predictions.safetensors", "weights.safetensors", "history.json"):
         assert files.sha256(whole.folder(spec) / name) == files.sha256(broken.folder(spec) / name), name
+
+
+class Counts(strategy_class("lstm")):
+    """Shifts its logits by what it has counted between epochs, and by how many steps had gradients."""
+
+    def __init__(self, shapes):
+        super().__init__(shapes)
+        self.register_buffer("seen", torch.zeros(3))
+
+    def forward(self, batch):
+        output = super().forward(batch)
+        return dataclasses.replace(output, logits=output.logits + 0.01 * self.seen.sum())
+
+    def between_epochs(self, epoch):
+        batches = list(epoch.batches())
+        noise = torch.rand(())  # drawn from the run's own streams
+        self.seen += torch.tensor([1.0, sum(len(targets) for _, targets in batches), 0.0]) * noise
+        assert not torch.is_grad_enabled()
+        assert not self.training
+
+    def after_backward(self):
+        self.seen[2] += float(self.head.weight.grad is not None)
+
+
+def test_what_a_strategy_keeps_between_epochs_is_resumed_to_the_same_bytes(data, tmp_path, training, monkeypatch):
+    monkeypatch.setattr("pipeline.training.run.build", lambda name, shapes, hyper: Counts(shapes))
+    spec = grid(training, "lstm")[1]
+    whole, broken = Store(tmp_path / "a", data_fingerprint(data)), Store(tmp_path / "b", data_fingerprint(data))
+    make_run(spec, whole, data, silent)
+
+    def killed(epoch, row):
+        if epoch == 3:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        make_run(spec, broken, data, killed)
+    make_run(spec, broken, data, silent)
+    one, other = (load_file(store.folder(spec) / "weights.safetensors") for store in (whole, broken))
+    assert (one["seen"] > 0).all()
+    for key in one:
+        assert torch.equal(one[key], other[key]), key
 
 
 def test_a_finished_run_is_not_made_again(data, tmp_path, training):
@@ -332,7 +374,7 @@ def test_the_schedule_warms_up_and_falls_to_zero():
 
 @pytest.mark.parametrize("strategy", names())
 def test_every_parameter_is_in_exactly_one_optimiser_group(strategy):
-    shapes = Shapes(get_task("phenotype"), 48, 60, 27, 16, ENCODERS)
+    shapes = Shapes(get_task("phenotype"), 48, tuple(range(27)), 16, ENCODERS)
     model = build(strategy, shapes, {"lr": 1})
     grouped = [id(p) for group in optimiser_groups(model, 0.1) for p in group["params"]]
     assert sorted(grouped) == sorted(id(p) for p in model.parameters())
@@ -398,13 +440,14 @@ def test_a_batch_holds_the_images_that_are_there_and_no_others(data):
 
 @pytest.mark.parametrize("strategy", names())
 def test_a_misspelt_hyper_parameter_is_named(strategy):
-    shapes = Shapes(get_task("los"), 48, 60, 27, 16, ENCODERS)
+    shapes = Shapes(get_task("los"), 48, tuple(range(27)), 16, ENCODERS)
     with pytest.raises(InputError, match=rf"strategies\.{strategy}\.drop_out: unknown"):
         build(strategy, shapes, {"lr": 1, "drop_out": 0.5})
 
 
 def test_an_unknown_strategy_and_weights_that_are_not_there_are_named(tmp_path):
-    shapes = Shapes(get_task("los"), 48, 60, 27, 64, dataclasses.replace(ENCODERS, cnn="resnet18"), "missing.pth")
+    size = dataclasses.replace(ENCODERS, cnn="resnet18")
+    shapes = Shapes(get_task("los"), 48, tuple(range(27)), 64, size, "missing.pth")
     with pytest.raises(InputError, match=r"training\.pretrained: missing\.pth: not found"):
         build("resnet", shapes, {"lr": 1})
     with pytest.raises(InputError, match=r"training\.pretrained: 'NO_SUCH' is neither"):
@@ -421,7 +464,7 @@ def test_pretrained_weights_come_from_a_local_file_and_their_norms_are_frozen(tm
     source = torchvision.models.resnet18(weights=None)
     save_file(source.state_dict(), tmp_path / "weights.safetensors")
     size = dataclasses.replace(ENCODERS, cnn="resnet18")
-    shapes = Shapes(get_task("los"), 48, 60, 27, 64, size, str(tmp_path / "weights.safetensors"))
+    shapes = Shapes(get_task("los"), 48, tuple(range(27)), 64, size, str(tmp_path / "weights.safetensors"))
     model = build("resnet", shapes, {"lr": 1})
     model.train()
     images = torch.rand(2, 1, 64, 64)
