@@ -50,13 +50,39 @@ class Data:
 
 
 @dataclass(frozen=True)
+class SyntheticRelease:
+    """In which release's layout the synthetic hospital is written."""
+
+    mimiciv: Literal["2.2", "3.1"] = "2.2"
+    mimic_cxr: Literal["2.0.0", "2.1.0"] = "2.0.0"
+
+
+@dataclass(frozen=True)
+class Traps:
+    """Faults of real data that are planted in the synthetic hospital: shares and strengths, 0 (off) to 1."""
+
+    dead_before_48h: float = 0.015
+    coding_loss: float = 0.0
+    label_by_image_presence: float = 0.0
+    view_by_severity: float = 0.0
+    image_by_finding: float = 0.0
+    image_of_two_stays: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            _require(0 <= value <= 1, f"{name}: must be in [0, 1], is {value}")
+
+
+@dataclass(frozen=True)
 class Synthetic:
-    """The structural model of the synthetic hospital (strengths; 1 is the documented model)."""
+    """The structural model of the synthetic hospital (strengths; 1 is the documented model), its layout and traps."""
 
     seed: int
     image_missingness: float
     disparity: float
     signal: float
+    release: SyntheticRelease = SyntheticRelease()
+    traps: Traps = Traps()
 
     def __post_init__(self) -> None:
         _at_least(0, image_missingness=self.image_missingness, disparity=self.disparity, signal=self.signal)

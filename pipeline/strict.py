@@ -49,6 +49,8 @@ def build(kind: Any, value: Any, key: str) -> Any:
         except ValueError as error:
             raise InputError(_join(key, str(error))) from None
     if origin is Literal:
+        if isinstance(value, float) and str(value) in args:  # YAML, and `dvc exp run -S`, take 3.1 for a number
+            return str(value)
         if value not in args or isinstance(value, bool) != any(isinstance(arg, bool) for arg in args):
             raise InputError(f"{key}: must be one of {', '.join(map(str, args))}; is {value!r}")
         return value

@@ -16,7 +16,8 @@ import numpy as np
 import polars as pl
 import yaml
 
-from pipeline.synthetic import model
+from pipeline.params import Synthetic
+from pipeline.synthetic import model, traps
 from pipeline.synthetic.streams import pick, stream
 from pipeline.tasks import phenotype_slugs
 
@@ -31,20 +32,30 @@ def codes() -> dict[str, Any]:
     return dict(yaml.safe_load(CODES_FILE.read_text(encoding="utf-8")))
 
 
-def draw_phenotypes(seed: int, signal: float, admissions: pl.DataFrame) -> pl.DataFrame:
-    """A row an admission: hadm_id; of each phenotype p_SLUG (planted probability) and SLUG (whether it is billed)."""
+def draw_phenotypes(params: Synthetic, admissions: pl.DataFrame, pictured: np.ndarray[Any, Any]) -> pl.DataFrame:
+    """A row an admission: hadm_id; of each phenotype p_SLUG (planted probability) and SLUG: whether it is billed.
+
+    `pictured`: whether the admission has an image (the trap label_by_image_presence alone looks at it).
+    """
     causes = {name: admissions[f"z_{name}"].to_numpy() for name in model.CAUSES}
+    icd10 = _in_icd10(admissions)
     columns: dict[str, Any] = {"hadm_id": admissions["hadm_id"]}
     for slug in phenotype_slugs():
-        chance = model.probability(model.PHENOTYPES[slug], causes, signal)
+        extra = traps.presence_log_odds(params.traps, slug, pictured)
+        chance = model.probability(model.PHENOTYPES[slug], causes, params.signal, extra)
+        chance = chance * traps.kept_codes(params.traps, slug, icd10)
         columns[f"p_{slug}"] = chance
-        columns[slug] = stream(seed, "phenotype", slug).random(admissions.height) < chance
+        columns[slug] = stream(params.seed, "phenotype", slug).random(admissions.height) < chance
     return pl.DataFrame(columns)
+
+
+def _in_icd10(admissions: pl.DataFrame) -> np.ndarray[Any, Any]:
+    return np.asarray(admissions["year_end"].to_numpy() >= ICD10_SINCE)
 
 
 def diagnoses_icd(seed: int, admissions: pl.DataFrame, phenotypes: pl.DataFrame) -> pl.DataFrame:
     """diagnoses_icd: subject_id, hadm_id, seq_num, icd_code, icd_version; in order of hadm_id and seq_num."""
-    ten = admissions["year_end"].to_numpy() >= ICD10_SINCE
+    ten = _in_icd10(admissions)
     rows: list[np.ndarray[Any, Any]] = []
     billed: list[np.ndarray[Any, Any]] = []
     for slug in phenotype_slugs():

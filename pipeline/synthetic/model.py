@@ -124,6 +124,7 @@ EHR_NOISE, CXR_NOISE = 0.30, 0.25
 # Absence of a radiograph: log-odds of there being one, by admission group; none before 2011 or after 2016 (the years of
 # MIMIC-CXR). IMAGE_BASE is the log-odds where neither counts, IMAGE_COVERED the same inside of the covered years.
 IMAGE_YEARS = (2011, 2016)
+IMAGE_NEVER_AFTER = 2019  # whatever the strength: those whom MIMIC-IV 3.1 adds are in no picture archive
 IMAGE_BASE, IMAGE_COVERED = -0.35, 0.70
 IMAGE_ADMISSION = {"EMERGENCY": 0.6, "OBSERVATION": -0.4, "ELECTIVE": -1.8}
 
@@ -166,10 +167,10 @@ def intercept(effect: Effect, signal: float) -> float:
     return (low + high) / 2
 
 
-def probability(effect: Effect, causes: dict[str, Floats], signal: float) -> Floats:
-    """The planted probability of a label, from the causes of each admission."""
+def probability(effect: Effect, causes: dict[str, Floats], signal: float, extra: Floats | float = 0.0) -> Floats:
+    """The planted probability of a label, from the causes of each admission; `extra` log-odds are of a trap."""
     count = len(next(iter(causes.values())))
-    logit = np.full(count, intercept(effect, signal))
+    logit = np.full(count, intercept(effect, signal)) + extra
     for name, slope in effect.causes.items():
         logit += signal * slope * causes[name]
     if effect.interaction:
@@ -197,17 +198,19 @@ def image_signal(gender: np.ndarray[Any, Any], disparity: float) -> Floats:
     return np.where(gender == DISPARITY_GROUP, max(0.0, 1 - DISPARITY_LOSS * disparity), 1.0)
 
 
-def image_probability(group: np.ndarray[Any, Any], year: np.ndarray[Any, Any], strength: float) -> Floats:
+def image_probability(
+    group: np.ndarray[Any, Any], year: np.ndarray[Any, Any], strength: float, extra: Floats | float = 0.0
+) -> Floats:
     """The chance of a frontal radiograph in the window of a stay of 48 h and more, by admission group and year.
 
     strength 0: the same for all stays; 1: none outside of the covered years; in between, and above 1 for the admission
-    groups, in proportion.
+    groups, in proportion. `extra` log-odds are of a trap.
     """
     share = min(strength, 1.0)
     effect = np.vectorize(IMAGE_ADMISSION.__getitem__, otypes=[float])(group)
-    inside = sigmoid(IMAGE_BASE + share * (IMAGE_COVERED - IMAGE_BASE) + strength * effect)
+    inside = sigmoid(IMAGE_BASE + share * (IMAGE_COVERED - IMAGE_BASE) + strength * effect + extra)
     covered = (year >= IMAGE_YEARS[0]) & (year <= IMAGE_YEARS[1])
-    return np.where(covered, inside, (1 - share) * inside)
+    return np.where(covered, inside, (1 - share) * inside) * (year <= IMAGE_NEVER_AFTER)
 
 
 def describe(params: Synthetic) -> dict[str, Any]:

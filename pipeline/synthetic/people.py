@@ -15,14 +15,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipeline.params import Synthetic
-from pipeline.synthetic import model
+from pipeline.synthetic import model, traps
 from pipeline.synthetic.streams import Floats, Ints, identifiers, pick, sigmoid, stream
 
 HOUR, DAY = 3600, 86400
 ADMISSIONS = {1: 0.66, 2: 0.21, 3: 0.09, 4: 0.04}
 ICU_STAYS = {0: 0.11, 1: 0.80, 2: 0.07, 3: 0.02}  # in an admission
-ERAS = {"2008 - 2010": 0.12, "2011 - 2013": 0.34, "2014 - 2016": 0.34, "2017 - 2019": 0.20}
-LONG_SHARE, PAPER_SHARE = 0.57, 0.015  # stays of 48 h and more; dead before hour 48 but moved out, on paper, after it
+LONG_SHARE = 0.57  # stays of 48 h and more
 SHORT_DEATHS, WARD_DEATHS, MINORS = 0.05, 0.035, 0.02
 UNITS = {
     "Medical Intensive Care Unit (MICU)": 0.22,
@@ -34,6 +33,15 @@ UNITS = {
     "Neuro Surgical Intensive Care Unit (Neuro SICU)": 0.02,
     "Neuro Intermediate": 0.01,
     "Neuro Stepdown": 0.01,
+}
+LATER_UNITS = {
+    "Intensive Care Unit (ICU)": 0.03,
+    "Surgery/Vascular/Intermediate": 0.03,
+    "Medicine/Cardiology Intermediate": 0.02,
+    "Surgery/Trauma": 0.01,
+    "Medicine": 0.01,
+    "Neurology": 0.01,
+    "PACU": 0.01,
 }
 TYPES = {  # admission_type: share, group, usual admission_location
     "EW EMER.": (0.44, "EMERGENCY", "EMERGENCY ROOM"),
@@ -56,6 +64,23 @@ MARITAL = {"MARRIED": 42, "SINGLE": 32, "WIDOWED": 13, "DIVORCED": 8, None: 5}
 
 
 @dataclass(frozen=True)
+class Years:
+    """The years in which a group of patients came: shares of the anchor_year_groups, first and last year, ICUs."""
+
+    groups: dict[str, float]
+    first: int
+    last: int
+    units: dict[str, float]
+
+
+UNTIL_2019 = Years(
+    {"2008 - 2010": 0.12, "2011 - 2013": 0.34, "2014 - 2016": 0.34, "2017 - 2019": 0.20}, 2008, 2019, UNITS
+)
+UNTIL_2022 = Years({"2020 - 2022": 1.0}, 2020, 2022, UNITS | LATER_UNITS)  # whom MIMIC-IV 3.1 adds
+NO_IDS = np.empty(0, dtype=np.int64)
+
+
+@dataclass(frozen=True)
 class People:
     """A row a subject; a row an admission, with its causes z_*; a row an ICU stay, sorted by stay_id."""
 
@@ -64,22 +89,23 @@ class People:
     stays: pl.DataFrame
 
 
-def populate(params: Synthetic, count: int) -> People:
-    """`count` patients with their admissions and stays."""
-    patients = _patients(params.seed, count)
-    rounds = [_round(params, patients, None, 1)]
+def populate(params: Synthetic, count: int, years: Years = UNTIL_2019, taken: Ints = NO_IDS) -> People:
+    """`count` patients with their admissions and stays, without the ids in `taken`."""
+    patients = _patients(params.seed, count, years, taken)
+    rounds = [_round(params, years, patients, None, 1)]
     for k in range(2, max(ADMISSIONS) + 1):
-        rounds.append(_round(params, patients, rounds[-1][0], k))
-    admissions = pl.concat([a for a, _ in rounds]).sort("hadm_id")
-    stays = pl.concat([s for _, s in rounds])
+        rounds.append(_round(params, years, patients, rounds[-1][0], k))
+    admissions, stays = _readmit_early(
+        params, pl.concat([a for a, _ in rounds]).sort("hadm_id"), pl.concat([s for _, s in rounds])
+    )
     rng = stream(params.seed, "identifiers")
-    ids = identifiers(rng, 20_000_000, 30_000_000, admissions.height)
+    ids = identifiers(rng, 20_000_000, 30_000_000, admissions.height, taken)
     admissions = admissions.with_columns(pl.Series("key", admissions["hadm_id"]), pl.Series("hadm_id", ids))
     stays = stays.rename({"hadm_id": "key"}).join(
         admissions.select("key", "hadm_id", "subject_id", "admission_group", "year", "gender"), on="key", how="left"
     )
     stays = stays.sort("key", "number").with_columns(
-        pl.Series("stay_id", identifiers(rng, 30_000_000, 40_000_000, stays.height))
+        pl.Series("stay_id", identifiers(rng, 30_000_000, 40_000_000, stays.height, taken))
     )
     causes = admissions.select("hadm_id", *[f"z_{name}" for name in model.CAUSES])
     stays = stays.join(causes, on="hadm_id", how="left").sort("stay_id")
@@ -90,9 +116,9 @@ def populate(params: Synthetic, count: int) -> People:
     return People(_dates_of_death(params.seed, patients), admissions.drop("key"), stays.drop("key"))
 
 
-def _patients(seed: int, count: int) -> pl.DataFrame:
+def _patients(seed: int, count: int, years: Years, taken: Ints) -> pl.DataFrame:
     rng = stream(seed, "patients")
-    group = pick(rng, ERAS, count).astype(str)
+    group = pick(rng, years.groups, count).astype(str)
     age = np.clip(np.rint(rng.normal(65, 16, count)), 18, 102)
     age = np.where(age > 89, 91, age)  # MIMIC-IV groups ages above 89
     minor = rng.random(count) < MINORS
@@ -103,7 +129,7 @@ def _patients(seed: int, count: int) -> pl.DataFrame:
     race |= {"ASIAN - CHINESE": 0.015, "UNABLE TO OBTAIN": 0.015, "PATIENT DECLINED TO ANSWER": 0.01}
     return pl.DataFrame(
         {
-            "subject_id": np.sort(identifiers(rng, 10_000_000, 20_000_000, count)),
+            "subject_id": np.sort(identifiers(rng, 10_000_000, 20_000_000, count, taken)),
             "gender": np.where(rng.random(count) < 0.55, "M", "F"),
             "anchor_age": np.where(minor, rng.integers(14, 18, count), age).astype(np.int64),
             "anchor_year": rng.integers(2110, 2206, count),
@@ -130,7 +156,7 @@ def _minute(seconds: NDArray[np.float64] | Ints) -> Ints:
 
 
 def _round(
-    params: Synthetic, patients: pl.DataFrame, before: pl.DataFrame | None, number: int
+    params: Synthetic, years: Years, patients: pl.DataFrame, before: pl.DataFrame | None, number: int
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Every patient's admission of that number and its ICU stays; `before` holds the admissions of the round before."""
     rng = stream(params.seed, "admissions", number)
@@ -138,7 +164,7 @@ def _round(
         who = patients
         shift = pick(rng, {-1: 0.04, 0: 0.66, 1: 0.15, 2: 0.09, 3: 0.06}, who.height).astype(np.int64)
         real = who["real_year"].to_numpy() + shift
-        shift = np.where((real < 2008) | (real > 2019), 0, shift)
+        shift = np.where((real < years.first) | (real > years.last), 0, shift)
         start = _year_start(who["anchor_year"].to_numpy() + shift) + rng.integers(0, 364 * DAY, who.height)
     else:
         alive = before.filter(pl.col("deathtime").is_null()).select("subject_id", "dischtime")
@@ -150,12 +176,12 @@ def _round(
         )
         start = who["dischtime"].to_numpy() + (gap * DAY).astype(np.int64)
         year = _year_of(start) - who["anchor_year"].to_numpy() + who["real_year"].to_numpy()
-        who, start = who.filter(pl.Series(year <= 2019)), start[year <= 2019]
-    return _admit(params, rng, who, _minute(start), number)
+        who, start = who.filter(pl.Series(year <= years.last)), start[year <= years.last]
+    return _admit(params, rng, years.units, who, _minute(start), number)
 
 
 def _admit(
-    params: Synthetic, rng: np.random.Generator, who: pl.DataFrame, start: Ints, number: int
+    params: Synthetic, rng: np.random.Generator, units: dict[str, float], who: pl.DataFrame, start: Ints, number: int
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     n = who.height
     kind = pick(rng, {name: row[0] for name, row in TYPES.items()}, n).astype(str)
@@ -166,7 +192,7 @@ def _admit(
     )
     place = np.where(rng.random(n) < 0.10, other.astype(str), place)
     causes = {name: cause.draw(rng, n) for name, cause in model.CAUSES.items()}
-    stays, left, dead = _stays(params, rng, causes, group, start)
+    stays, left, dead = _stays(params, rng, units, causes, group, start)
 
     ward = np.clip(rng.lognormal(np.log(3.2), 0.8, n), 0.1, 40) * DAY
     ward_death = np.isnan(dead) & (rng.random(n) < WARD_DEATHS)
@@ -213,7 +239,12 @@ def _admit(
 
 
 def _stays(
-    params: Synthetic, rng: np.random.Generator, causes: dict[str, Floats], group: NDArray[np.str_], start: Ints
+    params: Synthetic,
+    rng: np.random.Generator,
+    units: dict[str, float],
+    causes: dict[str, Floats],
+    group: NDArray[np.str_],
+    start: Ints,
 ) -> tuple[pl.DataFrame, Floats, Floats]:
     """ICU stays of n admissions, when each admission's last one ended, and the time of a death in the ICU (or NaN).
 
@@ -232,8 +263,9 @@ def _stays(
         row = np.flatnonzero(planned >= number)
         m, last = len(row), planned[row] == number
         draw = rng.random(m)
-        paper = last & (draw < PAPER_SHARE)
-        long = ~paper & (draw < PAPER_SHARE + LONG_SHARE)
+        # dead before hour 48, but moved out, on paper, after it
+        paper = last & (draw < params.traps.dead_before_48h)
+        long = ~paper & (draw < params.traps.dead_before_48h + LONG_SHARE)
         days = 2 + np.exp(location[row] + model.LOS_SPREAD * rng.standard_normal(m))
         days = np.where(long, np.minimum(days, model.LOS_LIMIT_DAYS), np.clip(rng.gamma(3.2, 9, m), 5, 47.9) / 24)
         days = np.where(paper, rng.uniform(48.2, 52, m) / 24, days)
@@ -250,7 +282,7 @@ def _stays(
         dead[row[dies]] = death[dies]
         left[row] = outtime
         begin[row] = outtime + rng.uniform(8, 110, m) * HOUR
-        unit = pick(rng, UNITS, m).astype(str)
+        unit = pick(rng, units, m).astype(str)
         moved = rng.random(m) < 0.08
         frames.append(
             pl.DataFrame(
@@ -258,7 +290,7 @@ def _stays(
                     "row": row,
                     "number": np.full(m, number),
                     "first_careunit": unit,
-                    "last_careunit": np.where(moved, pick(rng, UNITS, m).astype(str), unit),
+                    "last_careunit": np.where(moved, pick(rng, units, m).astype(str), unit),
                     "intime": intime,
                     "outtime": outtime,
                     "deathtime": pl.Series(np.where(dies, death, 0).astype(np.int64)).set(pl.Series(~dies), None),
@@ -269,6 +301,45 @@ def _stays(
             )
         )
     return pl.concat(frames), left, dead
+
+
+def _readmit_early(
+    params: Synthetic, admissions: pl.DataFrame, stays: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The trap image_of_two_stays: moves the second admission of each pair to the days of the first.
+
+    Stays get the columns `shares`, by which the second one "lends" its image and the first one "borrows" it, and, of
+    the second, `shared_until`: the end of the first one's window, in seconds.
+    """
+    pairs = traps.early_readmissions(params, admissions, stays)
+    days = pairs.select("hadm_id", "days")
+    back = pl.col("days") * DAY
+    year = pl.from_epoch("admittime").dt.year()
+    new_year = pl.from_epoch(pl.col("admittime") - back).dt.truncate("1y")
+    real = pl.col("year") + new_year.dt.year() - year
+    gone = (pl.col("dischtime") - back - new_year.dt.epoch("s")) / (365.25 * DAY)
+    moved = pl.col("days").is_not_null()
+    admissions = (
+        admissions.join(days, on="hadm_id", how="left", maintain_order="left")
+        .with_columns(
+            pl.when(moved).then(real).otherwise("year").alias("year"),
+            pl.when(moved).then(real + gone).otherwise("year_end").alias("year_end"),
+            *[
+                pl.when(moved).then(pl.col(name) - back).otherwise(name).alias(name)
+                for name in ("admittime", "dischtime", "deathtime", "edregtime", "edouttime")
+            ],
+        )
+        .drop("days")
+    )
+    lent = pairs.select("hadm_id", "days", pl.lit("lends").alias("shares"), pl.col("until").alias("shared_until"))
+    borrowed = pairs.select(
+        pl.col("first").alias("hadm_id"), pl.lit(0, pl.Int64).alias("days"), pl.lit("borrows").alias("shares"),
+        pl.lit(None, pl.Int64).alias("shared_until"),
+    )  # fmt: skip
+    stays = stays.join(pl.concat([lent, borrowed]), on="hadm_id", how="left", maintain_order="left").with_columns(
+        pl.col("intime", "outtime", "deathtime") - pl.col("days").fill_null(0) * DAY
+    )
+    return admissions, stays.drop("days")
 
 
 def _dates_of_death(seed: int, patients: pl.DataFrame) -> pl.DataFrame:

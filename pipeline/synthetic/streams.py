@@ -23,11 +23,15 @@ def stream(seed: int, *names: str | int) -> np.random.Generator:
     return np.random.default_rng(entropy(seed, *names))
 
 
-def identifiers(rng: np.random.Generator, low: int, high: int, count: int) -> Ints:
-    """`count` different numbers in [low, high), in random order."""
-    drawn = np.unique(rng.integers(low, high, size=count + count // 5 + 100))
+def identifiers(rng: np.random.Generator, low: int, high: int, count: int, taken: Ints | None = None) -> Ints:
+    """`count` different numbers in [low, high), in random order; none of those in `taken`."""
+
+    def free(numbers: Ints) -> Ints:
+        return np.unique(numbers) if taken is None else np.setdiff1d(numbers, taken)
+
+    drawn = free(rng.integers(low, high, size=count + count // 5 + 100))
     while drawn.size < count:
-        drawn = np.unique(np.concatenate([drawn, rng.integers(low, high, size=count)]))
+        drawn = free(np.concatenate([drawn, rng.integers(low, high, size=count)]))
     return rng.permutation(drawn)[:count]
 
 

@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipeline.params import Synthetic
-from pipeline.synthetic import model
+from pipeline.synthetic import model, traps
 from pipeline.synthetic.darkroom import Shot
 from pipeline.synthetic.people import DAY, HOUR, People, shows
 from pipeline.synthetic.streams import Floats, Ints, entropy, identifiers, pick, stream
@@ -96,9 +96,22 @@ class Archive:
 def image_chance(params: Synthetic, stays: pl.DataFrame) -> Floats:
     """The planted chance of a frontal radiograph in each stay's window."""
     chance = model.image_probability(
-        stays["admission_group"].to_numpy(), stays["year"].to_numpy(), params.image_missingness
+        stays["admission_group"].to_numpy(),
+        stays["year"].to_numpy(),
+        params.image_missingness,
+        traps.finding_log_odds(params.traps, stays),
     )
-    return np.asarray(chance * np.where(stays["long"].to_numpy(), 1.0, SHORT_STAY))
+    chance = chance * np.where(stays["long"].to_numpy(), 1.0, SHORT_STAY)
+    return np.where(stays["shares"].is_not_null().to_numpy(), 1.0, chance)
+
+
+def pictured(params: Synthetic, stays: pl.DataFrame) -> NDArray[np.bool_]:
+    """Whether each stay has a frontal radiograph in its window; `stays` are all of People, in their order."""
+    return _present(stream(params.seed, "studies"), params, stays)
+
+
+def _present(rng: np.random.Generator, params: Synthetic, stays: pl.DataFrame) -> NDArray[np.bool_]:
+    return np.asarray(rng.random(stays.height) < image_chance(params, stays))
 
 
 def archive(params: Synthetic, people: People, shown: dict[str, Floats], image_px: int) -> Archive:
@@ -146,7 +159,7 @@ def _studies(params: Synthetic, people: People) -> pl.DataFrame:
     )
     n = stays.height
     intime, end, long = stays["intime"].to_numpy(), stays["end"].to_numpy(), stays["long"].to_numpy()
-    present = rng.random(n) < image_chance(params, stays)
+    present = _present(rng, params, stays)
     covered = (
         model.image_probability(stays["admission_group"].to_numpy(), stays["year"].to_numpy(), params.image_missingness)
         > 0
@@ -164,12 +177,14 @@ def _studies(params: Synthetic, people: People) -> pl.DataFrame:
         ))  # fmt: skip
 
     reach = np.minimum(WINDOW, end - intime).astype(float)
-    row = np.flatnonzero(present)
+    row = np.flatnonzero(present & (stays["shares"] != "borrows").fill_null(True).to_numpy())
     first = intime[row] + reach[row] * np.minimum(
         rng.exponential(0.30, len(row)), rng.uniform(0.0, 1.0, len(row)) ** 0.2
     )
     edge = rng.random(len(row))  # on the edges of the window, which belong to it
     first = np.where(edge < 0.01, intime[row], np.where((edge > 0.99) & long[row], intime[row] + WINDOW, first))
+    until = stays["shared_until"].fill_null(0).to_numpy()[row]  # inside of both windows, where two stays share an image
+    first = np.where(until > 0, intime[row] + edge * (until - intime[row]), first)
     add(row, first, True, True)
     for share in (0.13, 0.04):
         again = rng.random(len(row)) < share
@@ -214,10 +229,26 @@ def _studies(params: Synthetic, people: People) -> pl.DataFrame:
         rng.choice(len(FRONTAL), studies.height, p=_shares(FRONTAL)),
         len(FRONTAL) + rng.choice(len(OTHER), studies.height, p=_shares(OTHER)),
     )
+    if params.traps.view_by_severity:
+        plans = _views_by_severity(params, people, studies, plans)
     outside = ~pl.col("inside")
     return studies.with_columns(
         pl.Series("plan", plans), pl.when(outside).then(None).otherwise(pl.col("stay_id")).alias("stay_id")
     )
+
+
+def _views_by_severity(params: Synthetic, people: People, studies: pl.DataFrame, plans: Ints) -> Ints:
+    """The trap: a share of the frontal studies of known patients is portable (AP) of the sick, erect (PA) of others."""
+    rng = stream(params.seed, "studies", "views by severity")
+    adm = studies["adm"].to_numpy()
+    turned = (adm >= 0) & (plans < len(FRONTAL)) & (rng.random(len(plans)) < params.traps.view_by_severity)
+    views = [{view or drawn for view, drawn, _, _ in plan.images} - {"LATERAL"} for plan in FRONTAL]
+    chosen = []
+    for view in ("AP", "PA"):
+        weight = np.array([plan.share * (shown == {view}) for plan, shown in zip(FRONTAL, views, strict=True)])
+        chosen.append(rng.choice(len(FRONTAL), len(plans), p=weight / weight.sum()))
+    by_severity = np.where(traps.sick(people.admissions)[np.maximum(adm, 0)], *chosen)
+    return np.where(turned, by_severity, plans)
 
 
 def _shares(plans: tuple[Plan, ...]) -> Floats:
