@@ -59,7 +59,10 @@ class SyntheticRelease:
 
 @dataclass(frozen=True)
 class Traps:
-    """Faults of real data that are planted in the synthetic hospital: shares and strengths, 0 (off) to 1."""
+    """Faults of real data that are planted in the synthetic hospital: shares and strengths, 0 (off) to 1.
+
+    The defaults are those of the documented hospital, with which the planted truth compares.
+    """
 
     dead_before_48h: float = 0.015
     coding_loss: float = 0.0

@@ -232,7 +232,8 @@ def test_the_planted_truth_stays_right(trap: str) -> None:
 
 @pytest.mark.parametrize("trap", TRAPS)
 def test_a_trap_is_told_where_it_is_planted_and_nowhere_else(trap: str) -> None:
-    default = Traps()
+    default = load(ROOT / "params.yaml").synthetic.traps
+    assert default == Traps()
     assert traps.describe(default) == {}
     told = traps.describe(replace(default, **{trap: 0.5}))
     assert list(told) == [trap]
