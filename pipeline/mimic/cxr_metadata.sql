@@ -10,9 +10,9 @@ with parts as (
 )
 select
     dicom_id, subject_id, study_id,
-    nullif(trim(PerformedProcedureStepDescription), '') as procedure,
-    nullif(trim(ViewPosition), '') as view_position,
-    "Rows" as rows, "Columns" as columns,
+    PerformedProcedureStepDescription as procedure, ViewPosition as view_position,
+    -- a size that cannot be is not known: it must not win the choice among the images of a study
+    case when "Rows" > 0 then "Rows" end as rows, case when "Columns" > 0 then "Columns" end as columns,
     -- null where one of the two is empty or no date, no time of day
     case when day <> '' and clock <> '' then
         try_strptime(day || lpad(clock, 6, '0'), '%Y%m%d%H%M%S')

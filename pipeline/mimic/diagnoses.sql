@@ -1,7 +1,4 @@
--- hosp/diagnoses_icd: the discharge codes of a hospital admission. Codes are CHAR(7) in some exports: trimmed.
-with trimmed as (
-    select subject_id, hadm_id, seq_num, icd_version, nullif(trim(icd_code), '') as icd_code from source
-)
+-- hosp/diagnoses_icd: the discharge codes of a hospital admission.
 select
     subject_id, hadm_id, seq_num, icd_version, icd_code,
     case
@@ -11,4 +8,4 @@ select
         when row_number() over (partition by hadm_id, seq_num, icd_version, icd_code order by subject_id) > 1
             then 'the same row again'
     end as dropped
-from trimmed
+from source

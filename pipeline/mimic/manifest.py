@@ -6,14 +6,9 @@ needed ones. What is inside of the rows is the business of tables.py.
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import gzip
 import hashlib
 import io
 import json
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,11 +16,9 @@ from tqdm import tqdm
 
 from pipeline.errors import InputError
 from pipeline.mimic import schema
+from pipeline.mimic.rawfile import CHUNK, Lines, read_header, readable, text_of
 from pipeline.mimic.schema import Database
 from pipeline.params import Data
-
-MAX_HEADER_BYTES = 1 << 20
-CHUNK = 1 << 20
 
 File = dict[str, Any]  # bytes, sha256, columns and, of needed tables, rows
 
@@ -190,37 +183,12 @@ def _table(database: str, name: str) -> schema.Table | None:
     return {t.source: t for t in schema.TABLES.values() if t.database == database}.get(_stem(name))
 
 
-@contextlib.contextmanager
-def _one_line(path: Path) -> Iterator[None]:
-    """What Python says of a damaged file, as an InputError."""
-    try:
-        yield
-    except gzip.BadGzipFile as error:
-        reason = "damaged: its checksum is wrong" if "CRC" in str(error) or "length" in str(error) else "not gzip"
-        raise InputError(f"{path}: {reason}") from None
-    except EOFError:
-        raise InputError(f"{path}: truncated: the compressed data end too early") from None
-    except zlib.error:
-        raise InputError(f"{path}: damaged: cannot be decompressed") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: its header is not UTF-8") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-
-
 def _columns(path: Path, table: schema.Table | None) -> list[str]:
     """The names in the first line of a CSV file.
 
-    Raises InputError where there is none, a name stands twice, or a column that `table` needs is missing.
+    Raises InputError where there is none, or a column that `table` needs is missing or stands twice.
     """
-    with _one_line(path), path.open("rb") as file:
-        raw: Any = gzip.GzipFile(fileobj=file) if path.name.endswith(".gz") else file
-        line = raw.readline(MAX_HEADER_BYTES).decode("utf-8-sig")
-    if not line.strip():
-        raise InputError(f"{path}: has no header")
-    if len(line) >= MAX_HEADER_BYTES or "\0" in line:
-        raise InputError(f"{path}: its first line is no header")
-    names = [name.strip() for name in next(csv.reader([line.rstrip("\r\n")]))]
+    names = read_header(path)
     if table is None:
         return names
     _, missing = schema.place_columns(names, table.columns)
@@ -250,18 +218,17 @@ class _Hashing(io.RawIOBase):
 
 
 def _scan(path: Path, bar: Any, needed: bool) -> File:
-    """Size and SHA-256; of a needed table also its number of rows (lines after the header), decompressed on the way."""
-    with _one_line(path), path.open("rb", buffering=0) as file:
+    """Size and SHA-256; of a needed table also its number of rows (lines after the header), checked as text."""
+    with readable(path), path.open("rb", buffering=0) as file:
         hashing = _Hashing(file, bar)
         buffered = io.BufferedReader(hashing, CHUNK)
         result: File = {"bytes": path.stat().st_size}
         if needed:
-            content: Any = gzip.GzipFile(fileobj=buffered) if path.name.endswith(".gz") else buffered
-            lines, last = 0, b"\n"
-            while chunk := content.read(CHUNK):
-                lines += chunk.count(b"\n")
-                last = chunk[-1:]
-            result["rows"] = lines + (last != b"\n") - 1
+            lines = Lines(path)
+            for chunk in text_of(path, buffered):
+                lines.feed(chunk)
+            lines.end()
+            result["rows"] = lines.count - 1
         while buffered.read(CHUNK):
             pass
         result["sha256"] = hashing.sha256.hexdigest()

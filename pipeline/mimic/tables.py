@@ -39,6 +39,7 @@ QUERIES = {
     "cxr_findings": "cxr_findings.sql",
 }
 ROW_GROUP = 262_144
+WHOLE = {"SMALLINT": 2**15, "INTEGER": 2**31, "BIGINT": 2**53}  # types of whole numbers, and the bound below which
 
 Counts = dict[str, Any]  # rows_read, kept, dropped: {reason: rows}
 
@@ -46,19 +47,23 @@ Counts = dict[str, Any]  # rows_read, kept, dropped: {reason: rows}
 def ingest(manifest: dict[str, Any], itemids: Mapping[str, Sequence[int]], params: Ingest, out: Path) -> Counts:
     """Write one Parquet file per table of the schema to `out`; return what was read, kept and left out, per table.
 
+    The files appear in `out` when all are done.
     `itemids` gives the needed itemids per source (chartevents, outputevents). An optional table that is not there
     becomes a file without rows. Raises InputError that names file, line and column where a file is malformed or a key
     stands twice, and params key where memory does not suffice.
     """
     counts: Counts = {}
-    with _connect(out.parent, params) as connection:
+    with _connect(out.parent, params) as (connection, scratch):
         for name, table in TABLES.items():
             found = find_table(manifest, table)
             if found is None:
                 path, header = None, list(table.columns)
             else:
                 path, header = found
-            counts[name] = _ingest_table(connection, name, table, path, header, itemids, out / f"{name}.parquet")
+            counts[name] = _ingest_table(connection, name, table, path, header, itemids, scratch / f"{name}.parquet")
+        out.mkdir(exist_ok=True)
+        for name in TABLES:
+            (scratch / f"{name}.parquet").replace(out / f"{name}.parquet")
     return counts
 
 
@@ -99,7 +104,7 @@ def _ingest_table(
             )
         connection.execute("drop table staged")
     if path and table.required and not kept:
-        raise InputError(f"{path}: no usable row ({', '.join(dropped)})")
+        raise InputError(f"{path}: no usable row ({', '.join(dropped) or 'all lines are blank'})")
     return {"rows_read": read, "kept": kept, "dropped": dropped}
 
 
@@ -110,15 +115,42 @@ def _csv(path: Path, header: list[str], table: Table) -> str:
     than the header is an error.
     """
     places, _ = place_columns(header, table.columns)
-    types = {
-        places.get(i, f"unused {i}"): table.columns[places[i]] if i in places else "VARCHAR" for i in range(len(header))
-    }
-    columns = ", ".join(f"{_quote(column)}: {_quote(kind)}" for column, kind in types.items())
-    chosen = ", ".join(f'"{column}"' for column in table.columns)
+    columns = ", ".join(
+        f"{_quote(places[i])}: {_quote(_parsed(table.columns[places[i]]))}" if i in places else f"'unused {i}': 'VARCHAR'"
+        for i in range(len(header))
+    )
+    chosen = ", ".join(f'{_typed(column, kind)} as "{column}"' for column, kind in table.columns.items())
     return (
         f"select {chosen} from read_csv({_quote(str(path))}, columns = {{{columns}}}, auto_detect = false,"
         " header = true, delim = ',', quote = '\"', escape = '\"', nullstr = '')"
     )
+
+
+def _parsed(kind: str) -> str:
+    """The type as which DuckDB parses a column of the schema: it would round 31.7 to the stay 32 on its own."""
+    return "DOUBLE" if kind in WHOLE else kind
+
+
+def _typed(column: str, kind: str) -> str:
+    """A parsed column as what the schema says it is; what it is not ends the query in `explain`'s one line.
+
+    Text loses the blanks around it, blank text is null; NaN and infinities are null, and there is no negative zero,
+    whose place in the order would be a matter of chance.
+    """
+    if kind == "VARCHAR":
+        return f"nullif(trim(\"{column}\"), '')"
+    if kind == "DOUBLE":
+        return f'case when isfinite("{column}") then "{column}" + 0.0 end'
+    if kind in WHOLE:
+        fits = f'"{column}" = trunc("{column}") and abs("{column}") < {WHOLE[kind]}'
+        return _checked(column, fits, f'"{column}"::{kind}', f"no whole number below {WHOLE[kind]:,}")
+    fits = f"\"{column}\" between {kind} '0001-01-01' and {kind} '9999-12-31'"
+    return _checked(column, fits, f'"{column}"', "no date of the years 1 to 9999")
+
+
+def _checked(column: str, fits: str, value: str, complaint: str) -> str:
+    refuse = f"error({_quote(f'column {column}: ')} || \"{column}\" || {_quote(f' is {complaint}')})"
+    return f'case when {fits} then {value} when "{column}" is not null then {refuse} end'
 
 
 def _empty(table: Table) -> str:
@@ -139,7 +171,7 @@ def _check_key(connection: duckdb.DuckDBPyConnection, path: Path, key: tuple[str
         f"select {columns} from staged group by all having count(*) > 1 order by all limit 1"
     ).fetchone()
     if twice:
-        raise InputError(f"{path}: {columns} {', '.join(map(str, twice))} stands twice")
+        raise InputError(f"{path}: {columns} {', '.join(map(repr, twice))} stands twice")
 
 
 def _rows_scanned(connection: duckdb.DuckDBPyConnection) -> int:
@@ -155,8 +187,8 @@ def _rows_scanned(connection: duckdb.DuckDBPyConnection) -> int:
 
 
 @contextlib.contextmanager
-def _connect(parent: Path, params: Ingest) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection whose tables and spilled blocks lie in a scratch folder in `parent`, removed at the end.
+def _connect(parent: Path, params: Ingest) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
+    """A connection whose tables and spilled blocks lie in a scratch folder in `parent`, removed at the end; the folder.
 
     The folder is named by the process id; those of processes that were killed are removed first.
     """
@@ -174,7 +206,7 @@ def _connect(parent: Path, params: Ingest) -> Iterator[duckdb.DuckDBPyConnection
             connection.execute("set enable_progress_bar = true")  # reckoned, but shown by tqdm
             connection.execute("set enable_progress_bar_print = false")
             connection.execute("set enable_profiling = 'no_output'")
-            yield connection
+            yield connection, scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -223,25 +255,34 @@ def _one_line(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: {explain(str(error))}") from None
 
 
+NAMES = {"DOUBLE": "a number", "TIMESTAMP": "a time", "DATE": "a date"}
+
+
 def explain(message: str) -> str:
     """One line for one of DuckDB's messages on a CSV file."""
+    if found := re.match("Invalid Input Error: (column .*)", message):  # of `_checked`
+        return found.group(1)
     line = re.search(r"CSV Error on Line: (\d+)", message)
     where = f"line {line.group(1)}: " if line else ""
+    said = message.partition("\nPossible ")[0]
     if found := re.search(
-        r'Error when converting column "(.*)"\. Could not convert string "(.*)" to \'(.*)\'', message
+        r'Error when converting column "(.*)"\. Could not convert string "(.*)" to \'(\w+)\'', said, re.DOTALL
     ):
-        return f"{where}column {found.group(1)}: {found.group(2)[:80]!r} is not {found.group(3)}"
-    if found := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", message):
+        column, text, kind = found.groups()
+        return f"{where}column {column}: {text[:80]!r} is not {NAMES.get(kind, kind)}"
+    if found := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", said):
         expected, fields = int(found.group(1)), int(found.group(2))
         # DuckDB stops counting at the first field too many
         return f"{where}{fields if fields < expected else f'more than {expected}'} fields, the header has {expected}"
-    if "unterminated quote" in message:
-        return f"{where}a quote that is never closed"
-    if "not utf-8" in message:
+    if "unterminated quote" in said:
+        return f"{where}a quote that is never closed, or text behind a closed one"
+    if "invalid state" in said:
+        return "its lines end in different ways (line feed, carriage return, both)"
+    if "not utf-8" in said:
         return f"{where}not UTF-8"
-    if "end of GZIP stream" in message:
+    if "end of GZIP stream" in said:
         return "truncated: the compressed data end too early"
-    if "GZIP" in message:
-        return "not gzip"
-    reason = next((row for row in message.splitlines()[1:] if row and not row.startswith("Original Line")), message)
-    return where + " ".join((reason if line else message.splitlines()[0]).split())
+    if "GZIP" in said:
+        return "damaged: something else follows the compressed data"
+    reasons = [row for row in said.splitlines() if row.strip()]
+    return where + " ".join((reasons[-1] if line else reasons[0]).split())

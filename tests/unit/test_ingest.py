@@ -237,8 +237,8 @@ CHART_FILE, STAYS_FILE, PATIENTS_FILE = "iv/icu/chartevents.csv.gz", "iv/icu/icu
             CHARTEVENTS + CHARTEVENTS.splitlines()[1] + ",0,0\n",
             ["line 11", "more than 11 fields, the header has 11"],
         ),
-        (CHART_FILE, CHARTEVENTS.replace("999999", "itm"), ["line 6", "column itemid", "'itm' is not INTEGER"]),
-        (CHART_FILE, CHARTEVENTS.replace(":30:00", ":99:00"), ["line 3", "column charttime", "is not TIMESTAMP"]),
+        (CHART_FILE, CHARTEVENTS.replace("999999", "itm"), ["line 6", "column itemid", "'itm' is not a number"]),
+        (CHART_FILE, CHARTEVENTS.replace(":30:00", ":99:00"), ["line 3", "column charttime", "is not a time"]),
         (CHART_FILE, CHARTEVENTS + '1,11,31,,2150-01-01 12:50:00,,220045,"1,1,bpm,0\n', ["line 11", "never closed"]),
         (CHART_FILE, CHARTEVENTS.encode().replace(b"None", b"\xff\xfe"), ["line 4", "not UTF-8"]),
         (CHART_FILE, CHARTEVENTS.replace(",31,", ",33,"), ["no usable row", "stay not in icustays"]),
@@ -248,7 +248,7 @@ CHART_FILE, STAYS_FILE, PATIENTS_FILE = "iv/icu/chartevents.csv.gz", "iv/icu/icu
         ("iv/hosp/admissions.csv.gz", ADMISSIONS.replace("2,12,", "2,11,"), ["hadm_id 11 stands twice"]),
         ("iv/hosp/diagnoses_icd.csv.gz", DIAGNOSES.replace(",10\n", ",X\n"), ["line 2", "column icd_version", "'X'"]),
         ("iv/icu/outputevents.csv.gz", OUTPUTEVENTS.replace("120.5", "much"), ["line 2", "column value", "'much'"]),
-        ("cxr/mimic-cxr-2.0.0-metadata.csv.gz", METADATA.replace("a-1", "b-1"), ["dicom_id b-1 stands twice"]),
+        ("cxr/mimic-cxr-2.0.0-metadata.csv.gz", METADATA.replace("a-1", "b-1"), ["dicom_id 'b-1' stands twice"]),
     ],
 )
 def test_malformed_rows_give_one_line(tmp_path, file, content, words):
@@ -305,4 +305,4 @@ def test_memory_that_does_not_suffice_is_named(tmp_path, monkeypatch):
 
 def test_an_unknown_message_is_cut_to_its_first_line():
     assert explain("IO Error: no such thing\n\nstack") == "IO Error: no such thing"
-    assert explain("X: CSV Error on Line: 7\nOriginal Line: secret\nSome reason\nmore") == "line 7: Some reason"
+    assert explain("X: CSV Error on Line: 7\nOriginal Line: secret\nof data\nSome reason\n\nPossible fixes:\n* more") == "line 7: Some reason"
