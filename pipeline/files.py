@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import polars as pl
 
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what spreadsheets take for a formula's beginning
+
+
 @contextlib.contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
     """A path beside `path` to write to; it becomes `path` when the block ends well, and is removed when it does not."""
@@ -56,10 +59,24 @@ def write_parquet(frame: pl.DataFrame, path: Path | str) -> None:
         frame.write_parquet(beside, compression="zstd", compression_level=3, statistics=True, row_group_size=262_144)
 
 
+def safe_csv(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with an apostrophe before every text that a spreadsheet would run as a formula."""
+    import polars as pl
+
+    return frame.with_columns(
+        pl.when(pl.any_horizontal(pl.col(name).str.starts_with(sign) for sign in FORMULA))
+        .then(pl.concat_str(pl.lit("'"), pl.col(name)))
+        .otherwise(pl.col(name))
+        .alias(name)
+        for name, kind in frame.schema.items()
+        if kind == pl.String
+    )
+
+
 def write_csv(frame: pl.DataFrame, path: Path | str, digits: int = 6) -> None:
-    """CSV with floats rounded to `digits` decimals; null is an empty field."""
+    """CSV with floats rounded to `digits` decimals; null is an empty field, and text is text to a spreadsheet, too."""
     with atomic(path) as beside:
-        frame.write_csv(beside, float_precision=digits)
+        safe_csv(frame).write_csv(beside, float_precision=digits)
 
 
 def write_array(array: np.ndarray[Any, Any], path: Path | str) -> None:

@@ -100,7 +100,8 @@ class Ingest:
 
     def __post_init__(self) -> None:
         _at_least(0.5, memory_gb=self.memory_gb)
-        _at_least(1, threads=self.threads)
+        _at_least(1, threads=self.threads)  # DuckDB starts as many as it is told to, and dies of too many
+        _require(self.threads <= 1024, f"threads: must be at most 1024, is {self.threads}")
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,18 @@ Loader.add_implicit_resolver(
 )
 
 
+def _mapping(loader: Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    """A mapping; PyYAML would take the last of two equal keys."""
+    keys = [key.value for key, _ in node.value]
+    for key, _ in node.value:
+        if keys.count(key.value) > 1:
+            raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands twice", key.start_mark)
+    return loader.construct_mapping(node, deep)
+
+
+Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
 def _name(kind: Any) -> str:
     return getattr(kind, "__name__", str(kind))
 

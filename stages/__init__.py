@@ -39,6 +39,8 @@ def stage(main: Callable[[], None]) -> Callable[[], None]:
             main()
         except InputError as error:
             sys.exit(f"{name}: error: {error}")
+        except FileNotFoundError as error:  # of what the stages before write; raw files are the manifest's affair
+            sys.exit(f"{name}: error: {' '.join(str(error).split())}; have the stages before it run (dvc repro)?")
         except KeyboardInterrupt:
             print(f"{name}: {INTERRUPTED}", file=sys.stderr)
             sys.exit(130)

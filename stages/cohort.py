@@ -28,11 +28,15 @@ def main() -> None:
     cohort.check(attrition)
     links = cxr_links.link_images(metadata, chosen, rules)
     stays = cohort.finish_stays(chosen, diagnoses, links, metadata, patients)
+    counts = cohort.summarise(every, stays, attrition, links.counts)
+    for name, rows in counts["oddities"].items():
+        if rows:
+            logging.warning("%d %s", rows, name.replace("_", " "))
     logging.info("%d stays, %d with an image", stays.height, stays["has_cxr"].sum())
     files.write_parquet(stays, "data/cohort/stays.parquet")
     files.write_parquet(links.images, "data/cohort/cxr.parquet")
     files.write_csv(attrition, "data/cohort/attrition.csv")
-    files.write_json(cohort.summarise(every, stays, attrition, links.counts), "reports/data/cohort.json")
+    files.write_json(counts, "reports/data/cohort.json")
 
 
 if __name__ == "__main__":

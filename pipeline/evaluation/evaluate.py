@@ -22,7 +22,6 @@ from pipeline.evaluation.curves import RELIABILITY, pr_curve, reliability_curve,
 from pipeline.evaluation.metrics import BINARY
 from pipeline.evaluation.scores import Sampler, Scored, headline, in_cohort, score
 from pipeline.evaluation.tables import phenotype_markdown, results_markdown
-from pipeline.evaluation.text import safe_csv
 from pipeline.params import Evaluation, Grid, TrainingScale
 from pipeline.tasks import PHENOTYPES_FILE, Task, get_task
 
@@ -214,9 +213,9 @@ def write(results: Results, reports: Path, confidence: float) -> None:
         for task, content in tasks.items():
             files.write_json(content, folder / f"{task}.json", digits=4)
     tables = reports / "tables"
-    files.write_csv(safe_csv(results.table), tables / "results.csv")
+    files.write_csv(results.table, tables / "results.csv")
     files.write_text(results_markdown(results.table, confidence), tables / "results.md")
-    files.write_csv(safe_csv(results.phenotypes), tables / "phenotypes.csv")
+    files.write_csv(results.phenotypes, tables / "phenotypes.csv")
     files.write_text(phenotype_markdown(results.phenotypes, confidence), tables / "phenotypes.md")
     for name in ("roc", "pr", "calibration", "history"):
-        files.write_csv(safe_csv(getattr(results, name)), reports / "plots" / f"{name}.csv")
+        files.write_csv(getattr(results, name), reports / "plots" / f"{name}.csv")

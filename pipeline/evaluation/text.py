@@ -1,26 +1,11 @@
-"""Numbers and text for people: text from the data stays text in CSV and Markdown, numbers come with their interval."""
+"""Numbers and text for people: text from the data stays text in Markdown, numbers come with their interval."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
 
-import polars as pl
-
 NOT_ESTIMABLE = "n. e."
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for a formula at the beginning of a field
-
-
-def safe_csv(frame: pl.DataFrame) -> pl.DataFrame:
-    """The frame with an apostrophe before every text that a spreadsheet would run as a formula."""
-    return frame.with_columns(
-        pl.when(pl.any_horizontal(pl.col(name).str.starts_with(sign) for sign in FORMULA))
-        .then(pl.concat_str(pl.lit("'"), pl.col(name)))
-        .otherwise(pl.col(name))
-        .alias(name)
-        for name, kind in frame.schema.items()
-        if kind == pl.String
-    )
 
 
 def safe_markdown(text: object) -> str:

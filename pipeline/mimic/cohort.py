@@ -157,6 +157,9 @@ def count_oddities(stays: pl.DataFrame) -> dict[str, int]:
         "stays_without_intime": pl.col("intime").is_null(),
         "stays_without_outtime": pl.col("outtime").is_null(),
         "stays_that_end_before_they_begin": pl.col("outtime") < pl.col("intime"),
+        "stays_whose_admission_ends_before_it_begins": pl.col("dischtime") < pl.col("admittime"),
+        "hospital_expire_flag_neither_0_nor_1": pl.col("linked")
+        & ~pl.col("hospital_expire_flag").is_in([0, 1]).fill_null(False),
         "died_in_hospital_without_deathtime": flagged & pl.col("deathtime").is_null(),
         "deathtime_without_hospital_death": (pl.col("hospital_expire_flag") == 0) & pl.col("deathtime").is_not_null(),
         "deathtime_before_intime": pl.col("deathtime") < pl.col("intime"),

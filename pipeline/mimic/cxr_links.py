@@ -85,6 +85,7 @@ def link_images(metadata: pl.DataFrame, stays: pl.DataFrame, cohort: Cohort) -> 
         "of_these_resolved_by_procedure": images.filter(no_view & pl.col("view").is_not_null()).height,
         "images_not_frontal": images.filter(pl.col("view").is_null()).height,
         "images_without_usable_time": images.filter(pl.col("study_time").is_null()).height,
+        "images_of_unknown_size": images.filter(pl.any_horizontal(pl.col("rows", "columns").is_null())).height,
         "frontal_images_of_no_stay_of_the_cohort": usable.join(linked, on="dicom_id", how="anti").height,
         "eligible_images": linked["dicom_id"].n_unique(),
         "links": linked.height,

@@ -29,6 +29,13 @@ def build_manifest(data: Data) -> dict[str, Any]:
     Raises InputError, naming key, file or column, where a folder or needed table is missing, empty or damaged, a
     needed column is missing, or the release is not known and `data.accept_unlisted_release` is false.
     """
+    try:
+        return _build(data)
+    except OSError as error:  # a folder that may not be read, a name that the system refuses
+        raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from None
+
+
+def _build(data: Data) -> dict[str, Any]:
     roots: dict[Database, str] = {"mimiciv": data.mimiciv, "mimic_cxr": data.mimic_cxr}
     found = {
         "mimiciv": _mimiciv_files(_root("data.mimiciv", data.mimiciv)),
@@ -92,6 +99,12 @@ def find_table(manifest: dict[str, Any], table: schema.Table) -> tuple[Path, lis
                 raise InputError(f"{path}: not the file that data/manifest.json lists; run the stage manifest again")
             return path, list(file["columns"])
     return None
+
+
+def lines_of(manifest: dict[str, Any], table: schema.Table) -> int:
+    """Lines after the header that the manifest counted in a table; 0 where it lists none."""
+    files = manifest[table.database]["files"].items()
+    return sum(int(file["rows"]) for name, file in files if _stem(name) == table.source)
 
 
 def recognise(database: Database, root: Path, files: dict[str, File], accept_unlisted: bool) -> tuple[str, schema.Kind]:
@@ -258,9 +271,11 @@ def _compare_checksums(root: Path, files: dict[str, File], accept: bool) -> str:
 
 
 def load_manifest(path: Path) -> dict[str, Any]:
-    """Read data/manifest.json. Raises InputError where it is not there."""
+    """Read data/manifest.json. Raises InputError where it is not there or not JSON."""
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: not found; the stage manifest writes it") from None
+    except ValueError:
+        raise InputError(f"{path}: not JSON; run the stage manifest again") from None
     return content

@@ -73,10 +73,10 @@ def read_header(path: Path) -> list[str]:
             line += chunk.partition(b"\n")[0]
             if b"\n" in chunk or len(line) > MAX_HEADER:
                 break
-    if len(line) > MAX_HEADER or b"\0" in line:
-        raise InputError(f"{path}: its first line is no header")
     try:
         text = line.decode("utf-8-sig").removesuffix("\r")
+        if len(line) > MAX_HEADER or "\0" in text:
+            raise csv.Error
         names = [name.strip() for name in next(csv.reader([text], strict=True), [])]
     except UnicodeDecodeError:
         raise InputError(f"{path}: its header is not UTF-8") from None

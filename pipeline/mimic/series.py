@@ -221,6 +221,10 @@ def write_series(
             progress.update(batch.height)
         packed.flush()
         unknown = _unknown_texts(events)
+    for variable, row in zip(events.variables, counts.tolist(), strict=True):
+        odd = [f"{rows} {name.replace('_', ' ')}" for name, rows in zip(COUNTS[2:], row[2:], strict=True) if rows]
+        if odd:
+            log.info("%s: of %d rows %s", variable.name, row[0], ", ".join(odd))
     hourly = pl.concat(frames)
     files.write_parquet(hourly, folder / "hourly.parquet")
     return {
@@ -269,5 +273,5 @@ def _unknown_texts(events: Events) -> dict[str, list[str]]:
         if stays >= SHOWN_STAYS:
             shown.setdefault(name, []).append(text)
     for name, texts in every.items():
-        log.warning("%s: %d texts outside of the vocabulary: %s", name, len(texts), "; ".join(texts[:5]))
+        log.warning("%s: %d texts outside of the vocabulary: %s", name, len(texts), "; ".join(map(repr, texts[:5])))
     return {name: texts[:20] for name, texts in shown.items()}

@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from pipeline import files
 from pipeline.errors import InputError
-from pipeline.mimic.manifest import find_table
+from pipeline.mimic.manifest import find_table, lines_of
+from pipeline.mimic.rawfile import MAX_LINE
 from pipeline.mimic.schema import TABLES, Table, place_columns
 from pipeline.params import Ingest
 
@@ -41,7 +42,8 @@ QUERIES = {
 ROW_GROUP = 262_144
 WHOLE = {"SMALLINT": 2**15, "INTEGER": 2**31, "BIGINT": 2**53}  # types of whole numbers, and the bound below which
 
-Counts = dict[str, Any]  # rows_read, kept, dropped: {reason: rows}
+# rows_read, kept, dropped: {reason: rows}; where there are any, lines_without_row: blank, or inside of quoted text
+Counts = dict[str, Any]
 
 
 def ingest(manifest: dict[str, Any], itemids: Mapping[str, Sequence[int]], params: Ingest, out: Path) -> Counts:
@@ -61,6 +63,8 @@ def ingest(manifest: dict[str, Any], itemids: Mapping[str, Sequence[int]], param
             else:
                 path, header = found
             counts[name] = _ingest_table(connection, name, table, path, header, itemids, scratch / f"{name}.parquet")
+            if more := lines_of(manifest, table) - counts[name]["rows_read"]:
+                counts[name]["lines_without_row"] = more
         out.mkdir(exist_ok=True)
         for name in TABLES:
             (scratch / f"{name}.parquet").replace(out / f"{name}.parquet")
@@ -115,10 +119,8 @@ def _csv(path: Path, header: list[str], table: Table) -> str:
     than the header is an error.
     """
     places, _ = place_columns(header, table.columns)
-    columns = ", ".join(
-        f"{_quote(places[i])}: {_quote(_parsed(table.columns[places[i]]))}" if i in places else f"'unused {i}': 'VARCHAR'"
-        for i in range(len(header))
-    )
+    names = [places.get(i, f"unused {i}") for i in range(len(header))]
+    columns = ", ".join(f"{_quote(name)}: {_quote(_parsed(table.columns.get(name, 'VARCHAR')))}" for name in names)
     chosen = ", ".join(f'{_typed(column, kind)} as "{column}"' for column, kind in table.columns.items())
     return (
         f"select {chosen} from read_csv({_quote(str(path))}, columns = {{{columns}}}, auto_detect = false,"
@@ -149,7 +151,7 @@ def _typed(column: str, kind: str) -> str:
 
 
 def _checked(column: str, fits: str, value: str, complaint: str) -> str:
-    refuse = f"error({_quote(f'column {column}: ')} || \"{column}\" || {_quote(f' is {complaint}')})"
+    refuse = f'error({_quote(f"column {column}: ")} || "{column}" || {_quote(f" is {complaint}")})'
     return f'case when {fits} then {value} when "{column}" is not null then {refuse} end'
 
 
@@ -276,6 +278,8 @@ def explain(message: str) -> str:
         return f"{where}{fields if fields < expected else f'more than {expected}'} fields, the header has {expected}"
     if "unterminated quote" in said:
         return f"{where}a quote that is never closed, or text behind a closed one"
+    if "Maximum line size" in said:  # of one line, the manifest would have said so
+        return f"{where}a quote that is never closed, or text of more than {MAX_LINE:,} bytes in quotes"
     if "invalid state" in said:
         return "its lines end in different ways (line feed, carriage return, both)"
     if "not utf-8" in said:

@@ -363,7 +363,7 @@ def test_oddities_are_counted(cohort):
         admissions=[
             {"hospital_expire_flag": 1},
             {"deathtime": IN - DAY, "hospital_expire_flag": 0},
-            {"admission_type": "X"},
+            {"admission_type": "X", "hospital_expire_flag": 2, "dischtime": IN - 2 * DAY},
         ],
     )
     counts = cohort_rules.count_oddities(describe_stays(patients, admissions, icustays))
@@ -372,6 +372,8 @@ def test_oddities_are_counted(cohort):
         "stays_without_intime": 0,
         "stays_without_outtime": 1,
         "stays_that_end_before_they_begin": 1,
+        "stays_whose_admission_ends_before_it_begins": 1,
+        "hospital_expire_flag_neither_0_nor_1": 1,
         "died_in_hospital_without_deathtime": 1,
         "deathtime_without_hospital_death": 1,
         "deathtime_before_intime": 1,

@@ -194,6 +194,7 @@ def test_links_are_of_the_same_subject_and_an_image_may_lie_in_two_windows(cohor
         "of_these_resolved_by_procedure": 1,
         "images_not_frontal": 1,
         "images_without_usable_time": 1,
+        "images_of_unknown_size": 0,
         "frontal_images_of_no_stay_of_the_cohort": 1,
         "eligible_images": 1,
         "links": 2,

@@ -13,7 +13,7 @@ from pipeline.errors import InputError
 from pipeline.evaluation.cells import read_history, read_people, read_predictions
 from pipeline.evaluation.evaluate import evaluate, write
 from pipeline.evaluation.scores import MACRO, Sampler, score
-from pipeline.evaluation.text import markdown_table, number, safe_csv, safe_markdown, with_interval
+from pipeline.evaluation.text import markdown_table, number, safe_markdown, with_interval
 from pipeline.params import Evaluation, Grid
 from pipeline.tasks import get_task, phenotype_slugs
 from tests.unit.fabricated import fabricate, training
@@ -324,9 +324,6 @@ def test_macro_label_is_no_phenotype():
 
 
 def test_text_stays_text():
-    frame = pl.DataFrame({"a": ["=1+1", "-x", "@b", "+c", "plain", None, "a=b"], "n": [-1, 2, 3, 4, 5, 6, 7]})
-    assert safe_csv(frame)["a"].to_list() == ["'=1+1", "'-x", "'@b", "'+c", "plain", None, "a=b"]
-    assert safe_csv(frame)["n"].to_list() == frame["n"].to_list()
     assert safe_markdown("a|b\n<script>`x`*y* [z](u)") == r"a\|b &lt;script&gt;\`x\`\*y\* \[z\](u)"
     assert safe_markdown("late_fusion _x_") == r"late_fusion \_x\_"
     assert markdown_table(["a", "b"], [["x|y", 1]]).splitlines()[2] == r"| x\|y | 1 |"

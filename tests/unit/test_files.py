@@ -31,3 +31,11 @@ def test_the_same_content_is_the_same_bytes(tmp_path):
         files.write_csv(frame, tmp_path / f"{i}.csv")
     assert len({files.sha256(path) for path in tmp_path.glob("*.parquet")}) == 1
     assert len({files.sha256(path) for path in tmp_path.glob("*.csv")}) == 1
+
+
+def test_no_text_in_a_csv_is_a_formula(tmp_path):
+    texts = ["=1+1", "-x", "@b", "+c", "\t=d", "plain", None, "a=b"]
+    files.write_csv(pl.DataFrame({"a": texts, "n": [-1, 2, 3, 4, 5, 6, 7, 8]}), tmp_path / "a.csv")
+    read = pl.read_csv(tmp_path / "a.csv")
+    assert read["a"].to_list() == ["'=1+1", "'-x", "'@b", "'+c", "'\t=d", "plain", None, "a=b"]
+    assert read["n"].to_list() == [-1, 2, 3, 4, 5, 6, 7, 8]

@@ -305,4 +305,7 @@ def test_memory_that_does_not_suffice_is_named(tmp_path, monkeypatch):
 
 def test_an_unknown_message_is_cut_to_its_first_line():
     assert explain("IO Error: no such thing\n\nstack") == "IO Error: no such thing"
-    assert explain("X: CSV Error on Line: 7\nOriginal Line: secret\nof data\nSome reason\n\nPossible fixes:\n* more") == "line 7: Some reason"
+    assert (
+        explain("X: CSV Error on Line: 7\nOriginal Line: secret\nof data\nSome reason\n\nPossible fixes:\n* more")
+        == "line 7: Some reason"
+    )
