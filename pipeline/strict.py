@@ -27,10 +27,11 @@ Loader.add_implicit_resolver(
 
 def _mapping(loader: Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
     """A mapping; PyYAML would take the last of two equal keys."""
-    keys = [key.value for key, _ in node.value]
+    lines: dict[object, int] = {}
     for key, _ in node.value:
-        if keys.count(key.value) > 1:
-            raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands twice", key.start_mark)
+        line = key.start_mark.line + 1
+        if isinstance(key, yaml.ScalarNode) and lines.setdefault(key.value, line) != line:
+            raise yaml.constructor.ConstructorError(problem=f"{key.value} stands twice, on line {line} again")
     return loader.construct_mapping(node, deep)
 
 

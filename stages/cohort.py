@@ -29,9 +29,9 @@ def main() -> None:
     links = cxr_links.link_images(metadata, chosen, rules)
     stays = cohort.finish_stays(chosen, diagnoses, links, metadata, patients)
     counts = cohort.summarise(every, stays, attrition, links.counts)
-    for name, rows in counts["oddities"].items():
+    for name, rows in (counts["oddities"] | counts["images"]).items():
         if rows:
-            logging.warning("%d %s", rows, name.replace("_", " "))
+            logging.info("%d %s", rows, name.replace("_", " "))
     logging.info("%d stays, %d with an image", stays.height, stays["has_cxr"].sum())
     files.write_parquet(stays, "data/cohort/stays.parquet")
     files.write_parquet(links.images, "data/cohort/cxr.parquet")

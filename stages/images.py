@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from pipeline import files
@@ -21,6 +22,8 @@ def main() -> None:
         settings=images,
         folder=Path("data/images"),
     )
+    modes = ", ".join(f"{images} {mode}" for mode, images in report["colour_modes"].items())
+    logging.info("%d images (%s), %d left out", report["images"], modes, report["left_out"]["images"])
     files.write_json(report, "reports/data/images.json")
 
 

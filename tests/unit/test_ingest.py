@@ -309,3 +309,45 @@ def test_an_unknown_message_is_cut_to_its_first_line():
         explain("X: CSV Error on Line: 7\nOriginal Line: secret\nof data\nSome reason\n\nPossible fixes:\n* more")
         == "line 7: Some reason"
     )
+
+
+def many(**edits):
+    """60,000 rows of chartevents; a keyword like r500 replaces `bpm` in row 500."""
+    rows = [f"1,11,31,,2150-01-01 {12 + i % 12}:{i % 60:02d}:00,,220045,88,88,bpm,0\n" for i in range(60_000)]
+    for row, text in edits.items():
+        number = int(row[1:])
+        rows[number] = rows[number].replace("bpm", text)
+    return {CHART_FILE: CHARTEVENTS.splitlines(keepends=True)[0] + "".join(rows)}
+
+
+def test_a_quote_that_swallows_many_rows(tmp_path):
+    """Within DuckDB's limit two stray quotes may make one well-formed field: the lines are counted then."""
+    with pytest.raises(
+        InputError, match="line 502: a quote that is never closed, or text of more than 2,000,000 bytes"
+    ):
+        run(tmp_path / "a", many(r500='"bpm', r50000='bpm"'))
+    with pytest.raises(InputError, match="line 502: a quote that is never closed, or text behind a closed one"):
+        run(tmp_path / "b", many(r500='"bpm', r600='"bpm"'))
+    _, counts = run(tmp_path / "c", many(r500='"bpm', r600='bpm"'))
+    assert counts["chart"]["rows_read"] == 60_000 - 100
+    assert counts["chart"]["lines_without_row"] == 100
+
+
+def test_a_failing_ingest_leaves_the_tables_of_the_run_before(tmp_path):
+    run(tmp_path)
+    before = {path: path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="column itemid"):
+        run(tmp_path, {PATIENTS_FILE: PATIENTS.replace("F,50", "F,60"), CHART_FILE: CHARTEVENTS.replace("999999", "x")})
+    assert {path: path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()} == before
+
+
+def test_an_error_quotes_text_on_one_line(tmp_path):
+    for file, old, text in [
+        (CHART_FILE, "999999", '"9\n\x1b[2J' + "9" * 500 + '"'),
+        ("cxr/mimic-cxr-2.0.0-metadata.csv.gz", "a-1", '"b-1\x1b[2J"'),
+    ]:
+        original = FILES[file].replace("b-1,1", "b-1\x1b[2J,1")
+        with pytest.raises(InputError) as caught:
+            run(tmp_path, {file: original.replace(old, text)})
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 300 + len(str(tmp_path))

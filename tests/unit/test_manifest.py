@@ -133,6 +133,7 @@ def test_wrong_folders(tmp_path):
     fails(dataclasses.replace(data, mimic_cxr=str(tmp_path / "nowhere")), "data.mimic_cxr", "no such folder")
     fails(dataclasses.replace(data, mimiciv=str(tmp_path / "iv/hosp")), "data.mimiciv", "folder above")
     fails(dataclasses.replace(data, mimiciv=str(tmp_path)), "data.mimiciv", "no folder hosp/")
+    fails(dataclasses.replace(data, mimiciv="x" * 300), "xxx: cannot be read: File name too long")
     (tmp_path / "old/core").mkdir(parents=True)
     (tmp_path / "old/hosp").mkdir()
     fails(dataclasses.replace(data, mimiciv=str(tmp_path / "old")), "core/", "1.0")

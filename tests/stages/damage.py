@@ -1,0 +1,416 @@
+"""Bad input, case by case: what befalls a folder before a stage sees it. docs/bad-input.md says what follows.
+
+A damage changes files below a folder that holds iv/, cxr/ and params.yaml (of `hospital` in test_bad_input.py).
+"""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+from PIL import Image
+
+from tests.unit.raw_tree import put
+
+CHART, OUTPUT, STAYS = "iv/icu/chartevents.csv.gz", "iv/icu/outputevents.csv.gz", "iv/icu/icustays.csv.gz"
+PATIENTS, ADMISSIONS, DIAGNOSES = (f"iv/hosp/{name}.csv.gz" for name in ("patients", "admissions", "diagnoses_icd"))
+METADATA, FINDINGS = (f"cxr/mimic-cxr-2.0.0-{name}.csv.gz" for name in ("metadata", "chexpert"))
+JPEG = "cxr/files/p1/p1/s51/b-1.jpg"
+ROW = "1,11,31,7,2150-01-01 13:00:00,2150-01-01 13:05:00,220045,88,88,bpm,0"  # one that every test of rows may bend
+
+Damage = Callable[[Path], None]
+
+
+def content(folder: Path, file: str) -> bytes:
+    """What a file holds, decompressed."""
+    raw = (folder / file).read_bytes()
+    return gzip.decompress(raw) if file.endswith(".gz") else raw
+
+
+def swap(file: str, old: str | bytes, new: str | bytes, count: int = -1) -> Damage:
+    """Another text in the place of one that must be there."""
+    was, becomes = (text.encode() if isinstance(text, str) else text for text in (old, new))
+
+    def apply(folder: Path) -> None:
+        text = content(folder, file)
+        assert was in text, f"{file} holds no {old!r}"
+        put(folder / file, text.replace(was, becomes, count))
+
+    return apply
+
+
+def add(file: str, text: str) -> Damage:
+    """More rows at the end."""
+    return lambda folder: put(folder / file, content(folder, file) + text.encode())
+
+
+def write(file: str, text: str | bytes) -> Damage:
+    """Another content, compressed where the name says so."""
+    return lambda folder: put(folder / file, text)
+
+
+def raw(file: str, change: Callable[[bytes], bytes]) -> Damage:
+    """Other bytes on the disk."""
+    return lambda folder: (folder / file).write_bytes(change((folder / file).read_bytes())) and None
+
+
+def text(file: str, change: Callable[[str], str]) -> Damage:
+    """Another text, made of the one that is there."""
+    return lambda folder: put(folder / file, change(content(folder, file).decode()))
+
+
+def unpacked(file: str) -> Damage:
+    """The same text without compression, under a name that says so."""
+
+    def apply(folder: Path) -> None:
+        put(folder / file.removesuffix(".gz"), content(folder, file))
+        (folder / file).unlink()
+
+    return apply
+
+
+def remove(file: str) -> Damage:
+    """No such file or folder."""
+    return lambda f: shutil.rmtree(f / file) if (f / file).is_dir() else (f / file).unlink()
+
+
+def move(old: str, new: str) -> Damage:
+    """Another name."""
+    return lambda folder: shutil.move(folder / old, folder / new) and None
+
+
+def params(key: str, value: object) -> Damage:
+    """Another value in params.yaml."""
+
+    def apply(folder: Path) -> None:
+        every = yaml.safe_load((folder / "params.yaml").read_text())
+        *above, last = key.split(".")
+        block = every
+        for name in above:
+            block = block[name]
+        block[last] = value
+        (folder / "params.yaml").write_text(yaml.safe_dump(every, sort_keys=False))
+
+    return apply
+
+
+def chain(*damages: Damage) -> Damage:
+    """One after the other."""
+
+    def apply(folder: Path) -> None:
+        for damage in damages:
+            damage(folder)
+
+    return apply
+
+
+def rewritten(file: str, change: Callable[[list[str]], list[str]]) -> Damage:
+    """Every row, the header first, as a list of fields changed alike; of files without quotes."""
+
+    def apply(folder: Path) -> None:
+        lines = content(folder, file).decode().splitlines()
+        put(folder / file, "".join(",".join(change(line.split(","))) + "\n" for line in lines))
+
+    return apply
+
+
+def members(file: str, *cuts: float, empty: bool = False) -> Damage:
+    """Several gz members, cut at these shares of the text, in mid-row; `empty`: one without content between them."""
+
+    def apply(folder: Path) -> None:
+        whole = content(folder, file)
+        ends = [0, *(int(cut * len(whole)) for cut in cuts), len(whole)]
+        parts = [gzip.compress(whole[low:high]) for low, high in itertools.pairwise(ends)]
+        (folder / file).write_bytes((gzip.compress(b"") if empty else b"").join(parts))
+
+    return apply
+
+
+def picture(file: str, image: Image.Image, kind: str) -> Damage:
+    """Another image under that name."""
+    return lambda folder: image.save(folder / file, kind)
+
+
+def giant(folder: Path) -> None:
+    """A JPEG whose header claims 60,000 x 60,000 pixels."""
+    image = bytearray((folder / JPEG).read_bytes())
+    start = image.index(b"\xff\xc0") + 5
+    image[start : start + 4] = (60_000).to_bytes(2, "big") * 2
+    (folder / JPEG).write_bytes(bytes(image))
+
+
+def link_outside(folder: Path) -> None:
+    """The image is a link to one outside of the release."""
+    shutil.move(folder / JPEG, folder / "elsewhere.jpg")
+    (folder / JPEG).symlink_to(folder / "elsewhere.jpg")
+
+
+def gigabyte(file: str, before: bytes) -> Damage:
+    """A gz file of a megabyte that unpacks to `before` and a gigabyte without a line's end."""
+    return lambda folder: (
+        (folder / file).write_bytes(gzip.compress(before) + gzip.compress(b"x" * 2**24, 9) * 64) and None
+    )
+
+
+# case -> (the stage that refuses it, the damage). A stage's forerunners run after the damage.
+REFUSED: dict[str, tuple[str, Damage]] = {
+    "wrong-path": ("manifest", params("data.mimiciv", "nowhere")),
+    "folder-too-deep": ("manifest", params("data.mimiciv", "iv/hosp")),
+    "folders-swapped": ("manifest", chain(params("data.mimiciv", "cxr"), params("data.mimic_cxr", "iv"))),
+    "layout-of-1.0": ("manifest", chain(move("iv/icu", "iv/core"))),
+    "unknown-release": ("manifest", params("data.accept_unlisted_release", False)),
+    "missing-table": ("manifest", remove(CHART)),
+    "missing-metadata": ("manifest", remove(METADATA)),
+    "other-suffix": ("manifest", chain(write(METADATA.removesuffix(".gz"), "dicom_id\n"), remove(METADATA))),
+    "table-twice": ("manifest", write(CHART.removesuffix(".gz"), "stay_id\n")),
+    "table-is-a-folder": ("manifest", chain(remove(CHART), lambda folder: (folder / CHART).mkdir())),
+    "missing-column": ("manifest", rewritten(CHART, lambda row: row[:2] + row[3:])),
+    "misnamed-column": ("manifest", swap(PATIENTS, "anchor_age", "age")),
+    "column-twice": ("manifest", swap(CHART, "valueuom", "VALUE")),
+    "other-separator": ("manifest", swap(CHART, ",", ";")),
+    "truncated-gz": ("manifest", raw(CHART, lambda file: file[:-20])),
+    "gz-checksum": ("manifest", raw(CHART, lambda file: file[:-8] + bytes([file[-8] ^ 1]) + file[-7:])),
+    "text-under-gz": ("manifest", raw(CHART, gzip.decompress)),
+    "zeros-after-gz": ("manifest", raw(CHART, lambda file: file + bytes(512))),
+    "empty-table": ("manifest", write(CHART, "")),
+    "empty-file": ("manifest", raw(CHART, lambda _: b"")),
+    "header-only": ("manifest", text(CHART, lambda rows: rows.splitlines()[0] + "\n")),
+    "unclosed-quote-in-header": ("manifest", swap(CHART, "warning", '"warning')),
+    "carriage-returns-alone": ("manifest", swap(CHART, "\n", "\r")),
+    "not-utf-8": ("manifest", swap(CHART, "None", b"No\xffne")),
+    "not-utf-8-in-a-column-not-read": ("manifest", swap(CHART, "bpm", b"\xb0C", 1)),
+    "zero-byte": ("manifest", swap(CHART, "None", "No\0ne")),
+    "utf-16": ("manifest", lambda folder: put(folder / CHART, content(folder, CHART).decode().encode("utf-16"))),
+    "field-of-10-mb": ("manifest", swap(CHART, "None", "x" * 10_000_000)),
+    "changed-since-the-manifest": ("ingest", add(CHART, ROW)),
+    "too-few-fields": ("ingest", add(CHART, "1,11,31\n")),
+    "one-field-too-few": ("ingest", swap(CHART, ROW, ROW.removesuffix(",0"))),
+    "too-many-fields": ("ingest", swap(CHART, ROW, ROW + ",0,0")),
+    "unclosed-quote": ("ingest", swap(CHART, "220045,88,", '220045,"88,')),
+    "unclosed-quote-in-the-last-row-in-a-column-not-read": ("ingest", add(CHART, ROW.removesuffix("0") + '"0')),
+    "text-behind-a-quote": ("ingest", swap(CHART, "220045,88,", '220045,"88"x,')),
+    "line-ends-of-two-kinds": ("ingest", swap(CHART, ROW + "\n", ROW + "\r\n")),
+    "header-in-mid-file": ("ingest", text(CHART, lambda rows: rows + rows)),
+    "lines-all-blank": ("ingest", text(OUTPUT, lambda rows: rows.splitlines()[0] + "\n\n\n")),
+    "no-usable-row": ("ingest", swap(OUTPUT, ",31,", ",77,")),
+    "id-no-number": ("ingest", swap(CHART, ",31,7,", ",x31,7,")),
+    "id-with-decimals": ("ingest", swap(CHART, ",31,7,", ",31.7,7,")),
+    "id-too-large": ("ingest", swap(CHART, ",31,7,", ",3147483648,7,")),
+    "itemid-with-decimals": ("ingest", swap(CHART, "220045,88", "220045.4,88")),
+    "no-such-day": ("ingest", swap(CHART, "2150-01-01 13:00:00", "2150-02-30 13:00:00")),
+    "no-such-hour": ("ingest", swap(STAYS, "2150-01-01 12:00:00", "2150-01-01 25:00:00")),
+    "infinite-time": ("ingest", swap(STAYS, "2150-01-05 12:00:00", "infinity")),
+    "date-of-death-no-date": ("ingest", swap(PATIENTS, "2161-02-03", "3 Feb 2161")),
+    "number-no-number": ("ingest", swap(CHART, ",88,88,", ",88,88 bpm,")),
+    "duplicate-stay": ("ingest", swap(STAYS, ",32,", ",31,")),
+    "duplicate-admission": ("ingest", swap(ADMISSIONS, "2,12,", "2,11,")),
+    "duplicate-subject": ("ingest", add(PATIENTS, "1,F,50,2150,2011 - 2013,\n")),
+    "duplicate-image": ("ingest", swap(METADATA, "a-1", "b-1 ")),
+    "no-stay-id": ("ingest", swap(STAYS, ",32,", ",,")),
+    "size-of-2-to-the-31": ("ingest", swap(METADATA, "400,300", f"{2**31},300", 1)),
+    "no-stay-left": ("cohort", swap(STAYS, "2150-01-05", "2150-01-02")),
+    "image-not-there": ("images", remove(JPEG)),
+    "image-empty": ("images", raw(JPEG, lambda _: b"")),
+    "image-truncated": ("images", raw(JPEG, lambda file: file[: len(file) // 2])),
+    "image-huge": ("images", giant),
+    "image-of-one-pixel": ("images", picture(JPEG, Image.new("L", (1, 1)), "JPEG")),
+    "image-png-of-16-bits": ("images", picture(JPEG, Image.new("I;16", (64, 64)), "PNG")),
+    "image-gif-with-a-palette": ("images", picture(JPEG, Image.new("P", (64, 64)), "GIF")),
+    "image-id-that-leaves-the-folder": ("images", swap(METADATA, "b-1", "../../../../../b-1")),
+    "image-id-absolute": ("images", swap(METADATA, "b-1", "/b-1")),
+    "image-link-that-leaves-the-folder": ("images", link_outside),
+    "unknown-key": ("manifest", params("data.mimic", "iv")),
+    "impossible-value": ("manifest", params("ingest.threads", 0)),
+    "too-many-threads": ("manifest", params("ingest.threads", 1_000_000)),
+    "key-twice": ("manifest", text("params.yaml", lambda yaml: "scale: tiny\n" + yaml)),
+    "stage-before-not-run": ("labels", remove("data/interim")),
+}
+AT_ONCE = {"changed-since-the-manifest", "stage-before-not-run"}  # the stages before do not run after the damage
+
+# case -> (file in reports/data, key, words in the stage's log, damage); the count grows by one.
+COUNTED: dict[str, tuple[str, str, str, Damage]] = {
+    "stay-without-admission": (
+        "cohort",
+        "oddities.stays_of_unknown_subject_or_admission",
+        "1 stays of unknown subject or admission",
+        swap(STAYS, "2,12,32", "2,99,32"),
+    ),
+    "stay-without-subject": (
+        "cohort",
+        "oddities.stays_of_unknown_subject_or_admission",
+        "1 stays of unknown subject or admission",
+        swap(STAYS, "2,12,32", ",12,32"),
+    ),
+    "no-intime": (
+        "cohort",
+        "oddities.stays_without_intime",
+        "1 stays without intime",
+        swap(STAYS, "2160-01-01 12:00:00", ""),
+    ),
+    "no-outtime": (
+        "cohort",
+        "oddities.stays_without_outtime",
+        "1 stays without outtime",
+        swap(STAYS, "2160-01-05 12:00:00", ""),
+    ),
+    "outtime-before-intime": (
+        "cohort",
+        "oddities.stays_that_end_before_they_begin",
+        "1 stays that end before they begin",
+        swap(STAYS, "2160-01-05", "2159-01-05"),
+    ),
+    "dischtime-before-admittime": (
+        "cohort",
+        "oddities.stays_whose_admission_ends_before_it_begins",
+        "1 stays whose admission ends before it begins",
+        swap(ADMISSIONS, "2150-01-09", "2149-01-09"),
+    ),
+    "deathtime-before-intime": (
+        "cohort",
+        "oddities.deathtime_before_intime",
+        "1 deathtime before intime",
+        swap(ADMISSIONS, "2160-01-09 09:00:00", "2160-01-01 09:00:00"),
+    ),
+    "expire-flag-of-2": (
+        "cohort",
+        "oddities.hospital_expire_flag_neither_0_nor_1",
+        "1 hospital expire flag neither 0 nor 1",
+        swap(ADMISSIONS, ",,,1\n", ",,,2\n"),
+    ),
+    "event-without-stay": (
+        "ingest",
+        "chart.dropped.stay not in icustays",
+        "rows: stay not in icustays",
+        add(CHART, ROW.replace(",31,", ",78,") + "\n"),
+    ),
+    "event-without-time": (
+        "ingest",
+        "chart.dropped.no charttime",
+        "rows: no charttime",
+        add(CHART, ROW.replace("2150-01-01 13:00:00", "") + "\n"),
+    ),
+    "nan": ("ingest", "chart.dropped.no value", "rows: no value", add(CHART, ROW.replace("88,88", ",NaN") + "\n")),
+    "infinity": (
+        "ingest",
+        "chart.dropped.no value",
+        "rows: no value",
+        add(CHART, ROW.replace("88,88", ",-inf") + "\n"),
+    ),
+    "diagnosis-without-code": (
+        "ingest",
+        "diagnoses.dropped.no code",
+        "1 rows: no code",
+        add(DIAGNOSES, "1,11,9, ,9\n"),
+    ),
+    "blank-line": ("ingest", "output.lines_without_row", "1 lines are blank", add(OUTPUT, "\n")),
+    "line-end-in-quotes": (
+        "ingest",
+        "chart.lines_without_row",
+        "1 lines are blank or inside of quoted text",
+        swap(CHART, "bpm", '"b\npm"', 1),
+    ),
+    "value-out-of-range": (
+        "series",
+        "variables.heart_rate.out_of_range",
+        "1 out of range",
+        add(CHART, ROW.replace("88,88", "9999,9999") + "\n"),
+    ),
+    "unknown-code": ("labels", "codes.unknown_rows", "1 diagnoses have a code", add(DIAGNOSES, "1,11,9,XXX,9\n")),
+    "image-without-patient": (
+        "cohort",
+        "images.frontal_images_of_no_stay_of_the_cohort",
+        "1 frontal images of no stay of the cohort",
+        add(METADATA, "c-1,9,59,CHEST (PORTABLE AP),AP,400,300,21500101,133000,,,\n"),
+    ),
+    "image-without-usable-time": (
+        "cohort",
+        "images.images_without_usable_time",
+        "1 images without usable time",
+        swap(METADATA, "5.25", "noon"),
+    ),
+    "image-of-no-size": (
+        "cohort",
+        "images.images_of_unknown_size",
+        "1 images of unknown size",
+        swap(METADATA, "400,300", "-400,300", 1),
+    ),
+    "damaged-image-skipped": (
+        "images",
+        "left_out.images",
+        "left out: cxr/files/p1/p1/s51/b-1.jpg: damaged",
+        chain(params("images.damaged", "skip"), raw(JPEG, lambda file: file[: len(file) // 2])),
+    ),
+    "cmyk": ("images", "colour_modes.CMYK", "1 CMYK", picture(JPEG, Image.new("CMYK", (64, 64)), "JPEG")),
+}
+
+TABLES = (CHART, OUTPUT, PATIENTS, ADMISSIONS, DIAGNOSES, METADATA, FINDINGS)  # and STAYS, which has a quoted comma
+
+
+def everywhere(damage: Callable[[str], Damage], *more: str) -> Damage:
+    """One change of every table."""
+    return chain(*(damage(file) for file in (*TABLES, *more)))
+
+
+# Case -> damage that changes nothing in data/interim, to the byte.
+SAME: dict[str, Damage] = {
+    "bom": everywhere(lambda file: text(file, lambda rows: "\ufeff" + rows), STAYS),
+    "crlf": everywhere(lambda file: swap(file, "\n", "\r\n"), STAYS),
+    "no-line-end-at-the-end": everywhere(lambda file: text(file, lambda rows: rows.rstrip("\n")), STAYS),
+    "other-case-of-the-header": everywhere(
+        lambda file: text(file, lambda rows: rows.partition("\n")[0].swapcase() + "\n" + rows.partition("\n")[2]), STAYS
+    ),
+    "blanks-around-names": everywhere(lambda file: text(file, lambda rows: rows.replace(",", " , ", 3)), STAYS),
+    "extra-columns": everywhere(lambda file: rewritten(file, lambda row: ["x y", *row, "more"])),
+    "columns-in-another-order": everywhere(lambda file: rewritten(file, lambda row: row[::-1])),
+    "rows-in-another-order": everywhere(
+        lambda file: text(file, lambda rows: "\n".join([rows.splitlines()[0], *rows.splitlines()[:0:-1]]) + "\n"), STAYS
+    ),
+    "trailing-comma-in-a-row": swap(CHART, ROW, ROW + ","),
+    "trailing-comma": everywhere(lambda file: swap(file, "\n", ",\n"), STAYS),
+    "every-field-in-quotes": everywhere(lambda file: rewritten(file, lambda row: [f'"{field}"' for field in row])),
+    "several-gz-members": everywhere(lambda file: members(file, 0.1, 0.4, 0.45), STAYS),
+    "an-empty-gz-member": everywhere(lambda file: members(file, 0.3, empty=True), STAYS),
+    "plain-csv": chain(params("data.cxr_tables", "csv"), everywhere(unpacked, STAYS)),
+    "trailing-blanks-in-codes": chain(
+        swap(DIAGNOSES, "J9601", "J9601  "),
+        swap(STAYS, "MICU,MICU", "MICU ,MICU  "),
+        swap(ADMISSIONS, "EW EMER.", "EW EMER. "),
+        swap(PATIENTS, "2011 - 2013", "2011 - 2013 "),
+        swap(METADATA, ",AP,", ",AP ,"),
+        swap(METADATA, "b-1,", "b-1 ,"),
+    ),
+    "ids-with-a-zero-decimal": chain(swap(CHART, ",31,", ",31.0,"), swap(METADATA, "400,300", "400.0,300.0")),
+    "times-of-other-exports": chain(
+        swap(CHART, "2150-01-01 13:00:00", "2150-01-01T13:00:00"),
+        swap(STAYS, "2150-01-01 12:00:00", "2150-01-01 12:00:00 UTC"),
+    ),
+}
+
+# Case -> damage that changes neither cohort nor labels nor series, to the byte.
+SAME_RESULTS: dict[str, Damage] = {
+    "values-out-of-range": chain(
+        COUNTED["value-out-of-range"][3],
+        add(CHART, ROW.replace("88,88", "-5,-5").replace("13:00:00", "12:35:00") + "\n"),
+    ),
+    "orphan-events": chain(
+        COUNTED["event-without-stay"][3],
+        COUNTED["image-without-patient"][3],
+        add(OUTPUT, "9,99,99,7,2150-01-01 14:00:00,2150-01-01 14:00:00,226559,500,ml\n"),
+        add(DIAGNOSES, "9,99,1,0389,9\n"),
+    ),
+    "nan-and-infinities": chain(COUNTED["nan"][3], COUNTED["infinity"][3]),
+    "event-long-before-and-after": chain(
+        add(CHART, ROW.replace("2150-01-01 13", "1950-01-01 13") + "\n"),
+        add(CHART, ROW.replace("2150-01-01 13", "9150-01-01 13") + "\n"),
+    ),
+}
+
+# Case -> a claim that memory must not follow; the manifest refuses it.
+GIGABYTES: dict[str, Damage] = {
+    "header-of-a-gigabyte": gigabyte(CHART, b""),
+    "line-of-a-gigabyte": gigabyte(CHART, b"subject_id,hadm_id,stay_id,charttime,itemid,value,valuenum\n"),
+}
