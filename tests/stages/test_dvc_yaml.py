@@ -5,11 +5,16 @@ import importlib
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import polars as pl
 import pytest
 import yaml
+from dvc.repo import Repo as Project
 
 from pipeline.closure import ROOT, closure
+from pipeline.data.audit import read_artefacts
 from pipeline.params import load
 from pipeline.strategies.registry import names
 
@@ -115,8 +120,52 @@ def test_nothing_but_a_report_on_the_planted_truth_reads_it():
             assert "planted.parquet" not in text, path
 
 
+def data_deps(stage: dict[str, Any]) -> set[str]:
+    return {dep for dep in stage["deps"] if dep.startswith("data/")}
+
+
 def test_every_train_cell_depends_on_the_audit():
-    assert "data/audit.ok" in STAGES["train"]["deps"]
+    """Every cell of the matrix, as DVC resolves it, and whatever else may run stages.train."""
+    stages = Project(str(ROOT)).index.stages
+    cells = {stage.addressing: {dep.def_path for dep in stage.deps} for stage in stages if "stages.train" in stage.cmd}
+    grid = load(ROOT / "params.yaml").grid
+    assert set(cells) == {f"train@{strategy}-{task}" for strategy in grid.strategies for task in grid.tasks}
+    for name, deps in cells.items():
+        assert "data/audit.ok" in deps, name
+    assert [name for name, stage in STAGES.items() for out in stage["outs"] if "data/audit.ok" in out] == ["audit"]
+
+
+def test_the_audit_depends_on_all_data_that_models_read():
+    unseen = data_deps(STAGES["train"]) - {"data/audit.ok"} - data_deps(STAGES["audit"])
+    assert not unseen
+
+
+def test_the_audit_depends_on_all_that_it_reads(monkeypatch):
+    """Opened by its loader, below data/."""
+    read: list[str] = []
+
+    def seen(path: Path, *_: object, **__: object) -> pl.DataFrame:
+        read.append(Path(path).as_posix())
+        return pl.DataFrame(schema=["stay_id", "charttime", "itemid", "value", "valuenum"])
+
+    monkeypatch.setattr(pl, "read_parquet", seen)
+    monkeypatch.setattr(pl, "scan_parquet", lambda path: seen(path).lazy())
+    monkeypatch.setattr(np, "load", seen)
+    monkeypatch.setattr(Path, "read_text", lambda path, **_: (read.append(path.as_posix()), "{}")[1])
+    read_artefacts(Path("data"), (), pl.DataFrame(), 0, 48)
+    deps = data_deps(STAGES["audit"])
+    assert sorted(file for file in read if not any(covers(dep, file) for dep in deps)) == []
+    assert sorted(dep for dep in deps if not any(covers(dep, file) for file in read)) == []
+
+
+def test_nothing_that_makes_splits_masks_or_inputs_depends_on_the_labels_but_the_splits_that_stratify():
+    """A mask or a series cannot follow what its stage does not read."""
+    wrong = [
+        name
+        for name in ("cohort", "series", "images", "masks", "statistics")
+        if "data/cohort/labels.parquet" in STAGES[name]["deps"]
+    ]
+    assert wrong == []
 
 
 def test_the_library_knows_neither_dvc_nor_the_stages():
