@@ -216,6 +216,43 @@ def test_a_leak_ends_in_one_line_and_leaves_no_verdict_and_no_id_in_the_report(p
     assert str(first) not in report
 
 
+def test_a_leak_stops_dvc_before_any_training_and_its_mending_lets_it_go_on(project):
+    """The leak is in the code: some stays change their part by their own id, not by their subject's."""
+    path = project / "pipeline/data/splits.py"
+    before = path.read_text()
+    leaky = before.replace(
+        '.sort("stay_id", "fold")\n    )\n\n\ndef balance',
+        '.sort("stay_id", "fold")\n        .with_columns(pl.when(pl.col("stay_id") % 7 == 0).then(pl.lit("train"))'
+        '.otherwise("part").alias("part"))\n    )\n\n\ndef balance',
+    )
+    assert leaky != before
+    runs = sorted(path.name for path in (project / "work/runs").iterdir())
+    path.write_text(leaky)
+    try:
+        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+        done = subprocess.run(
+            ["dvc", "repro", "train@lstm-mortality"],
+            cwd=project,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode != 0
+        text = done.stdout + done.stderr
+        assert "audit: error: leak: subjects_cross_parts: in two parts of a fold" in text
+        assert "Traceback" not in text
+        assert "Running stage 'train" not in text
+        assert not (project / "data/audit.ok").exists()
+        assert sorted(path.name for path in (project / "work/runs").iterdir()) == runs
+        failed = json.loads((project / "reports/audit.json").read_text())["checks"]
+        assert "subjects_cross_parts" in [check["name"] for check in failed if not check["passed"]]
+    finally:
+        path.write_text(before)
+        call(project, "dvc", "repro", "-q")
+    assert (project / "data/audit.ok").is_file()
+
+
 def test_a_second_repro_runs_nothing_and_git_and_dvc_are_clean(project):
     commit(project, "results")
     assert "Data and pipelines are up to date." in call(project, "dvc", "repro")
