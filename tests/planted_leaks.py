@@ -465,7 +465,17 @@ def phenotype_lost(a):
 
 
 def label_by_name(a):
-    return {"variables": [*a.variables[:-1], dataclasses.replace(a.variables[-1], name="icu_mortality")]}
+    """In all files alike."""
+    *others, last = a.variables
+    statistics = {
+        fold: {"icu_mortality" if name == last.name else name: entry for name, entry in known.items()}
+        for fold, known in a.statistics.items()
+    }
+    return {
+        "variables": [*others, dataclasses.replace(last, name="icu_mortality")],
+        "hourly": a.hourly.rename({last.name: "icu_mortality"}),
+        "statistics": statistics,
+    }
 
 
 def outcome_in_the_hourly_table(a):
