@@ -2,13 +2,17 @@
 
 import dataclasses
 import re
+from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from pipeline.data.audit import CHECKS, audit, read_artefacts
+from pipeline.data.audit import CHECKS, Events, audit, read_artefacts
 from pipeline.mimic.phenotypes import load_ccs
 from pipeline.mimic.variables import load_variables
 from tests.inprocess import DATA_STAGES, run, synthesize, write_params
@@ -91,6 +95,50 @@ def test_a_clean_hospital_is_met_with_silence(tmp_path, seed):
 @pytest.mark.parametrize("seed", range(3, 20))
 def test_seventeen_more_clean_hospitals_are_met_with_silence(tmp_path, seed):
     quiet_hospital(tmp_path, seed)
+
+
+SECONDS = st.one_of(
+    st.integers(-7200, 50 * 3600), st.sampled_from([-1, 0, 3599, 3600, 48 * 3600 - 1, 48 * 3600, 48 * 3600 + 1])
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows=st.lists(st.tuples(SECONDS, st.integers(0, 299)), min_size=1, max_size=12), late=SECONDS)
+def test_an_hour_may_hold_what_was_charted_in_it_to_the_second_and_nothing_else(rows, late):
+    """One stay's heart rates, averaged by hand; then one from outside of the window in its first or last hour."""
+    start = datetime(2150, 1, 1, 12, 30, 7)
+    hours: dict[int, list[int]] = {}
+    for second, value in rows:
+        if 0 <= second < 48 * 3600:
+            hours.setdefault(second // 3600, []).append(value)
+    stay = pl.DataFrame({"stay_id": [1], "subject_id": [1], "intime": [start]})
+    late = late if not 0 <= late < 48 * 3600 else late + 48 * 3600
+    events = pl.DataFrame(
+        [(1, start + timedelta(seconds=second), 220045, None, float(value)) for second, value in [*rows, (late, 300)]],
+        schema={"stay_id": pl.Int64, "time": pl.Datetime, "itemid": pl.Int32, "text": pl.String, "number": pl.Float64},
+        orient="row",
+    )
+    means = {hour: sum(values) / len(values) for hour, values in hours.items()}
+
+    def leak(means: dict[int, float]):
+        hourly = pl.DataFrame(
+            [(1, hour, mean) for hour, mean in sorted(means.items())],
+            schema={"stay_id": pl.Int64, "hour": pl.Int8, "heart_rate": pl.Float64},
+            orient="row",
+        )
+        artefacts = SimpleNamespace(
+            icustays=stay,
+            stays=stay,
+            hourly=hourly,
+            variables=load_variables("core")[:1],
+            events={"chartevents": Events(events.lazy())},
+        )
+        return BY_NAME["events_outside_window"](artefacts)
+
+    assert leak(means) is None
+    assert leak({**means, 0 if late < 0 else 47: 300.0}) is not None
+    for hour in means:
+        assert leak({other: mean for other, mean in means.items() if other != hour}) is not None
 
 
 def test_a_true_predictor_is_no_leak(clean):
