@@ -18,6 +18,7 @@ from pipeline.errors import InputError
 from pipeline.strict import Loader, build
 
 FILE = Path("params.yaml")
+INPUT_HOURS = 48  # of the stay, which models see; the prediction is made at their end
 
 
 def _require(condition: bool, message: str) -> None:
@@ -106,9 +107,9 @@ class Ingest:
 
 @dataclass(frozen=True)
 class CohortPreset:
-    """The two rules in which the presets differ."""
+    """The two rules in which the presets differ: which of several stays, and whether a transfer ends eligibility."""
 
-    stays: Literal["only_of_admission", "first_of_admission"]
+    stays: Literal["all", "only_of_admission", "first_of_admission", "first_of_subject"]
     same_unit: bool
 
 
@@ -128,9 +129,18 @@ class Cohort:
 
     def __post_init__(self) -> None:
         _require(self.preset in self.presets, f"preset: {self.preset!r} is not one of {sorted(self.presets)}")
-        _at_least(0, min_age_years=self.min_age_years, min_stay_hours=self.min_stay_hours)
+        _at_least(0, min_age_years=self.min_age_years)
+        # in the unit and alive when the prediction is made; length-of-stay classes begin there, too
+        _at_least(INPUT_HOURS, min_stay_hours=self.min_stay_hours, alive_at_hours=self.alive_at_hours)
         _at_least(0, cxr_hours_before=self.cxr_hours_before, cxr_hours_after=self.cxr_hours_after)
-        _require(self.cxr_hours_after <= 48, f"cxr_hours_after: must be at most 48, is {self.cxr_hours_after}")
+        _require(
+            self.cxr_hours_after <= INPUT_HOURS,
+            f"cxr_hours_after: must be at most {INPUT_HOURS}, is {self.cxr_hours_after}",
+        )
+        _require(
+            self.cxr_hours_before + self.cxr_hours_after > 0,
+            "cxr_hours_after: with cxr_hours_before 0, too, no image lies in the window",
+        )
         _distinct("cxr_views", self.cxr_views)
         _require(
             set(self.cxr_views) <= {"AP", "PA"}, f"cxr_views: only AP and PA are frontal, is {list(self.cxr_views)}"

@@ -24,11 +24,16 @@ STAYS_COLUMNS = (
 )
 
 
-def describe_stays(patients: pl.DataFrame, admissions: pl.DataFrame, icustays: pl.DataFrame) -> pl.DataFrame:
-    """All ICU stays with what the rules look at: los_days, age, era, death_time, their place in the admission.
+def describe_stays(
+    patients: pl.DataFrame, admissions: pl.DataFrame, icustays: pl.DataFrame, vital: pl.Series
+) -> pl.DataFrame:
+    """All ICU stays with what the rules look at: los_days, age, era, died_at, has_vital, their place among others.
 
-    A stay whose subject or admission is in no table, or whose admission is another subject's, has `linked` false.
+    `vital`: ids of `stays_with_vital`. A stay whose subject or admission is in no table, or whose admission is another
+    subject's, has `linked` false. Places count all stays, whatever else becomes of them, by intime, then by stay_id; a
+    stay without intime comes last.
     """
+    by_time = ("intime", "stay_id")
     return (
         icustays.join(patients, on="subject_id", how="left")
         .join(
@@ -42,10 +47,14 @@ def describe_stays(patients: pl.DataFrame, admissions: pl.DataFrame, icustays: p
             era=era_at("intime"),
             first_year=first_possible_year("intime"),
             linked=pl.col("linked").fill_null(False) & pl.col("anchor_year").is_not_null(),
+            has_vital=pl.col("stay_id").is_in(vital.implode()),
             stays_in_admission=pl.len().over("hadm_id"),
         )
-        .sort("hadm_id", "intime", "stay_id")
-        .with_columns(place_in_admission=pl.int_range(1, pl.len() + 1).over("hadm_id"))
+        .sort(by_time, nulls_last=True)
+        .with_columns(
+            place_in_admission=pl.int_range(1, pl.len() + 1).over("hadm_id"),
+            place_in_subject=pl.int_range(1, pl.len() + 1).over("subject_id"),
+        )
         .sort("stay_id")
     )
 
@@ -75,10 +84,18 @@ def stays_with_vital(chart: pl.LazyFrame, stays: pl.DataFrame, variables: Sequen
     return found["stay_id"].sort()
 
 
-def rules(cohort: Cohort, vital: pl.Series) -> list[tuple[str, pl.Expr]]:
+# Which of several stays: the words of the attrition table, and the rule. `all` is no rule.
+CHOICES = {
+    "only_of_admission": ("only ICU stay of the hospital admission", pl.col("stays_in_admission") == 1),
+    "first_of_admission": ("first ICU stay of the hospital admission", pl.col("place_in_admission") == 1),
+    "first_of_subject": ("first ICU stay of the subject", pl.col("place_in_subject") == 1),
+}
+
+
+def rules(cohort: Cohort) -> list[tuple[str, pl.Expr]]:
     """The rules in order, each with the words that the attrition table says: a stay stays where all are true.
 
-    Null (an unknown age, a missing outtime) is not true.
+    The expressions are of columns of `describe_stays`. Null (an unknown age, a missing outtime) is not true.
     """
     steps = [
         ("subject and admission known", pl.col("linked")),
@@ -92,16 +109,12 @@ def rules(cohort: Cohort, vital: pl.Series) -> list[tuple[str, pl.Expr]]:
             pl.col("died_at").is_null() | (pl.col("died_at") >= pl.col("intime") + hours(cohort.alive_at_hours)),
         ),
     ]
-    if cohort.rules.stays == "only_of_admission":
-        steps.append(("only ICU stay of the hospital admission", pl.col("stays_in_admission") == 1))
-    else:
-        steps.append(("first ICU stay of the hospital admission", pl.col("place_in_admission") == 1))
+    if cohort.rules.stays in CHOICES:
+        steps.append(CHOICES[cohort.rules.stays])
     if cohort.rules.same_unit:
         steps.append(("same unit at ICU admission and discharge", pl.col("first_careunit") == pl.col("last_careunit")))
     if cohort.require_vital:
-        steps.append(
-            (f"heart rate or blood pressure in the first {VITAL_HOURS} h", pl.col("stay_id").is_in(vital.to_list()))
-        )
+        steps.append((f"heart rate or blood pressure in the first {VITAL_HOURS} h", pl.col("has_vital")))
     return steps
 
 

@@ -90,7 +90,7 @@ def link_images(metadata: pl.DataFrame, stays: pl.DataFrame, cohort: Cohort) -> 
         "eligible_images": linked["dicom_id"].n_unique(),
         "links": linked.height,
         "stays_with_image": linked["stay_id"].n_unique(),
-        "images_in_windows_of_several_stays": linked.height - linked["dicom_id"].n_unique(),
+        "images_in_windows_of_several_stays": linked.group_by("dicom_id").len().filter(pl.col("len") > 1).height,
     }
     return Links(linked, counts)
 

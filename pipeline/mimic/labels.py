@@ -21,16 +21,21 @@ def los_class(days: str = "los_days") -> pl.Expr:
     return pl.when(pl.col(days) >= LOS_EDGES[0]).then(count - 1).cast(pl.Int8)
 
 
+def died_in_icu() -> pl.Expr:
+    """Died in [intime, outtime], both included; of columns died_at (`clock.death_time`), intime and outtime."""
+    return pl.col("died_at").is_between(pl.col("intime"), pl.col("outtime")).fill_null(False)
+
+
 def outcome_labels(stays: pl.DataFrame, admissions: pl.DataFrame) -> pl.DataFrame:
     """stay_id, icu_mortality, hospital_mortality, los_class; in the order of `stays`.
 
-    icu_mortality: died in [intime, outtime], both included (when: `clock.death_time`, the deathtime wherever there is
-    one). hospital_mortality: hospital_expire_flag. Raises InputError where a stay has no class of length.
+    icu_mortality: `died_in_icu`. hospital_mortality: hospital_expire_flag, so that all stays of an admission share it.
+    Raises InputError where a stay has no class of length.
     """
     died = admissions.select("hadm_id", "hospital_expire_flag", died_at=death_time())
     labels = stays.join(died, on="hadm_id", how="left", maintain_order="left").select(
         "stay_id",
-        icu_mortality=pl.col("died_at").is_between(pl.col("intime"), pl.col("outtime")).fill_null(False),
+        icu_mortality=died_in_icu(),
         hospital_mortality=(pl.col("hospital_expire_flag") == 1).fill_null(False),
         los_class=los_class(),
     )

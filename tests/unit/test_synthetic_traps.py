@@ -45,15 +45,14 @@ class Drawn:
         patients, admissions = administration.patients(people), administration.admissions(7, people)
         stays = administration.icustays(people).with_columns(pl.from_epoch("intime"), pl.from_epoch("outtime"))
         times = [pl.from_epoch(name) for name in ("admittime", "dischtime", "deathtime")]
-        described = cohort.describe_stays(patients, admissions.with_columns(times), stays)
+        described = cohort.describe_stays(patients, admissions.with_columns(times), stays, stays["stay_id"])
         truth = hospital.planted(self.params, self.hospital).drop("subject_id", "hadm_id")
         return described.join(truth, on="stay_id").sort("stay_id")
 
     @cached_property
     def chosen(self) -> pl.DataFrame:
         """The stays that the rules leave."""
-        rules = cohort.rules(replace(self.rules, require_vital=False), pl.Series(dtype=pl.Int64))
-        return cohort.apply_rules(self.stays, rules)[0]
+        return cohort.apply_rules(self.stays, cohort.rules(self.rules))[0]
 
     @cached_property
     def metadata(self) -> pl.DataFrame:
@@ -111,7 +110,8 @@ def test_dead_before_48h() -> None:
     assert some.stays.filter(last).select(paper.fill_null(False).mean()).item() == pytest.approx(0.3, abs=0.03)
     assert some.chosen.filter(paper).is_empty()
     assert some.chosen.height > 500
-    careless = cohort.rules(replace(some.rules, alive_at_hours=0.0, require_vital=False), pl.Series(dtype=pl.Int64))
+    careless = [(name, holds) for name, holds in cohort.rules(some.rules) if not name.startswith("alive")]
+    assert len(careless) == len(cohort.rules(some.rules)) - 1
     kept, _ = cohort.apply_rules(some.stays, careless)
     of_admission = ["deathtime", "dischtime", "hospital_expire_flag"]
     audited = SimpleNamespace(stays=kept.drop(of_admission), admissions=kept.select("hadm_id", *of_admission))
