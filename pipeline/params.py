@@ -154,9 +154,9 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Labels:
-    """Which tables map codes to phenotypes."""
+    """Which map leads from codes to phenotypes (pipeline.mimic.phenotypes)."""
 
-    phenotypes: Literal["hcup"]
+    phenotypes: Literal["hcup", "legacy_medfuse"]
 
 
 @dataclass(frozen=True)

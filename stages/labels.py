@@ -14,12 +14,12 @@ from stages import stage
 @stage
 def main() -> None:
     """Write the labels and their counts."""
-    read("labels")  # one value so far: HCUP's tables
+    (rules,) = read("labels")
     stays = pl.read_parquet("data/cohort/stays.parquet")
     admissions = pl.read_parquet("data/interim/admissions.parquet")
-    diagnoses = classify(pl.read_parquet("data/interim/diagnoses.parquet"))
-    labels = make_labels(stays, admissions, diagnoses)
-    counts = summarise(stays, labels, admissions, diagnoses)
+    diagnoses = pl.read_parquet("data/interim/diagnoses.parquet")
+    labels = make_labels(stays, admissions, classify(diagnoses, rules.phenotypes))
+    counts = summarise(stays, labels, admissions, classify(diagnoses))
     if counts["codes"]["unknown_rows"]:
         logging.warning("%d diagnoses have a code that no table knows", counts["codes"]["unknown_rows"])
     files.write_parquet(labels, "data/cohort/labels.parquet")

