@@ -137,10 +137,6 @@ class Cohort:
             self.cxr_hours_after <= INPUT_HOURS,
             f"cxr_hours_after: must be at most {INPUT_HOURS}, is {self.cxr_hours_after}",
         )
-        _require(
-            self.cxr_hours_before + self.cxr_hours_after > 0,
-            "cxr_hours_after: with cxr_hours_before 0, too, no image lies in the window",
-        )
         _distinct("cxr_views", self.cxr_views)
         _require(
             set(self.cxr_views) <= {"AP", "PA"}, f"cxr_views: only AP and PA are frontal, is {list(self.cxr_views)}"
@@ -179,10 +175,15 @@ class Images:
 
 @dataclass(frozen=True)
 class Splits:
-    """Subjects to dev, test, validation and training, by a salted hash."""
+    """Subjects to dev, test, validation and training, by a salted hash, or by the era of their stays.
 
+    `folds` is read by the scheme folds, `test_from_year` by the scheme temporal: the first year of an era.
+    """
+
+    scheme: Literal["folds", "temporal"]
     salt: str
     folds: int
+    test_from_year: Literal[2011, 2014, 2017, 2020]
     dev_share: float
     val_share: float
     stratify: bool
@@ -191,6 +192,11 @@ class Splits:
         _at_least(2, folds=self.folds)
         _share("dev_share", self.dev_share)
         _share("val_share", self.val_share)
+
+    @property
+    def count(self) -> int:
+        """How many folds there are."""
+        return 1 if self.scheme == "temporal" else self.folds
 
 
 @dataclass(frozen=True)
@@ -368,8 +374,14 @@ class Params:
             _require(
                 isinstance(lr, int | float) and lr > 0, f"strategies.{name}.lr: must be a number above 0, is {lr!r}"
             )
-        for fold in self.scales[self.scale].training.folds:  # other scales may ask for more folds
-            _require(fold < self.splits.folds, f"scales.{self.scale}.training.folds: {fold} is not below splits.folds")
+        key = f"scales.{self.scale}.training.folds"  # other scales may ask for more folds
+        folds = self.scales[self.scale].training.folds
+        if self.splits.scheme == "temporal":
+            _require(
+                folds == (0,), f"{key}: splits.scheme temporal has fold 0 alone: set {key} to [0], is {list(folds)}"
+            )
+        for fold in folds:
+            _require(fold < self.splits.count, f"{key}: {fold} is not below splits.folds")
 
     def get(self, key: str) -> Any:
         """The value under a dotted key; `scales.images` means the images block of the chosen scale.

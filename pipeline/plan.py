@@ -23,6 +23,7 @@ from pipeline.training.grid import RunSpec, runs
 
 # Where there are no data yet: a synthetic patient has about so many stays in the base cohort; so many of them an image.
 STAYS_A_PATIENT, IMAGE_SHARE = 0.55, 0.4
+TEMPORAL_TEST_SHARE = 0.5  # of the stays that are not dev, with splits.scheme temporal: a guess
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,8 @@ def estimate(params: Params, data: Path, finished: dict[tuple[str, str], set[int
     A strategy is timed once a cohort: tasks differ in the last layer alone.
     """
     px = params.get("scales.images").px
-    fitted = (1 - params.splits.dev_share) * (1 - 1 / params.splits.folds)
+    tested = TEMPORAL_TEST_SHARE if params.splits.scheme == "temporal" else 1 / params.splits.folds
+    fitted = (1 - params.splits.dev_share) * (1 - tested)
     train, val = fitted * (1 - params.splits.val_share), fitted * params.splits.val_share
     timed: dict[tuple[str, str], Cost] = {}
     lines = []

@@ -24,29 +24,29 @@ from pipeline.mimic.labels import died_in_icu
 from pipeline.mimic.variables import load_all
 from pipeline.params import Cohort, CohortPreset, load
 
-STAYS: tuple[str, ...] = typing.get_args(typing.get_type_hints(CohortPreset)["stays"])
+STAYS: tuple[typing.Any, ...] = typing.get_args(typing.get_type_hints(CohortPreset)["stays"])
 SAME_UNIT = (True, False)
 MIN_STAY_HOURS = (48.0, 72.0)
 VIEWS = (("AP", "PA"), ("AP",))
-HOURS_BEFORE = (0.0, 6.0, 24.0)  # 24: as DDL-CXR (Yao et al. 2024)
+HOURS_BEFORE = (0.0, 6.0, 24.0)  # 24: as in DDL-CXR
 
 # Third-party notes on the paper (Yin et al. 2026, arXiv 2602.23614): its cohort code is not public.
 CAREBENCH = (
-    "To compare with, no result of this project: CareBench reports 26,947 stays (base) and 7,149 with an image (matched) "
-    "on MIMIC-IV 2.2."
+    "To compare with, not a result of this project: CareBench reports 26,947 stays (base) and 7,149 (matched: with an "
+    "image) on MIMIC-IV 2.2."
 )
 INTERIM = ("patients", "admissions", "icustays", "cxr_metadata", "chart")
 
 
-def variants(cohort: Cohort) -> Iterator[tuple[str, Cohort]]:
-    """The variants in the order of the table, each with the name of its preset ("" in the grid)."""
+def variants(cohort: Cohort) -> Iterator[tuple[str | None, Cohort]]:
+    """The variants in the order of the table, each with the name of its preset (None in the grid)."""
     for name in cohort.presets:
         yield name, dataclasses.replace(cohort, preset=name)
     grid = itertools.product(STAYS, SAME_UNIT, MIN_STAY_HOURS, VIEWS, HOURS_BEFORE)
     for stays, same_unit, min_stay_hours, views, before in grid:
-        preset = CohortPreset(stays=typing.cast(typing.Any, stays), same_unit=same_unit)
+        preset = CohortPreset(stays=stays, same_unit=same_unit)
         yield (
-            "",
+            None,
             dataclasses.replace(
                 cohort,
                 preset="grid",
@@ -101,17 +101,17 @@ def table(data: Path, cohort: Cohort) -> pl.DataFrame:
     return count(describe_stays(patients, admissions, icustays, vital), metadata, cohort)
 
 
+def _cell(value: bool | float | str | None) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}".removesuffix(".0") if isinstance(value, int | float) else value or ""
+
+
 def markdown(counts: pl.DataFrame) -> str:
     """The table for people: numbers to the right."""
     numeric = [dtype.is_numeric() for dtype in counts.dtypes]
     lines = [[name.replace("_", " ") for name in counts.columns], ["---:" if right else "---" for right in numeric]]
-    lines += [
-        [
-            ("yes" if cell else "no") if isinstance(cell, bool) else cell if isinstance(cell, str) else f"{cell:,g}"
-            for cell in row
-        ]
-        for row in counts.iter_rows()
-    ]
+    lines += [[_cell(value) for value in row] for row in counts.iter_rows()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

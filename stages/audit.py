@@ -14,11 +14,16 @@ from stages import stage
 @stage
 def main() -> None:
     """Writes reports/audit.json, and data/audit.ok where every check passes."""
-    series, cohort = read("series", "cohort")
+    series, cohort, splits = read("series", "cohort", "splits")
     data = Path("data")
     (data / "audit.ok").unlink(missing_ok=True)  # of a run before: not to outlive a leak
     artefacts = read_artefacts(
-        data, load_variables(series.tier), load_ccs(), cohort.cxr_hours_before, cohort.cxr_hours_after
+        data,
+        load_variables(series.tier),
+        load_ccs(),
+        cohort.cxr_hours_before,
+        cohort.cxr_hours_after,
+        splits.test_from_year if splits.scheme == "temporal" else None,
     )
     checks, leaks = audit(artefacts)
     files.write_json({"checks": checks}, "reports/audit.json")

@@ -90,7 +90,11 @@ def fabricate(folder: Path, n: int = 160, px: int = 16, seed: int = 0, noise: fl
             **{slug: cause[slug] + noise * rng.standard_normal(n) > 0.5 for slug in slugs},
         }
     )
-    splits = split(stays, labels, Splits(salt="test", folds=3, dev_share=0.1, val_share=0.2, stratify=False))
+    splits = split(
+        stays,
+        labels,
+        Splits(scheme="folds", test_from_year=2014, salt="test", folds=3, dev_share=0.1, val_share=0.2, stratify=False),
+    )
     removal, _ = masks(stays, splits, Masks(salt="test"))
     statistics = {}
     for fold in range(3):

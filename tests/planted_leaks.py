@@ -135,6 +135,23 @@ def subject_never_tested(a):
     return moved(a, 0, a.stays.filter(pl.col("subject_id") == subject)["stay_id"], "train")
 
 
+def temporal(a, era):
+    """One fold in which everyone is early, but for one training stay of `era`."""
+    train = a.splits.filter(fold=0, part="train")["stay_id"][0]
+    stays = a.stays.with_columns(era=pl.lit("2011 - 2013"))
+    row = stays["stay_id"].index_of(train)
+    changed = where(stays, "era", row, pl.lit(era, pl.String))
+    return {"stays": changed, "splits": a.splits.filter(fold=0), "test_from_year": 2014}
+
+
+def training_stay_of_a_tested_era(a):
+    return temporal(a, "2014 - 2016")
+
+
+def training_stay_without_era(a):
+    return temporal(a, None)
+
+
 def stay_without_part(a):
     return {"splits": a.splits[1:]}
 
@@ -611,6 +628,7 @@ PLANTED = {
         dev_subject_in_training,
     ),
     "subjects_not_tested_once": (subject_tested_twice, subject_never_tested),
+    "later_era_in_training": (training_stay_of_a_tested_era, training_stay_without_era),
     "splits_incomplete": (stay_without_part, stay_in_a_fold_twice, part_of_no_name),
     "events_outside_window": (
         event_at_hour_48,

@@ -1,7 +1,14 @@
-"""Subjects to parts: dev in every fold, else test in one fold, validation or training in the others.
+"""Subjects to parts: dev, test, validation or training, in each fold.
 
-A subject's parts come from a salted SHA-256 of its id alone, so they do not depend on who else is in the cohort, and
-MIMIC-IV 2.2 and 3.1 agree. For small cohorts `stratify` deals subjects out stratum by stratum instead.
+`folds`: dev in every fold, else test in one, validation or training in the others. A subject's parts come from a salted
+SHA-256 of its id alone, so they do not depend on who else is in the cohort, and MIMIC-IV 2.2 and 3.1 agree.
+
+`temporal`: one fold. Who is not dev is in test with all stays where the era of one of them begins in test_from_year or
+later, else in validation or training. So whatever is trained on lies before every later era, and test also holds the
+earlier stays of those who came back. An era is known to within a year (clock.era_at); who has a stay without one goes
+to dev, since it may be later than what is tested, or earlier than what is trained on.
+
+For small cohorts `stratify` deals subjects out stratum by stratum instead of by their hash.
 """
 
 from __future__ import annotations
@@ -11,6 +18,7 @@ from typing import Any
 
 import polars as pl
 
+from pipeline.errors import InputError
 from pipeline.params import Splits
 
 PARTS = ("train", "val", "test", "dev")
@@ -22,14 +30,33 @@ def uniform(*key: object) -> float:
     return (int.from_bytes(digest[:8], "big") >> 11) / (1 << 53)
 
 
-def parts_of_subject(subject_id: int, rules: Splits) -> list[str]:
-    """The subject's part in each fold."""
-    if uniform(rules.salt, "dev", subject_id) < rules.dev_share:
-        return ["dev"] * rules.folds
-    test = int(uniform(rules.salt, "test", subject_id) * rules.folds)
+def era_start(era: str = "era") -> pl.Expr:
+    """First year of an era like `2011 - 2013`; null where there is none."""
+    return pl.col(era).str.head(4).cast(pl.Int32)
+
+
+def dated(stays: pl.DataFrame, rules: Splits) -> pl.DataFrame:
+    """subject_id, late (a stay's era begins in test_from_year or later; null: a stay has no era); by subject_id."""
+    start = era_start()
+    return (
+        stays.group_by("subject_id")
+        .agg(late=pl.when(start.is_not_null().all()).then((start >= rules.test_from_year).any()))
+        .sort("subject_id")
+    )
+
+
+def parts_of_subject(subject_id: int, rules: Splits, late: bool | None = None) -> list[str]:
+    """The subject's part in each fold. `late` (of `dated`) is read by the scheme temporal alone."""
+    dev = uniform(rules.salt, "dev", subject_id) < rules.dev_share
+    if rules.scheme == "temporal":
+        dev, test = dev or late is None, 0 if late else -1
+    else:
+        test = int(uniform(rules.salt, "test", subject_id) * rules.folds)
+    if dev:
+        return ["dev"] * rules.count
     return [
         "test" if fold == test else "val" if uniform(rules.salt, "val", fold, subject_id) < rules.val_share else "train"
-        for fold in range(rules.folds)
+        for fold in range(rules.count)
     ]
 
 
@@ -38,19 +65,23 @@ def _chosen(position: int, share: float) -> bool:
     return int((position + 1) * share + 1e-9) > int(position * share + 1e-9)
 
 
-def _dealt(strata: pl.DataFrame, rules: Splits) -> dict[int, list[str]]:
+def _dealt(strata: pl.DataFrame, rules: Splits, late: dict[int, bool | None]) -> dict[int, list[str]]:
     """Parts per subject, dealt out along the subjects sorted by stratum and, within it, by hash."""
     rows = sorted(strata.iter_rows(), key=lambda row: (row[1], uniform(rules.salt, "deal", row[0])))
     parts: dict[int, list[str]] = {}
     place = 0
-    in_val = [0] * rules.folds
+    in_val = [0] * rules.count
     for position, (subject_id, _) in enumerate(rows):
-        if _chosen(position, rules.dev_share):
-            parts[subject_id] = ["dev"] * rules.folds
+        undated = rules.scheme == "temporal" and late[subject_id] is None
+        if undated or _chosen(position, rules.dev_share):
+            parts[subject_id] = ["dev"] * rules.count
             continue
-        test, place = place % rules.folds, place + 1
+        if rules.scheme == "temporal":
+            test = 0 if late[subject_id] else -1
+        else:
+            test, place = place % rules.folds, place + 1
         row = []
-        for fold in range(rules.folds):
+        for fold in range(rules.count):
             if fold == test:
                 row.append("test")
                 continue
@@ -63,8 +94,10 @@ def _dealt(strata: pl.DataFrame, rules: Splits) -> dict[int, list[str]]:
 def split(stays: pl.DataFrame, labels: pl.DataFrame, rules: Splits) -> pl.DataFrame:
     """Columns stay_id, fold, subject_id, part; sorted by stay_id and fold.
 
-    `stays` has stay_id, subject_id, has_cxr; `labels` has stay_id, icu_mortality, los_class (read only to stratify).
+    `stays` has stay_id, subject_id, has_cxr, era; `labels` has stay_id, icu_mortality, los_class (read only to
+    stratify). Raises InputError where the scheme temporal leaves none to train on or to test.
     """
+    late = dict(dated(stays, rules).iter_rows())
     if rules.stratify:
         strata = (
             stays.join(labels, on="stay_id")
@@ -72,14 +105,19 @@ def split(stays: pl.DataFrame, labels: pl.DataFrame, rules: Splits) -> pl.DataFr
             .agg(pl.col("icu_mortality").max(), pl.col("has_cxr").max(), pl.col("los_class").max())
             .select("subject_id", pl.concat_str("icu_mortality", "has_cxr", "los_class", separator="/"))
         )
-        parts = _dealt(strata, rules)
+        parts = _dealt(strata, rules, late)
     else:
-        parts = {subject: parts_of_subject(subject, rules) for subject in stays["subject_id"].unique().to_list()}
+        parts = {subject: parts_of_subject(subject, rules, late[subject]) for subject in late}
+    if rules.scheme == "temporal":
+        found = {part for row in parts.values() for part in row}
+        for part in ("train", "test"):
+            if part not in found:
+                raise InputError(f"splits.test_from_year: {rules.test_from_year} leaves no subject for {part}")
     subjects = stays["subject_id"].to_list()
     return (
         stays.select(
             "stay_id",
-            pl.Series("fold", [list(range(rules.folds))] * stays.height, dtype=pl.List(pl.Int8)),
+            pl.Series("fold", [list(range(rules.count))] * stays.height, dtype=pl.List(pl.Int8)),
             "subject_id",
             pl.Series("part", [parts[subject] for subject in subjects], dtype=pl.List(pl.String)),
         )
@@ -105,3 +143,19 @@ def balance(splits: pl.DataFrame, stays: pl.DataFrame, labels: pl.DataFrame) -> 
         .sort("fold", pl.col("part").cast(pl.Enum(PARTS)))
         .to_dicts()
     )
+
+
+def eras(splits: pl.DataFrame, stays: pl.DataFrame, rules: Splits) -> dict[str, Any]:
+    """Of the scheme temporal: the stays of each era in each part, and those whose era is not what the part promises."""
+    placed = splits.join(stays.select("stay_id", "era"), on="stay_id")
+    early = era_start() < rules.test_from_year
+    return {
+        "stays_by_era": [
+            {"era": era or "none"} | {part: rows.filter(part=part).height for part in PARTS}
+            for (era,), rows in placed.sort("era", nulls_last=True).group_by("era", maintain_order=True)
+        ],
+        "test_from_year": rules.test_from_year,
+        "test_stays_of_an_earlier_era": placed.filter(early, part="test").height,
+        "stays_without_era": placed["era"].null_count(),
+        "subjects_in_dev_for_want_of_an_era": dated(stays, rules)["late"].null_count(),
+    }

@@ -86,9 +86,9 @@ def frames(
 def kept(cohort, vital=None, **rows):
     """Ids of the stays that all rules leave."""
     patients, admissions, icustays, _ = frames(**rows)
-    every = describe_stays(patients, admissions, icustays)
     vital = icustays["stay_id"] if vital is None else pl.Series(vital, dtype=pl.Int32)
-    return apply_rules(every, rules(cohort, vital))[0]["stay_id"].to_list()
+    every = describe_stays(patients, admissions, icustays, vital)
+    return apply_rules(every, rules(cohort))[0]["stay_id"].to_list()
 
 
 def test_an_ordinary_stay_is_kept(cohort):
@@ -133,6 +133,11 @@ def test_rules(cohort, rows, stays):
     assert kept(cohort, **rows) == stays
 
 
+def preset(cohort, **rules):
+    """The params with one preset of these rules."""
+    return dataclasses.replace(cohort, preset="own", presets={"own": params.CohortPreset(**rules)})
+
+
 def test_prospective_takes_the_first_stay_and_does_not_look_at_the_last_unit(cohort):
     prospective = dataclasses.replace(cohort, preset="prospective")
     later = {"hadm_id": 11, "intime": IN + 4 * DAY, "outtime": IN + 7 * DAY}
@@ -140,20 +145,72 @@ def test_prospective_takes_the_first_stay_and_does_not_look_at_the_last_unit(coh
     assert kept(prospective, stays=[{}, {"hadm_id": 11}]) == [31]  # at the same time: the smaller id
 
 
+def at(day, days=3, **more):
+    """A stay that begins on a day and is so many days long."""
+    return {"intime": IN + day * DAY, "outtime": IN + (day + days) * DAY, **more}
+
+
+@pytest.mark.parametrize(
+    ("stays", "by_choice"),
+    [
+        # two stays in admission 11, the second comes first in the file; one in admission 12
+        ([at(4, hadm_id=11), at(0, hadm_id=11), at(20, hadm_id=12)], ([31, 32, 33], [33], [32, 33], [32])),
+        # the first stay of subject and admission is too short: it counts, and no other takes its place
+        ([at(0, 1, hadm_id=11), at(4, hadm_id=11), at(20, hadm_id=12)], ([32, 33], [33], [33], [])),
+        # a stay without intime is the last
+        ([at(0, hadm_id=11, intime=None), at(4, hadm_id=11)], ([32], [], [32], [32])),
+        # another subject's stay of before changes nothing
+        ([at(4), at(0, subject_id=2, hadm_id=13)], ([31, 32], [31, 32], [31, 32], [31, 32])),
+    ],
+)
+def test_which_of_several_stays(cohort, stays, by_choice):
+    rows = {
+        "stays": stays,
+        "admissions": [{}, {}, {"subject_id": 2}],
+        "patients": [{}, {}],
+    }
+    choices = ("all", "only_of_admission", "first_of_admission", "first_of_subject")
+    found = tuple(kept(preset(cohort, stays=choice, same_unit=True), **rows) for choice in choices)
+    assert found == by_choice
+
+
+def test_a_transfer_matters_where_same_unit_is_asked_for(cohort):
+    moved = [{"last_careunit": "SICU"}]
+    assert kept(preset(cohort, stays="all", same_unit=True), stays=moved) == []
+    assert kept(preset(cohort, stays="all", same_unit=False), stays=moved) == [31]
+
+
+def test_the_attrition_names_the_rules_of_the_variant_and_no_others(cohort):
+    longer = dataclasses.replace(preset(cohort, stays="first_of_subject", same_unit=False), min_stay_hours=72)
+    assert [name for name, _ in rules(longer)] == [
+        "subject and admission known",
+        "age at least 18 years",
+        "ICU stay of at least 72 h",
+        "alive 48 h after ICU admission",
+        "first ICU stay of the subject",
+        "heart rate or blood pressure in the first 48 h",
+    ]
+    everyone = preset(dataclasses.replace(cohort, require_vital=False), stays="all", same_unit=False)
+    assert len(rules(everyone)) == 4
+
+
 def test_knobs_change_the_rules(cohort):
-    loose = dataclasses.replace(cohort, min_age_years=16, min_stay_hours=24, alive_at_hours=24, require_vital=False)
-    died = {"deathtime": IN + timedelta(hours=25), "hospital_expire_flag": 1}
-    stay = {"outtime": IN + timedelta(hours=25)}
-    assert kept(loose, vital=[], stays=[stay], admissions=[died], patients=[{"anchor_age": 16}]) == [31]
-    assert kept(cohort, stays=[stay]) == []
+    loose = dataclasses.replace(cohort, min_age_years=16, require_vital=False)
+    assert kept(loose, vital=[], patients=[{"anchor_age": 16}]) == [31]
+    assert kept(cohort, vital=[], patients=[{"anchor_age": 16}]) == []
+    died = {"deathtime": IN + timedelta(hours=60), "hospital_expire_flag": 1}
+    assert kept(dataclasses.replace(cohort, alive_at_hours=60), admissions=[died]) == [31]
+    assert kept(dataclasses.replace(cohort, alive_at_hours=60.001), admissions=[died]) == []
+    assert kept(dataclasses.replace(cohort, min_stay_hours=72)) == [31]
+    assert kept(dataclasses.replace(cohort, min_stay_hours=72.001)) == []
 
 
 def test_attrition_counts_stays_and_subjects_after_each_rule(cohort):
     patients, admissions, icustays, _ = frames(
         stays=[{}, {}, {"subject_id": 2, "outtime": IN}], admissions=[{}, {}, {"subject_id": 2}], patients=[{}, {}]
     )
-    every = describe_stays(patients, admissions, icustays)
-    chosen, attrition = apply_rules(every, rules(cohort, icustays["stay_id"]))
+    every = describe_stays(patients, admissions, icustays, icustays["stay_id"])
+    chosen, attrition = apply_rules(every, rules(cohort))
     assert attrition.columns == ["step", "stays", "subjects"]
     assert attrition.row(0) == ("all ICU stays", 3, 2)
     assert attrition.row(3) == ("ICU stay of at least 48 h", 2, 1)
@@ -161,7 +218,7 @@ def test_attrition_counts_stays_and_subjects_after_each_rule(cohort):
     assert chosen.height == 2
     cohort_rules.check(attrition)
     with pytest.raises(InputError, match="ICU stay of at least 48 h"):
-        cohort_rules.check(apply_rules(every.filter(stay_id=33), rules(cohort, icustays["stay_id"]))[1])
+        cohort_rules.check(apply_rules(every.filter(stay_id=33), rules(cohort))[1])
 
 
 @pytest.mark.parametrize(
@@ -335,7 +392,7 @@ def test_finished_stays_tell_absence_by_design_from_an_image_not_taken(cohort):
     images = metadata(
         ("a", 1, IN), ("b", 2, IN - 90 * DAY), ("c", 3, datetime(2144, 1, 1)), ("d", 4, datetime(2148, 1, 1))
     )
-    every = describe_stays(patients, admissions, icustays)
+    every = describe_stays(patients, admissions, icustays, icustays["stay_id"])
     stays = finish_stays(every, diagnoses, link_images(images, every, cohort), images, patients)
     assert stays["cxr_status"].to_list() == ["present", "not_taken", "not_collectable", "not_taken", "not_collectable"]
     assert stays["has_cxr"].to_list() == [True, False, False, False, False]
@@ -352,7 +409,7 @@ def test_eras_in_which_images_certainly_lie_are_covered(cohort):
         patients=[{"anchor_year_group": "2017 - 2019"}, {"anchor_year_group": "2020 - 2022"}],
     )
     images = metadata(("a", 1, IN + 90 * DAY), ("b", 2, datetime(2144, 1, 1)))
-    every = describe_stays(patients, admissions, icustays)
+    every = describe_stays(patients, admissions, icustays, icustays["stay_id"])
     stays = finish_stays(every, diagnoses, link_images(images, every, cohort), images, patients)
     assert stays["cxr_status"].to_list() == ["not_taken", "not_collectable"]
 
@@ -366,7 +423,7 @@ def test_oddities_are_counted(cohort):
             {"admission_type": "X", "hospital_expire_flag": 2, "dischtime": IN - 2 * DAY},
         ],
     )
-    counts = cohort_rules.count_oddities(describe_stays(patients, admissions, icustays))
+    counts = cohort_rules.count_oddities(describe_stays(patients, admissions, icustays, icustays["stay_id"]))
     assert counts == {
         "stays_of_unknown_subject_or_admission": 1,
         "stays_without_intime": 0,

@@ -203,6 +203,19 @@ def test_links_are_of_the_same_subject_and_an_image_may_lie_in_two_windows(cohor
     }
 
 
+def test_an_image_in_three_windows_is_one_image_in_several(cohort):
+    stays = [(31, 1, IN), (32, 1, IN + 10 * HOUR), (33, 1, IN + 20 * HOUR)]
+    links = link(
+        cohort, {"study_time": IN + 30 * HOUR}, {"dicom_id": "b", "study_id": 52, "study_time": IN}, stays=stays
+    )
+    assert links.images.group_by("stay_id").agg("dicom_id").sort("stay_id").rows() == [
+        (31, ["a", "b"]),
+        (32, ["a"]),
+        (33, ["a"]),
+    ]
+    assert (links.counts["links"], links.counts["images_in_windows_of_several_stays"]) == (4, 1)
+
+
 @settings(deadline=None, max_examples=30)
 @given(
     st.lists(

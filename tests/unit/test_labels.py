@@ -1,5 +1,6 @@
 """Labels: deaths, classes of length of stay, HCUP's tables, the later codes, and what is counted."""
 
+import re
 from datetime import datetime, timedelta
 
 import polars as pl
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline import tasks
 from pipeline.errors import InputError
 from pipeline.mimic import phenotypes
-from pipeline.mimic.labels import los_class, make_labels, outcome_labels, summarise
+from pipeline.mimic.labels import compare_maps, los_class, make_labels, outcome_labels, summarise
 from pipeline.mimic.phenotypes import classify, load_ccs, parse_icd9, parse_icd10
 
 IN = datetime(2150, 3, 1, 12)
@@ -212,6 +213,70 @@ def test_any_diagnosis_of_the_admission_counts_and_none_of_another():
         {"essential_hypertension"},
         set(),
     ]
+
+
+def test_stays_of_one_admission_share_its_labels_and_each_has_its_own_death_and_length():
+    two = stays((31, 11), (32, 11)).with_columns(
+        intime=pl.Series([IN, IN + 72 * HOUR]),
+        outtime=pl.Series([IN + 72 * HOUR, IN + 192 * HOUR]),
+        los_days=pl.Series([3.0, 5.0]),
+    )
+    died = admissions((11, IN + 190 * HOUR, 1))
+    labels = make_labels(two, died, classify(diagnoses((11, 9, "5849"))))
+    assert labels["icu_mortality"].to_list() == [False, True]
+    assert labels["hospital_mortality"].to_list() == [True, True]
+    assert labels["los_class"].to_list() == [1, 3]
+    assert labels["acute_and_unspecified_renal_failure"].to_list() == [True, True]
+
+
+LEGACY_ICD10 = [6, 20, 6, 12, 15, 11, 119, 22, 15, 16, 35, 10, 5, 2, 13, 23, 11, 21, 56, 49, 15, 47, 12, 24, 4]
+
+
+def test_the_legacy_lists_have_the_codes_that_were_published():
+    """As many as the benchmark's file has per phenotype (reference, table B.3); no code twice in a list."""
+    lists = yaml.safe_load(phenotypes.LEGACY_FILE.read_text())
+    assert tuple(lists) == SLUGS
+    assert [len(set(codes.split())) for codes in lists.values()] == LEGACY_ICD10
+    assert [len(codes.split()) for codes in lists.values()] == LEGACY_ICD10
+    assert all(re.fullmatch(r"[A-Z]\w{2,6}", code) for codes in lists.values() for code in codes.split())
+
+
+RESPIRATORY = "respiratory_failure_insufficiency_arrest_adult"
+
+
+@pytest.mark.parametrize(
+    ("version", "code", "slugs"),
+    [
+        (10, "J9600", {RESPIRATORY}),
+        *[(10, code, set()) for code in ("J9601", "J80", "J90", "I480", "I4820", "N1832", "A4181", "U071")],
+        (10, "R7881", {"septicemia_except_in_labor"}),  # bacteraemia, which HCUP counts elsewhere
+        (10, "J99", {RESPIRATORY, "other_lower_respiratory_disease"}),  # in two lists
+        (9, "51881", {RESPIRATORY}),
+        (9, "J9600", {RESPIRATORY}),  # a bare code is the key
+        (10, "V450", {"conduction_disorders"}),
+        (10, "J960", set()),  # never by prefix
+        (10, "j96.00 ", {RESPIRATORY}),
+    ],
+)
+def test_the_legacy_map_by_hand(version, code, slugs):
+    table = classify(diagnoses((11, version, code)), "legacy_medfuse")
+    row = make_labels(stays((31, 11)), admissions((11, None, 0)), table).row(0, named=True)
+    assert {slug for slug in SLUGS if row[slug]} == slugs
+
+
+def test_the_report_counts_what_the_two_maps_tell_apart():
+    cohort = stays((31, 11), (32, 12), (33, 12), (34, 13))
+    codes = diagnoses((11, 10, "J9601"), (12, 10, "J9600"), (12, 10, "R7881"), (99, 10, "J9601"), (13, 10, "J99"))
+    found = compare_maps(cohort, codes)
+    assert tuple(found) == SLUGS
+    assert found[RESPIRATORY] == {"hcup": 3, "legacy_medfuse": 3, "only_hcup": 1, "only_legacy_medfuse": 1}
+    assert found["septicemia_except_in_labor"] == {
+        "hcup": 0,
+        "legacy_medfuse": 2,
+        "only_hcup": 0,
+        "only_legacy_medfuse": 2,
+    }
+    assert set(found["shock"].values()) == {0}
 
 
 def test_unknown_codes_and_strata_are_counted():

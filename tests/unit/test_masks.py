@@ -9,7 +9,7 @@ from pipeline.data.splits import split
 from pipeline.params import Masks, Splits
 from tests.fabricate import stays_frame
 
-RULES = Splits(salt="s", folds=3, dev_share=0.1, val_share=0.2, stratify=False)
+RULES = Splits(scheme="folds", test_from_year=2014, salt="s", folds=3, dev_share=0.1, val_share=0.2, stratify=False)
 
 
 @pytest.fixture(scope="module")

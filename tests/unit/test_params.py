@@ -40,6 +40,15 @@ def test_the_projects_own_file_loads_and_scales_resolve(root):
         ("cohort.min_age_years", True, r"cohort\.min_age_years: must be int"),
         ("cohort.preset", "strict", r"cohort\.preset: 'strict' is not one of"),
         ("cohort.cxr_views", ["AP", "LATERAL"], r"cohort\.cxr_views"),
+        ("cohort.presets.carebench.stays", "first", r"cohort\.presets\.carebench\.stays: must be one of all, only"),
+        ("cohort.min_stay_hours", 24, r"cohort\.min_stay_hours: must be at least 48, is 24"),
+        ("cohort.alive_at_hours", 47.5, r"cohort\.alive_at_hours: must be at least 48, is 47\.5"),
+        ("cohort.cxr_hours_before", -1, r"cohort\.cxr_hours_before: must be at least 0"),
+        ("cohort.cxr_hours_after", 48.5, r"cohort\.cxr_hours_after: must be at most 48"),
+        ("cohort.cxr_views", [], r"cohort\.cxr_views: must not be empty"),
+        ("labels.phenotypes", "medfuse", r"labels\.phenotypes: must be one of hcup, legacy_medfuse"),
+        ("splits.scheme", "era", r"splits\.scheme: must be one of folds, temporal"),
+        ("splits.test_from_year", 2015, r"splits\.test_from_year: must be one of 2011, 2014, 2017, 2020"),
         ("scale", "huge", r"scale: 'huge' is not one of"),
         ("splits.dev_share", 1.0, r"splits\.dev_share: must be in \[0, 1\)"),
         ("grid.strategies", ["lstm", "lstm"], r"grid\.strategies: holds an item twice"),
@@ -66,6 +75,16 @@ def test_fewer_folds_concern_the_chosen_scale_alone(tmp_path, content):
     put(content, "scale", "study")
     with pytest.raises(InputError, match=r"scales\.study\.training\.folds: 3 is not below splits\.folds"):
         load(written(tmp_path, content))
+
+
+def test_the_temporal_scheme_has_one_fold_and_says_what_to_set(tmp_path, content):
+    put(content, "splits.scheme", "temporal")
+    assert load(written(tmp_path, content)).splits.count == 1
+    put(content, "scale", "paper")
+    with pytest.raises(InputError, match=r"set scales\.paper\.training\.folds to \[0\], is \[0, 1, 2, 3, 4\]"):
+        load(written(tmp_path, content))
+    put(content, "scales.paper.training.folds", [0])
+    assert load(written(tmp_path, content)).splits.count == 1
 
 
 def test_a_missing_key_is_named(tmp_path, content):

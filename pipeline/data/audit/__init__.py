@@ -19,6 +19,7 @@ CHECKS = (
     people.dead_at_prediction_time,
     people.subjects_cross_parts,
     people.subjects_not_tested_once,
+    people.later_era_in_training,
     people.splits_incomplete,
     series.events_outside_window,
     series.packed_values_differ,

@@ -58,10 +58,16 @@ class Artefacts:
     codes: pl.DataFrame
     hours_before: float
     hours_after: float
+    test_from_year: int | None = None  # splits.scheme temporal: first year of the eras that are tested
 
 
 def read_artefacts(
-    data: Path, variables: Sequence[Variable], codes: pl.DataFrame, hours_before: float, hours_after: float
+    data: Path,
+    variables: Sequence[Variable],
+    codes: pl.DataFrame,
+    hours_before: float,
+    hours_after: float,
+    test_from_year: int | None = None,
 ) -> Artefacts:
     """The artefacts below `data`; chart and output rows stay on disk, arrays are memory-mapped."""
     interim = data / "interim"
@@ -88,6 +94,7 @@ def read_artefacts(
         codes=codes,
         hours_before=hours_before,
         hours_after=hours_after,
+        test_from_year=test_from_year,
     )
 
 

@@ -65,6 +65,17 @@ def subjects_not_tested_once(a: Artefacts) -> Leak | None:
     )
 
 
+def later_era_in_training(a: Artefacts) -> Leak | None:
+    """With splits.scheme temporal: a training or validation stay of an era that is tested, or of no era."""
+    if a.test_from_year is None:
+        return None
+    fitted = a.splits.filter(pl.col("part").is_in(["train", "val"])).join(
+        a.stays.select("stay_id", "era"), on="stay_id"
+    )
+    early = (pl.col("era").str.head(4).cast(pl.Int32) < a.test_from_year).fill_null(False)
+    return leak_of(f"trained on, and not before {a.test_from_year}", fitted.filter(~early))
+
+
 def splits_incomplete(a: Artefacts) -> Leak | None:
     """A stay of stays.parquet that is not in splits.parquet once in every fold, a part that is none of train, val, test
     and dev, a stay of the splits that is not in the cohort, or folds that are not counted from 0."""
