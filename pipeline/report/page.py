@@ -69,13 +69,16 @@ def _json(path: Path) -> Any:
 
 
 def _table(path: Path) -> pl.DataFrame:
-    """A CSV that a stage wrote."""
+    """A CSV that a stage wrote; a column without any value is of numbers that were not estimable."""
     if not path.is_file():
         raise InputError(f"{path}: not found; run the stage that writes it (dvc repro)")
     try:
-        return pl.read_csv(path, infer_schema_length=None)
+        frame = pl.read_csv(path, infer_schema_length=None)
     except pl.exceptions.PolarsError as error:
         raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
+    return frame.with_columns(
+        pl.col(c).cast(pl.Float64) for c in frame.columns if 0 < len(frame) == frame[c].null_count()
+    )
 
 
 def banners(manifest: dict[str, Any]) -> list[tuple[str, str]]:
@@ -254,7 +257,7 @@ def build(data: Path, reports: Path, params: dict[str, Any]) -> tuple[str, dict[
         attrition=_attrition(data / "cohort" / "attrition.csv"),
         facts=_facts(reports / "data"),
         splits=[block for key in ("folds", "eras") if splits and splits.get(key) for block in blocks(splits[key])],
-        test_from_year=splits["eras"]["test_from_year"] if splits and "eras" in splits else None,
+        test_from_year=splits.get("test_from_year") if splits else None,
         legacy_phenotypes="labels" in params and params["labels"].phenotypes == "legacy_medfuse",
         audit=None if audit is None else audit["checks"],
         manifest=[(name, source) for name, source in sorted(manifest.items()) if isinstance(source, dict)],
