@@ -21,7 +21,7 @@ def main() -> None:
     files.write_parquet(splits, "data/splits.parquet")
     counts: dict[str, Any] = {"folds": balance(splits, stays, labels)}
     if rules.scheme == "temporal":
-        counts |= {"eras": eras(splits, stays, rules)}
+        counts |= {"eras": eras(splits, stays, rules), "test_from_year": rules.test_from_year}
     files.write_json(counts, "reports/data/splits.json")
 
 

@@ -154,7 +154,6 @@ def eras(splits: pl.DataFrame, stays: pl.DataFrame, rules: Splits) -> dict[str, 
             {"era": era or "none"} | {part: rows.filter(part=part).height for part in PARTS}
             for (era,), rows in placed.sort("era", nulls_last=True).group_by("era", maintain_order=True)
         ],
-        "test_from_year": rules.test_from_year,
         "test_stays_of_an_earlier_era": placed.filter(early, part="test").height,
         "stays_without_era": placed["era"].null_count(),
         "subjects_in_dev_for_want_of_an_era": dated(stays, rules)["late"].null_count(),

@@ -350,6 +350,43 @@ def test_ctrl_c_ends_in_one_line_and_leaves_nobody_behind(project, tmp_path, sec
 
 
 @pytest.mark.slow
+def test_another_cohort_map_and_split_go_all_the_way(project, tmp_path):
+    """Every stay, images of the day before, the legacy phenotypes and the split by era: from the cohort to the page."""
+    folder = tmp_path / "variant"
+    shutil.copytree(project, folder, ignore=shutil.ignore_patterns(".git", ".dvc", "runs", "truth", "work", "reports"))
+    shutil.copytree(project / "reports/data", folder / "reports/data")
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["cohort"]["presets"]["carebench"] = {"stays": "all", "same_unit": False}
+    params["cohort"]["cxr_hours_before"] = 24
+    params["labels"]["phenotypes"] = "legacy_medfuse"
+    params["splits"]["scheme"] = "temporal"
+    params["grid"] = {"strategies": ["late_fusion"], "tasks": ["mortality"]}
+    (folder / "params.yaml").unlink()
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    stages = ["cohort", "labels", "series", "images", "splits", "masks", "statistics", "audit"]
+    for stage in [*stages, "train late_fusion mortality", "evaluate", "report"]:
+        call(folder, sys.executable, "-m", *f"stages.{stage}".split())
+    stays, labels, splits = (
+        pl.read_parquet(folder / f"data/{name}.parquet") for name in ("cohort/stays", "cohort/labels", "splits")
+    )
+    assert stays["hadm_id"].n_unique() < stays.height  # several stays of an admission
+    assert set(splits["fold"]) == {0}
+    placed = stays.join(splits.select("stay_id", "part"), on="stay_id", validate="1:1")
+    assert placed.group_by("subject_id").agg(pl.col("part").n_unique())["part"].max() == 1
+    first_year = pl.col("era").str.head(4).cast(pl.Int32)
+    assert set(placed["part"]) == {"train", "val", "test", "dev"}
+    assert placed.filter(pl.col("part").is_in(["train", "val"]) & (first_year >= 2014)).height == 0
+    late = placed.filter(first_year >= 2014)["subject_id"].implode()
+    assert placed.filter(pl.col("part") == "test").select(pl.col("subject_id").is_in(late).all()).item()
+    shared = labels.join(stays.select("stay_id", "hadm_id"), on="stay_id").group_by("hadm_id")
+    assert shared.agg(pl.col(*phenotype_slugs()).n_unique()).drop("hadm_id").max().row(0) == (1,) * 25
+    assert pl.read_parquet(folder / "data/cohort/cxr.parquet")["hours_from_intime"].min() < 0
+    people = pl.read_parquet(folder / "data/runs/mortality/late_fusion/predictions.parquet")
+    assert set(people["fold"]) == {0}
+    assert "The scheme is temporal" in (folder / "reports/index.html").read_text()
+
+
+@pytest.mark.slow
 def test_an_edit_of_the_library_is_seen_by_exp_run_temp(project):
     """The copy that DVC makes imports its own library, not the workspace's."""
     if call(project, "git", "status", "--porcelain"):

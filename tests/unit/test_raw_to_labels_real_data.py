@@ -10,6 +10,8 @@ import polars as pl
 import pytest
 import yaml
 
+from pipeline.mimic.phenotypes import classify, phenotype_categories
+
 pytestmark = pytest.mark.real_data
 
 
@@ -187,6 +189,39 @@ def test_labels(done):
 
 def test_hcups_tables_know_every_code_of_the_demo(done):
     assert report(done, "labels")["codes"]["unknown_rows_of_all_admissions"] == 0
+
+
+@pytest.mark.parametrize(
+    ("codes", "slugs", "admissions", "labelled"),
+    [
+        ("J96|J80|R092", ["respiratory_failure_insufficiency_arrest_adult"], 23, 6),
+        ("I48", ["cardiac_dysrhythmias"], 42, 25),
+        ("J90|J91|J93|J981", ["pleurisy_pneumothorax_pulmonary_collapse"], 10, 1),
+        ("E78", ["disorders_of_lipid_metabolism"], 69, 58),
+        ("E11", ["diabetes_mellitus_with_complications", "diabetes_mellitus_without_complication"], 60, 37),
+    ],
+)
+def test_the_hole_in_the_legacy_map(done, codes, slugs, admissions, labelled):
+    """ICD-10 admissions of the demo with such a code, and those whose label it gives: as counted before (L.3)."""
+    rows = pl.read_parquet(done / "data/interim/diagnoses.parquet").filter(
+        (pl.col("icd_version") == 10) & pl.col("icd_code").str.contains(f"^({codes})")
+    )
+    wanted = [phenotype_categories()[slug] for slug in slugs]
+    found = classify(rows, "legacy_medfuse").filter(pl.col("ccs").is_in(wanted))
+    assert (rows["hadm_id"].n_unique(), found["hadm_id"].n_unique()) == (admissions, labelled)
+
+
+def test_the_report_of_the_labels_compares_the_maps(done):
+    maps = report(done, "labels")["phenotypes_by_map"]
+    assert {slug: row["hcup"] for slug, row in maps.items()} == {
+        slug: positives for slug, positives in POSITIVES.items() if slug in maps
+    }
+    differ = {slug: row["only_hcup"] for slug, row in maps.items() if row["only_hcup"]}
+    assert differ["respiratory_failure_insufficiency_arrest_adult"] == 7
+    assert differ["cardiac_dysrhythmias"] == 4
+    assert {slug: row["only_legacy_medfuse"] for slug, row in maps.items() if row["only_legacy_medfuse"]} == {
+        "septicemia_except_in_labor": 1
+    }
 
 
 def test_a_second_run_writes_the_same_bytes(done, tmp_path, root, demo_data):

@@ -200,6 +200,31 @@ def test_the_sentence_on_models_that_see_images_alone(page, own, shown):
     assert "sees images alone" not in html
 
 
+def test_a_metric_that_no_run_could_estimate_leaves_a_gap(own, shown):
+    """A validation part without a positive, in every run: the column is empty, and no column of text."""
+    path = own / "reports/plots/history.csv"
+    pl.read_csv(path).with_columns(metric=pl.lit(None, pl.Float64)).write_csv(path)
+    html, figures = build(own / "data", own / "reports", shown | SMALL)
+    assert "history_los_base" in figures
+    assert "history_los_base" in html
+
+
+def test_the_temporal_scheme_and_the_legacy_map_are_named(page, own, shown):
+    for words in ("The scheme is temporal", "later eras", "legacy_medfuse), not HCUP"):
+        assert words not in page
+    facts = json.loads((own / "reports/data/splits.json").read_text())
+    rows = [{"era": "2011 - 2013", "train": 7654, "test": 0}, {"era": "2014 - 2016", "train": 0, "test": 3210}]
+    facts |= {"eras": {"stays_by_era": rows, "stays_without_era": 0}, "test_from_year": 2014}
+    (own / "reports/data/splits.json").write_text(json.dumps(facts))
+    labels = dataclasses.replace(shown["labels"], phenotypes="legacy_medfuse")
+    html, _ = build(own / "data", own / "reports", shown | {"labels": labels})
+    assert "Scores on the test stays of the later eras (from 2014 on), fold" in html
+    assert "The scheme is temporal: one fold, in which subjects with a stay of an era from 2014 on" in html
+    assert "7,654" in html
+    assert "3,210" in html
+    assert "labels.phenotypes: legacy_medfuse), not HCUP&#39;s" in html or "legacy_medfuse), not HCUP's" in html
+
+
 def test_a_part_of_the_grid(own, shown):
     html, drawn = build(own / "data", own / "reports", shown | SMALL)
     assert "Length of stay" in html
