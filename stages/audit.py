@@ -5,7 +5,7 @@ from pathlib import Path
 from pipeline import files
 from pipeline.data.audit import audit, read_artefacts
 from pipeline.errors import InputError
-from pipeline.mimic.phenotypes import load_ccs
+from pipeline.mimic.phenotypes import MAPS
 from pipeline.mimic.variables import load_variables
 from pipeline.params import read
 from stages import stage
@@ -14,13 +14,13 @@ from stages import stage
 @stage
 def main() -> None:
     """Writes reports/audit.json, and data/audit.ok where every check passes."""
-    series, cohort, splits = read("series", "cohort", "splits")
+    series, cohort, splits, labels = read("series", "cohort", "splits", "labels")
     data = Path("data")
     (data / "audit.ok").unlink(missing_ok=True)  # of a run before: not to outlive a leak
     artefacts = read_artefacts(
         data,
         load_variables(series.tier),
-        load_ccs(),
+        MAPS[labels.phenotypes](),
         cohort.cxr_hours_before,
         cohort.cxr_hours_after,
         splits.test_from_year if splits.scheme == "temporal" else None,

@@ -178,3 +178,12 @@ def test_the_table_of_the_audit_is_complete(root):
     ]
     told = {row[0].strip("`"): re.findall(r"`(\w+)`", row[2]) for row in rows}
     assert told == {check: [plant.__name__ for plant in plants] for check, plants in PLANTED.items()}
+
+
+def test_labels_by_the_legacy_map_pass_where_it_is_in_force_alone(tmp_path):
+    write_params(tmp_path, 150, 5, {"labels.phenotypes": "legacy_medfuse"})
+    synthesize(tmp_path)
+    run(tmp_path, *DATA_STAGES)
+    run(tmp_path, "audit")
+    hcup = read_artefacts(tmp_path / "data", load_variables("core"), load_ccs(), 0, 48)
+    assert BY_NAME["phenotypes_contradict_diagnoses"](hcup) is not None

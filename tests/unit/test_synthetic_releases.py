@@ -26,9 +26,7 @@ KEYS = {"hosp/patients": "subject_id", "hosp/admissions": "hadm_id", "icu/icusta
 def both(tmp_path_factory: pytest.TempPathFactory, root: Path) -> dict[SyntheticRelease, Path]:
     """The same small hospital in either layout, each taken to the series."""
     return {
-        release: prepare(
-            tmp_path_factory.mktemp("release"), root, 90, TO_SERIES, Synthetic(SEED, 1.0, 1.0, 1.0, release)
-        )
+        release: prepare(tmp_path_factory.mktemp("release"), 90, TO_SERIES, Synthetic(SEED, 1.0, 1.0, 1.0, release))
         for release in (OLD, NEW)
     }
 

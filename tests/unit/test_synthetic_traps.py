@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.data.audit import dead_at_prediction_time
+from pipeline.data.audit.people import dead_at_prediction_time
 from pipeline.mimic import cohort, cxr_links, labels, phenotypes
 from pipeline.params import Cohort, Synthetic, SyntheticScale, Traps, load
 from pipeline.synthetic import administration, diagnoses, hospital, model, studies, traps
@@ -114,7 +114,8 @@ def test_dead_before_48h() -> None:
     assert len(careless) == len(cohort.rules(some.rules)) - 1
     kept, _ = cohort.apply_rules(some.stays, careless)
     of_admission = ["deathtime", "dischtime", "hospital_expire_flag"]
-    audited = SimpleNamespace(stays=kept.drop(of_admission), admissions=kept.select("hadm_id", *of_admission))
+    stays = kept.drop(of_admission)
+    audited = SimpleNamespace(stays=stays, icustays=stays, admissions=kept.select("hadm_id", *of_admission))
     leak = dead_at_prediction_time(cast(Any, audited))
     assert leak is not None
     assert "dead before intime + 48 h" in leak.text
@@ -249,7 +250,7 @@ def trapped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A hospital with all traps, taken from its files to the audit."""
     planted = Traps(**(dict.fromkeys(TRAPS, 1.0) | {"dead_before_48h": 0.15}))
     folder = tmp_path_factory.mktemp("trapped")
-    return prepare(folder, ROOT, 150, TO_AUDIT, replace(PLAIN, seed=5, traps=planted))
+    return prepare(folder, 150, TO_AUDIT, replace(PLAIN, seed=5, traps=planted))
 
 
 def test_with_all_traps_the_pipeline_finds_no_leak_and_says_what_it_left_out(trapped: Path) -> None:
