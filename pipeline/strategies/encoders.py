@@ -220,7 +220,10 @@ class ImageEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> ImageFeatures:
         """Features of the P images; P may be 0."""
-        x = self.normalise(images)
+        return self.encode(self.normalise(images))
+
+    def encode(self, x: Tensor) -> ImageFeatures:
+        """Features of what `normalise` gives, or an earlier stage where the first ones were taken out of `stages`."""
         maps = []
         for stage in self.stages:
             x = stage(x)

@@ -105,6 +105,18 @@ def task_loss(logits: Tensor, targets: Tensor, task: Task) -> Tensor:
     return nn.functional.binary_cross_entropy_with_logits(logits, targets)
 
 
+def sample_losses(logits: Tensor, targets: Tensor, task: Task) -> Tensor:
+    """[B]: each sample's own task loss, the mean over its labels; for losses that some samples are left out of."""
+    if task.kind == "multiclass":
+        return nn.functional.cross_entropy(logits, targets[:, 0].long(), reduction="none")
+    return nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1)
+
+
+def mean_where(values: Tensor, where: Tensor) -> Tensor:
+    """Mean of values [B] where bool [B] is true; 0 where it nowhere is, so that a batch without an image has a loss."""
+    return (values * where).sum() / where.sum().clamp(min=1)
+
+
 def probabilities(logits: Tensor, task: Task) -> Tensor:
     """The only place where logits become probabilities, in float64: softmax rows for multiclass, sigmoids otherwise."""
     logits = logits.double()
