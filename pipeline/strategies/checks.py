@@ -155,6 +155,7 @@ def _check_modalities(model: Strategy, name: str) -> None:
 def _check_gradients(model: Strategy, name: str) -> None:
     """Every trainable parameter gets a gradient, with and without images, in one of PHASES epochs at the latest.
 
+    Each epoch ends in one step, so that a strategy which acts on what was learned has something to act on.
     losses() holds `task`, and nothing but finite numbers; forward leaves the batch as it is.
     """
     batches = []
@@ -162,6 +163,7 @@ def _check_gradients(model: Strategy, name: str) -> None:
         batch = example_batch(model.shapes, 8, with_image.bool(), seed=seed)
         batches.append((batch, example_targets(model.shapes, 8, seed)))
     bare = [key for key, parameter in model.named_parameters() if parameter.requires_grad]
+    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     for done in range(PHASES):
         model.eval()
         with torch.no_grad():
@@ -179,4 +181,5 @@ def _check_gradients(model: Strategy, name: str) -> None:
         model.after_backward()
         moved = {k for k, p in model.named_parameters() if p.grad is not None and bool((p.grad != 0).any())}
         bare = [key for key in bare if key not in moved]
+        optimiser.step()
     _require(not bare, name, f"parameter {bare[0] if bare else ''} gets no gradient")
