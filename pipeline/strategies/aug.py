@@ -1,0 +1,138 @@
+"""aug: the weaker modality is given more classifiers, one after the other, each boosting those before it.
+
+Paper: Jiang et al., NeurIPS 2025 (arXiv 2502.20120).
+Idea: each modality learns from its own loss alone; at intervals, adaptive classifier assignment compares how sure the
+two are of the truth on the training stays, and gives the weaker one another layer, fitted to what is left over.
+Missing image: complete; the ensemble is then of the EHR's classifiers alone, in training and at inference (and of the
+image's alone where the record is absent). A modality's loss and the comparison see what is present.
+Changed: layers are there from the start, inactive, so that the one optimiser trains them (in the official code added
+layers are in no optimiser). One step on the sum of the losses instead of one a modality. Labels other than classes: the
+residual's weight 1 - residual · p(truth) is taken label by label, so the loss is bounded below; assignment weighs
+positives and negatives alike. `task` is the fused loss, shown and not trained on.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.strategies.encoders import ImageEncoder, TransformerEncoder, fill_absent
+from pipeline.strategies.interface import CXR, EHR, Batch, Epoch, Output, Shapes, Strategy, mean_where
+
+
+def element_losses(logits: Tensor, targets: Tensor, kind: str) -> Tensor:
+    """Losses [B, K] a label, or [B, 1] of the class; exp(-loss) is the probability given to the truth."""
+    if kind == "multiclass":
+        return nn.functional.cross_entropy(logits, targets[:, 0].long(), reduction="none")[:, None]
+    return nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+
+
+class AUG(Strategy):
+    """Boosted classifiers for the weaker modality."""
+
+    missing = "complete"
+    interaction = "additive"
+    active: Tensor
+
+    def __init__(
+        self,
+        shapes: Shapes,
+        *,
+        share_ehr: float = 0.4,
+        residual: float = 0.5,
+        balance: float = 1.0,
+        margin: float = 0.01,
+        checks: int = 10,
+    ) -> None:
+        super().__init__(shapes)
+        for key, share in (("share_ehr", share_ehr), ("residual", residual)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"{key} must lie between 0 and 1, is {share}")
+        if not 0 <= margin < balance:
+            raise ValueError(f"margin must be at least 0 and below balance, are {margin} and {balance}")
+        if checks < 1:
+            raise ValueError(f"checks must be at least 1, is {checks}")
+        self.share_ehr, self.residual, self.balance, self.margin = share_ehr, residual, balance, margin
+        self.checks = checks
+        width, layers = shapes.encoders.width, checks + 1
+        self.series = TransformerEncoder(shapes)
+        self.image = ImageEncoder(shapes)
+        self.dropout = nn.Dropout(shapes.encoders.dropout)
+        self.embed = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
+        # Boosters of both modalities, [2, layers, ...]: in the optimiser before any of them is active.
+        self.boost = nn.Parameter(torch.randn(2, layers, width, width) / math.sqrt(width))
+        self.boost_bias = nn.Parameter(torch.zeros(2, layers, width))
+        self.head = nn.Linear(width, shapes.outputs)  # shared by both modalities and all layers
+        self.register_buffer("active", torch.zeros(2, dtype=torch.long))
+
+    def classify(self, features: Tensor, modality: int) -> dict[str, Tensor]:
+        """[B, K]: `all` classifiers' sum, that without the last booster (`before`), and the last booster (`last`)."""
+        features = self.dropout(features)
+        first = self.head(torch.relu(self.embed[modality](features)))
+        hidden = torch.relu(torch.einsum("bd,kde->bke", features, self.boost[modality]) + self.boost_bias[modality])
+        number = torch.arange(hidden.shape[1], device=hidden.device)[None, :, None]
+        boosts = self.head(hidden) * (number < self.active[modality])
+        last = (boosts * (number == self.active[modality] - 1)).sum(dim=1)
+        everything = first + boosts.sum(dim=1)
+        return {"all": everything, "before": everything - last, "last": last}
+
+    def forward(self, batch: Batch) -> Output:
+        """Weighted sum of the two modalities' logits, or those of the one that is there."""
+        image = self.image(batch.images).pooled
+        image = fill_absent(image, batch, image.new_zeros(image.shape[1]))
+        ehr, cxr = self.classify(self.series(batch).pooled, EHR), self.classify(image, CXR)
+        share = torch.full_like(ehr["all"][:, :1], self.share_ehr)
+        share = torch.where(batch.present[:, EHR, None], share, 0.0)
+        share = torch.where(batch.present[:, CXR, None], share, 1.0)
+        logits = share * ehr["all"] + (1 - share) * cxr["all"]
+        unimodal = {f"ehr_{key}": value + self.prior for key, value in ehr.items()}
+        unimodal |= {f"cxr_{key}": value + self.prior for key, value in cxr.items()}
+        return Output(logits + self.prior, unimodal=unimodal)
+
+    def boosted_loss(self, output: Output, targets: Tensor, name: str, modality: int) -> Tensor:
+        """[B]: loss of all; with boosters also of those before the last, and of the last on what these left over."""
+        kind = self.shapes.task.kind
+        losses = {k: element_losses(output.unimodal[f"{name}_{k}"], targets, kind) for k in ("all", "before", "last")}
+        left_over = 1 - self.residual * torch.exp(-losses["before"].detach())
+        boosted = losses["before"] + left_over * losses["last"]
+        return (losses["all"] + boosted * (self.active[modality] > 0)).mean(dim=1)
+
+    def losses(self, output: Output, batch: Batch, targets: Tensor) -> dict[str, Tensor]:
+        """Each modality's own loss, where it is present; `task` without gradient."""
+        own = {
+            name: mean_where(self.boosted_loss(output, targets, name, modality), batch.present[:, modality])
+            for name, modality in (("ehr", EHR), ("cxr", CXR))
+        }
+        return {"task": super().losses(output, batch, targets)["task"].detach(), **own}
+
+    def between_epochs(self, epoch: Epoch) -> None:
+        """After the first epoch and at each check, another booster for the weaker modality, if one clearly is."""
+        if epoch.done == 0 or (epoch.done > 1 and epoch.done % max(1, epoch.count // self.checks)):
+            return
+        ratio = self.ratio(epoch)
+        weaker = CXR if ratio > self.balance + self.margin else EHR if ratio < self.balance - self.margin else None
+        if weaker is not None:
+            self.active[weaker] = (self.active[weaker] + 1).clamp(max=self.boost.shape[1])
+
+    def ratio(self, epoch: Epoch) -> float:
+        """How sure the EHR is of the truth, relative to the image, on the training pairs; balance where there is none.
+
+        Of labels, the mean over positive cells and the mean over negative ones count the same.
+        """
+        kind = self.shapes.task.kind
+        sums = self.prior.new_zeros((2, 2), dtype=torch.float64)  # modality, negative or positive
+        counts = self.prior.new_zeros(2, dtype=torch.float64)
+        for batch, targets in epoch.batches():
+            output, pairs = self(batch), batch.present.all(dim=1)[:, None]
+            positive = torch.ones_like(targets) if kind == "multiclass" else targets
+            cells = torch.stack([pairs * (1 - positive), pairs * positive]).double()
+            counts += cells.sum(dim=(1, 2))
+            for modality, name in enumerate(("ehr", "cxr")):
+                sure = torch.exp(-element_losses(output.unimodal[f"{name}_all"], targets, kind).double())
+                sums[modality] += (cells * sure).sum(dim=(1, 2))
+        if counts.sum() == 0:
+            return self.balance
+        means = (sums / counts.clamp(min=1)).sum(dim=1)
+        return float(means[EHR] / means[CXR].clamp(min=1e-12))
