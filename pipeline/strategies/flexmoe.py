@@ -40,7 +40,8 @@ def chance_of_choice(clean: Tensor, noisy: Tensor, deviation: Tensor, k: int) ->
     top = noisy.topk(k + 1, dim=1).values
     chosen = noisy > top[:, k:]
     bar = torch.where(chosen, top[:, k:], top[:, k - 1 : k])
-    return torch.special.ndtr((clean - bar) / deviation)
+    chance: Tensor = torch.special.ndtr((clean - bar) / deviation)
+    return chance
 
 
 class Experts(nn.Module):

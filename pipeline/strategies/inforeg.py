@@ -34,6 +34,7 @@ class InfoReg(Strategy):
     interaction = "additive"
     gap: Tensor
     fisher: Tensor
+    hold: Tensor
     history: Tensor
 
     def __init__(
