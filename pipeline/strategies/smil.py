@@ -1,0 +1,156 @@
+"""smil: a missing image's vector is rebuilt from prototypes of images, and meta-learning makes that generalise.
+
+Paper: Ma et al., AAAI 2021 (arXiv 2103.05677).
+Idea: k-means gives prototypes of image vectors; the EHR's vector weighs them. An inner step adapts encoder and head to
+samples without an image; the adapted ones must then predict and represent samples whose image is hidden as if it were
+seen. A learned, noisy positive shift regularises the features of what was rebuilt.
+Missing image: native. It is rebuilt, in training and at inference (noise at its mean). An absent record enters as one
+in which nothing was charted.
+Changed: prototypes are fitted anew between epochs, to the vectors of the encoder that is being trained (the authors'
+encoder is pretrained). The inner step learns from the batch's samples without an image and a random half of the others,
+whose images it does not see; the outer one tests on the rest. The features of the seen image are a teacher without
+gradient; samples as they are give the task loss.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import softplus
+
+from pipeline.strategies.encoders import ImageEncoder, TransformerEncoder, fill_absent
+from pipeline.strategies.interface import CXR, Batch, Epoch, Output, Shapes, Strategy, mean_where, sample_losses
+
+ROUNDS = 10  # of k-means; it goes on from the last epoch's prototypes
+
+
+def k_means(points: Tensor, centres: Tensor, rounds: int = ROUNDS) -> Tensor:
+    """Centres [k, D] after some rounds of Lloyd's algorithm on points [N, D]; one that nobody is close to stays."""
+    for _ in range(rounds):
+        square = centres.square().sum(dim=1)[None] - 2 * points @ centres.T
+        member = nn.functional.one_hot(square.argmin(dim=1), len(centres)).to(points.dtype)
+        count = member.sum(dim=0)[:, None]
+        centres = torch.where(count > 0, (member.T @ points) / count.clamp(min=1), centres)
+    return centres
+
+
+def blind(batch: Batch) -> Batch:
+    """The batch without its images."""
+    present = batch.present.clone()
+    present[:, CXR] = False
+    return dataclasses.replace(
+        batch,
+        images=batch.images[:0],
+        image_sample=batch.image_sample[:0],
+        image_hours=batch.image_hours[:0],
+        present=present,
+    )
+
+
+class SMIL(Strategy):
+    """Reconstruction from prototypes, meta-learned."""
+
+    missing = "native"
+    prototypes: Tensor
+
+    def __init__(
+        self,
+        shapes: Shapes,
+        *,
+        prototypes: int = 10,
+        inner_steps: int = 1,
+        inner_lr: float = 0.001,
+        second_order: bool = True,
+        align_joint: float = 0.01,
+        align_hidden: float = 0.01,
+    ) -> None:
+        super().__init__(shapes)
+        if prototypes < 1 or inner_steps < 1:
+            raise ValueError(f"prototypes and inner_steps must be at least 1, are {prototypes} and {inner_steps}")
+        for key, value in (("inner_lr", inner_lr), ("align_joint", align_joint), ("align_hidden", align_hidden)):
+            if value < 0:
+                raise ValueError(f"{key} must be at least 0, is {value}")
+        self.inner_steps, self.inner_lr, self.second_order = inner_steps, inner_lr, second_order
+        self.align_joint, self.align_hidden = align_joint, align_hidden
+        width = shapes.encoders.width
+        self.series = TransformerEncoder(shapes)
+        self.image = ImageEncoder(shapes)
+        self.weigh = nn.Linear(width, prototypes)
+        self.shift_joint, self.shift_hidden = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+        self.dropout = nn.Dropout(shapes.encoders.dropout)
+        self.hidden, self.head = nn.Linear(2 * width, width), nn.Linear(width, shapes.outputs)
+        self.register_buffer("prototypes", torch.zeros(prototypes, width))
+
+    def rebuild(self, series: Tensor) -> Tensor:
+        """Image vectors [B, D] from the series' vectors: prototypes, with positive weights that sum to 1."""
+        weights = softplus(self.weigh(series))
+        return (weights / weights.sum(dim=1, keepdim=True)) @ self.prototypes.to(weights.dtype)
+
+    def shift(self, mean: Tensor) -> Tensor:
+        """A positive shift: softplus of a normal variable of this mean and deviation 1, drawn in training alone."""
+        return softplus(mean + torch.randn_like(mean) if self.training else mean)
+
+    def forward(self, batch: Batch, image: Tensor | None = None) -> Output:
+        """Logits; `image` [B, D] holds the images' vectors where they are encoded already."""
+        if image is None:
+            pooled = self.image(batch.images).pooled
+            image = fill_absent(pooled, batch, pooled.new_zeros(pooled.shape[1]))
+        series = self.series(batch).pooled
+        missing = ~batch.present[:, CXR, None]
+        joint = torch.cat([series, torch.where(missing, self.rebuild(series), image)], dim=1)
+        joint = joint + missing * self.shift(self.shift_joint(series))
+        hidden = torch.relu(self.hidden(joint)) + missing * self.shift(self.shift_hidden(joint))
+        logits = self.head(self.dropout(hidden)) + self.prior
+        return Output(logits, features={"image": image, "joint": joint, "hidden": hidden})
+
+    def adapted(self, batch: Batch, targets: Tensor, inner: Tensor) -> dict[str, Tensor]:
+        """Parameters of series encoder and head after the inner steps on the samples [B] that are `inner`, unseen."""
+        own: dict[str, Tensor] = {
+            k: v for k, v in self.named_parameters() if k.split(".")[0] in ("series", "hidden", "head")
+        }
+        unseen = blind(batch)
+        for _ in range(self.inner_steps):
+            logits = self.called(own, unseen).logits
+            loss = mean_where(sample_losses(logits, targets, self.shapes.task), inner)
+            gradients = torch.autograd.grad(loss, list(own.values()), create_graph=self.second_order)
+            own = {k: v - self.inner_lr * g for (k, v), g in zip(own.items(), gradients, strict=True)}
+        return own
+
+    def called(self, own: Mapping[str, Tensor], batch: Batch, image: Tensor | None = None) -> Output:
+        """`forward` with these parameters in place of its own."""
+        output: Output = functional_call(self, dict(own), (batch, image))
+        return output
+
+    def losses(self, output: Output, batch: Batch, targets: Tensor) -> dict[str, Tensor]:
+        """Task loss; with adapted parameters, the loss without the image and the distance to the features with it."""
+        pairs = batch.present.all(dim=1)
+        inner = ~pairs | (torch.rand(batch.size, device=pairs.device) < 0.5)
+        # Only the plain attention has a second derivative.
+        plain = sdpa_kernel(SDPBackend.MATH) if self.second_order else contextlib.nullcontext()
+        with plain:
+            own = self.adapted(batch, targets, inner)
+            noisy = self.called(own, blind(batch))
+            clean = self.called(own, batch, output.features["image"]).features
+        found = super().losses(output, batch, targets)
+        found["meta"] = mean_where(sample_losses(noisy.logits, targets, self.shapes.task), ~inner)
+        for key, weight in (("joint", self.align_joint), ("hidden", self.align_hidden)):
+            distance = (noisy.features[key] - clean[key].detach()).square().mean(dim=1)
+            found[f"align_{key}"] = weight * mean_where(distance, ~inner)
+        return found
+
+    def between_epochs(self, epoch: Epoch) -> None:
+        """Fits the prototypes to the training images' vectors."""
+        found = [self.image(batch.images).pooled for batch, _ in epoch.batches()]
+        points = torch.cat(found).to(self.prototypes.dtype) if found else self.prototypes[:0]
+        if len(points) == 0:
+            return
+        start = self.prototypes
+        if epoch.done == 0:
+            start = points[torch.arange(len(start), device=points.device) * len(points) // len(start)]
+        self.prototypes.copy_(k_means(points, start))
