@@ -1,0 +1,48 @@
+"""Every strategy with a state of its own goes on, after a kill, to the weights of a run made in one go."""
+
+import dataclasses
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pipeline.params import Encoders, TrainingScale, load
+from pipeline.training.grid import runs
+from pipeline.training.run import make_run
+from pipeline.training.store import Store, data_fingerprint
+from tests.fabricate import fabricate
+
+ENCODERS = Encoders(width=8, heads=2, layers=1, dropout=0.1, cnn="narrow", cnn_width=4)
+SCALE = TrainingScale(
+    cohorts=("base",), folds=(0,), seeds=(0,), train_missing=(0.0,), batch_size=16, max_epochs=3, patience=9
+)
+
+
+class KilledError(Exception):
+    """Stands for a power cut."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return fabricate(tmp_path_factory.mktemp("fabricated"), n=60)
+
+
+@pytest.mark.parametrize("strategy", ["aug", "flexmoe", "inforeg", "m3care", "smil"])
+def test_a_killed_run_goes_on_to_the_same_weights(root, data, tmp_path, strategy):
+    training = dataclasses.replace(load(root / "params.yaml").training, device="cpu", checkpoint_seconds=0.0)
+    (spec,) = runs(
+        strategy, "mortality", hyper={"lr": 0.003}, tier="core", training=training, encoders=ENCODERS, scale=SCALE
+    )
+    whole, broken = Store(tmp_path / "a", data_fingerprint(data)), Store(tmp_path / "b", data_fingerprint(data))
+    make_run(spec, whole, data, lambda epoch, row: None)
+
+    def killed(epoch, row):
+        if epoch == 3:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        make_run(spec, broken, data, killed)
+    make_run(spec, broken, data, lambda epoch, row: None)
+    one, other = (load_file(store.folder(spec) / "weights.safetensors") for store in (whole, broken))
+    for key in one:
+        assert torch.equal(one[key], other[key]), key
