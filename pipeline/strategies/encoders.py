@@ -1,4 +1,4 @@
-"""The encoders that all strategies share at a scale: EHR transformer and LSTM, the image CNN, the fill for no image.
+"""What all strategies share at a scale: EHR transformer and LSTM, the image CNN, the fill for no image, attention.
 
 Images: only those that are present go through the CNN; what stands in for an absent one is filled in after encoding.
 GroupNorm from scratch, frozen BatchNorm with pretrained weights: a batch of 16 holds four images on average.
@@ -117,6 +117,15 @@ class LSTMEncoder(nn.Module):
         outputs, (states, _) = self.lstm(self.embed(series_channels(batch)))
         last = torch.cat([states[-2], states[-1]], dim=1)
         return SeriesFeatures(self.project(self.dropout(outputs)), self.project(self.dropout(last)))
+
+
+def series_encoder(name: str, shapes: Shapes) -> TransformerEncoder | LSTMEncoder:
+    """The shared encoder of that name, for strategies that let it be chosen. Raises ValueError for another name."""
+    if name == "transformer":
+        return TransformerEncoder(shapes)
+    if name == "lstm":
+        return LSTMEncoder(shapes)
+    raise ValueError(f"series: must be transformer or lstm, is {name!r}")
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:
@@ -239,3 +248,57 @@ def fill_absent(pooled: Tensor, batch: Batch, absent: Tensor) -> Tensor:
     """
     filled = absent.to(pooled.dtype).expand(batch.size, -1)
     return filled.index_copy(0, batch.image_sample, pooled)
+
+
+class Attention(nn.Module):
+    """Multi-head scaled dot-product attention of x [B, N, D] over context [B, M, E] (Vaswani et al. 2017).
+
+    `real` [B, M] bool hides what is padding; each sample needs one real entry. No dropout on the weights: they are then
+    never stored, and memory grows with N + M, not with N · M.
+    """
+
+    def __init__(self, width: int, heads: int, context: int | None = None, temperature: float = 1.0) -> None:
+        super().__init__()
+        self.heads = heads
+        self.scale = 1 / (temperature * (width // heads) ** 0.5)
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(context or width, width)
+        self.value = nn.Linear(context or width, width)
+        self.out = nn.Linear(width, width)
+
+    def _split(self, x: Tensor) -> Tensor:
+        heads: Tensor = x.unflatten(2, (self.heads, -1))
+        return heads.transpose(1, 2)
+
+    def forward(self, x: Tensor, context: Tensor, real: Tensor | None = None) -> Tensor:
+        """[B, N, D]."""
+        found = nn.functional.scaled_dot_product_attention(
+            self._split(self.query(x)),
+            self._split(self.key(context)),
+            self._split(self.value(context)),
+            attn_mask=None if real is None else real[:, None, None, :],
+            scale=self.scale,
+        )
+        joined: Tensor = self.out(found.transpose(1, 2).flatten(2))
+        return joined
+
+
+class AttentionLayer(nn.Module):
+    """Pre-norm transformer layer: self-attention and a feed-forward of width 4D, each with a residual."""
+
+    def __init__(self, size: Encoders) -> None:
+        super().__init__()
+        width = size.width
+        self.attention = Attention(width, size.heads)
+        self.before = nn.LayerNorm(width)
+        self.feed = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
+        self.dropout = nn.Dropout(size.dropout)
+
+    def forward(self, x: Tensor, real: Tensor | None = None) -> Tensor:
+        """[B, N, D], whose padding (`real` false) nothing attends to."""
+        normed = self.before(x)
+        x = x + self.dropout(self.attention(normed, normed, real))
+        x = x + self.dropout(self.feed(x))
+        return x

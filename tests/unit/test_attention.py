@@ -1,0 +1,45 @@
+"""Attention against a naive loop, and its padding."""
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.strategies.checks import SMALL
+from pipeline.strategies.encoders import Attention, AttentionLayer
+
+
+def linear(layer, x):
+    return x @ layer.weight.detach().numpy().astype(float).T + layer.bias.detach().numpy().astype(float)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_attention_is_what_the_loop_says(temperature):
+    torch.manual_seed(0)
+    attention = Attention(6, 2, context=5, temperature=temperature)
+    x, context = torch.randn(2, 3, 6), torch.randn(2, 4, 5)
+    real = torch.tensor([[True, True, False, True], [True, False, False, False]])
+    found = attention(x, context, real).detach().numpy()
+    for b in range(2):
+        q, k, v = (
+            linear(layer, part.numpy().astype(float))
+            for layer, part in ((attention.query, x[b]), (attention.key, context[b]), (attention.value, context[b]))
+        )
+        for n in range(3):
+            heads = []
+            for h in (slice(0, 3), slice(3, 6)):
+                weights = np.exp(k[:, h] @ q[n, h] / (np.sqrt(3) * temperature)) * real[b].numpy()
+                heads.append(weights @ v[:, h] / weights.sum())
+            np.testing.assert_allclose(found[b, n], linear(attention.out, np.concatenate(heads)), atol=1e-5)
+
+
+def test_a_layer_does_not_see_padding():
+    torch.manual_seed(0)
+    layer = AttentionLayer(SMALL).eval()
+    x = torch.randn(2, 5, SMALL.width)
+    real = torch.ones(2, 5).bool()
+    real[:, 3:] = False
+    padded = x.clone()
+    padded[:, 3:] = 9.0
+    short = layer(x[:, :3])
+    torch.testing.assert_close(layer(padded, real)[:, :3], short, atol=1e-5, rtol=0)
+    assert not torch.allclose(layer(padded)[:, :3], short, atol=1e-3)
