@@ -262,7 +262,7 @@ class Attention(nn.Module):
         self.heads = heads
         self.scale = 1 / (temperature * (width // heads) ** 0.5)
         self.query = nn.Linear(width, width)
-        self.key = nn.Linear(context or width, width)
+        self.key = nn.Linear(context or width, width, bias=False)  # a bias would cancel in the softmax
         self.value = nn.Linear(context or width, width)
         self.out = nn.Linear(width, width)
 

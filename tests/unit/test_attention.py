@@ -9,7 +9,8 @@ from pipeline.strategies.encoders import Attention, AttentionLayer
 
 
 def linear(layer, x):
-    return x @ layer.weight.detach().numpy().astype(float).T + layer.bias.detach().numpy().astype(float)
+    bias = 0.0 if layer.bias is None else layer.bias.detach().numpy().astype(float)
+    return x @ layer.weight.detach().numpy().astype(float).T + bias
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
