@@ -1,0 +1,101 @@
+"""UMSE against loops over one sample at a time; absent tokens have no path, and the image reaches the EHR token."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from pipeline.errors import InputError
+from pipeline.strategies.checks import check_strategy, example_batch, select, small_shapes, without_record
+from pipeline.strategies.registry import build
+
+WITH_IMAGE = torch.tensor([1, 0, 1, 0, 1]).bool()
+
+
+def made(task="phenotype", **hyper):
+    torch.manual_seed(0)
+    return build("umse", small_shapes(task), {"lr": 1e-3, **hyper}).eval()
+
+
+def naive_logits(model, batch, i):
+    """One sample's, from lists of tokens: no padding, no mask, no batch."""
+    tokens = [model.tokens[0]]
+    for hour in range(48):
+        for channel, variable in enumerate(model.shapes.channel_variable):
+            value = batch.ehr[i, hour, channel]
+            if batch.observed[i, hour, variable] and (channel < 10 or value == 1):  # from 10 on: two categories
+                when = torch.tensor([hour / 48])
+                tokens.append(model.value(value[None]) + model.time(when) + model.kind.weight[channel])
+    streams = [torch.stack(tokens)]
+    if batch.present[i, 1]:
+        place = int(torch.nonzero(batch.image_sample == i))
+        grid = model.image(batch.images[place : place + 1]).tokens[0]
+        when = model.time(batch.image_hours[place : place + 1])
+        position = torch.zeros(16)
+        position[1::2] = 1  # sin 0, cos 0: the grid of a 16 px image is one token
+        assert len(grid) == 1
+        streams.append(torch.stack([model.tokens[1], grid[0] + when + model.kind.weight[-1] + position]))
+    streams = [norm(stream) for norm, stream in zip(model.norms, streams, strict=False)]
+    shared = model.bottlenecks
+    for number, layer in enumerate(model.ehr_layers):
+        layers = [layer, *model.image_layers[number : number + 1]]
+        outputs = [each(torch.cat([shared, x])[None])[0] for each, x in zip(layers, streams, strict=False)]
+        streams = [output[len(shared) :] for output in outputs] + streams[len(outputs) :]
+        there = outputs if batch.present[i, 0] else outputs[1:] or outputs
+        shared = torch.stack([output[: len(shared)] for output in there]).mean(dim=0)
+    return model.head(streams[0][0]) + model.prior
+
+
+@pytest.mark.parametrize("layers", [2, 3])
+@pytest.mark.parametrize("record", [True, False])
+def test_a_padded_batch_is_what_one_sample_at_a_time_gives(layers, record):
+    model = made(layers=layers, bottlenecks=3)
+    batch = example_batch(model.shapes, 5, WITH_IMAGE)
+    if not record:
+        batch = without_record(batch)
+    with torch.no_grad():
+        expected = torch.stack([naive_logits(model, batch, i) for i in range(5)])
+        torch.testing.assert_close(model(batch).logits, expected, atol=1e-5, rtol=0)
+
+
+def test_there_is_no_path_from_what_was_not_charted():
+    model = made()
+    batch = example_batch(model.shapes, 5, WITH_IMAGE)
+    numeric = torch.arange(batch.ehr.shape[2]) < 10
+    hidden = ~batch.observed[:, :, torch.tensor(model.shapes.channel_variable)] & numeric
+    other = dataclasses.replace(batch, ehr=torch.where(hidden, 9.0, batch.ehr), since=batch.since + 1)
+    assert torch.equal(model(other).logits, model(batch).logits)
+
+
+def test_the_image_and_its_time_reach_the_ehr_token_and_an_absent_image_has_no_path():
+    model = made()
+    batch = example_batch(model.shapes, 5, WITH_IMAGE)
+    images, hours = batch.images.clone().requires_grad_(), batch.image_hours.clone().requires_grad_()
+    logits = model(dataclasses.replace(batch, images=images, image_hours=hours)).logits
+    moved = torch.autograd.grad(logits[WITH_IMAGE].square().sum(), [images, hours], retain_graph=True)
+    assert all((gradient.flatten(1) != 0).any(dim=1).all() for gradient in (moved[0], moved[1][:, None]))
+    gradients = torch.autograd.grad(logits[~WITH_IMAGE].square().sum(), list(model.image.parameters()))
+    assert not any(gradient.any() for gradient in gradients)
+
+
+def test_without_an_image_the_bottlenecks_are_the_records_own():
+    model = made()
+    batch = example_batch(model.shapes, 5, WITH_IMAGE)
+    none = select(batch, torch.arange(5))
+    none = dataclasses.replace(
+        none, images=none.images[:0], image_sample=none.image_sample[:0], image_hours=none.image_hours[:0]
+    )
+    with_some, without = model(batch).features["bottlenecks"], model(none).features["bottlenecks"]
+    torch.testing.assert_close(with_some[~WITH_IMAGE], without[~WITH_IMAGE], atol=1e-6, rtol=0)
+    assert (with_some[WITH_IMAGE] - without[WITH_IMAGE]).abs().amax(dim=(1, 2)).min() > 1e-3
+
+
+@pytest.mark.slow
+def test_the_papers_patches_keep_the_contract():
+    check_strategy("umse", {"image": "patches", "layers": 3})
+
+
+@pytest.mark.parametrize(("key", "value"), [("layers", 1), ("bottlenecks", 0), ("image", "swin")])
+def test_an_impossible_value_is_named(key, value):
+    with pytest.raises(InputError, match=rf"strategies\.umse: {key}: must be .*{value}"):
+        made(**{key: value})
