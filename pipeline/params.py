@@ -157,9 +157,10 @@ class Labels:
 
 @dataclass(frozen=True)
 class Series:
-    """Which variables models see."""
+    """Which variables models see, and from when a lab counts: when its result was available, or when it was drawn."""
 
-    tier: Literal["core"]
+    tier: Literal["core", "plus"]
+    lab_time: Literal["available", "charttime"]  # columns of data/interim/lab.parquet
 
 
 @dataclass(frozen=True)

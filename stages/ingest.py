@@ -16,7 +16,7 @@ def main() -> None:
     """Write one Parquet file per table, and the counts of rows."""
     (bounds,) = read("ingest")
     manifest = load_manifest(Path("data/manifest.json"))
-    itemids = {source: needed_itemids(source) for source in ("chartevents", "outputevents")}
+    itemids = {source: needed_itemids(source) for source in ("chartevents", "outputevents", "labevents")}
     counts = ingest(manifest, itemids, bounds, Path("data/interim"))
     for name, count in counts.items():
         logging.info("%s: %d of %d rows", name, count["kept"], count["rows_read"])

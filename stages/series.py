@@ -16,10 +16,10 @@ def main() -> None:
     """Read the interim tables and the cohort, write the declared outputs."""
     ingest, series = read("ingest", "series")
     report = write_series(
-        chart=Path("data/interim/chart.parquet"),
-        output=Path("data/interim/output.parquet"),
+        interim=Path("data/interim"),
         stays_file=Path("data/cohort/stays.parquet"),
         variables=load_variables(series.tier),
+        series=series,
         ingest=ingest,
         folder=Path("data/series"),
     )

@@ -13,8 +13,8 @@ from stages import stage
 @stage
 def main() -> None:
     """Writes data/series/statistics.json."""
-    (series,) = read("series")
-    variables = load_variables(series.tier)
+    (tier,) = read("series.tier")
+    variables = load_variables(tier)
     names, numeric = [v.name for v in variables], [v.kind != "category" for v in variables]
     values = np.load("data/series/values.npy", mmap_mode="r")
     stays = pl.read_parquet("data/cohort/stays.parquet", columns=["stay_id"])

@@ -18,14 +18,14 @@ def main() -> None:
     if len(sys.argv) != 3:
         raise InputError("needs two arguments: STRATEGY TASK")
     strategy, task = sys.argv[1:]
-    hyper, series, training, encoders, scale = read(
-        f"strategies.{strategy}", "series", "training", "scales.encoders", "scales.training"
+    hyper, tier, training, encoders, scale = read(
+        f"strategies.{strategy}", "series.tier", "training", "scales.encoders", "scales.training"
     )
     specs = runs(
         strategy,
         task,
         hyper=hyper,
-        tier=series.tier,
+        tier=tier,
         training=training,
         encoders=encoders,
         scale=scale,

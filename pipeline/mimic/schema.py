@@ -52,7 +52,7 @@ class Table:
     itemids: str = ""  # the source in variables.yaml whose itemids are kept
 
 
-# In the order of ingestion: chart and output rows are compared with the stays read before.
+# In the order of ingestion: chart, output and lab rows are compared with the stays read before.
 # Types: icd_code, value and race are text whatever they look like (ICD-9 "0389" is no number, "None" no null);
 # StudyDate and StudyTime are text because a value that is no date is counted, not fatal.
 TABLES: dict[str, Table] = {
@@ -135,6 +135,22 @@ TABLES: dict[str, Table] = {
         {"stay_id": "INTEGER", "charttime": "TIMESTAMP", "itemid": "INTEGER", "value": "DOUBLE"},
         order=("stay_id", "charttime", "itemid", "value"),
         itemids="outputevents",
+    ),
+    "lab": Table(
+        "mimiciv",
+        "hosp/labevents",
+        {
+            "subject_id": "INTEGER",
+            "hadm_id": "INTEGER",
+            "itemid": "INTEGER",
+            "charttime": "TIMESTAMP",
+            "storetime": "TIMESTAMP",
+            "value": "VARCHAR",
+            "valuenum": "DOUBLE",
+            "comments": "VARCHAR",
+        },
+        order=("stay_id", "charttime", "available", "itemid", "valuenum"),
+        itemids="labevents",
     ),
     "cxr_metadata": Table(
         "mimic_cxr",

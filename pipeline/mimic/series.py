@@ -1,4 +1,4 @@
-"""Hourly series: chart and output rows of the cohort's stays -> one value per stay, hour and variable.
+"""Hourly series: chart, output and lab rows of the cohort's stays -> one value per stay, hour and variable.
 
 Observed values only: filling, scaling and the `observed` channel belong to pipeline.data. DuckDB aggregates one batch
 of stays after another (series.sql), so that memory follows the batch; derived variables come from derived.py.
@@ -23,13 +23,19 @@ from pipeline import files
 from pipeline.errors import InputError
 from pipeline.mimic.derived import derive
 from pipeline.mimic.variables import Variable, with_helpers
-from pipeline.params import Ingest
+from pipeline.params import Ingest, Series
 
 HOURS = 48
 BATCH_STAYS = 2048
 SHOWN_STAYS = 10  # a charted text is quoted in the report where so many stays have it
 COUNTS = ("rows", "used", "dropped", "unknown", "empty", "out_of_range")
 SQL = Path(__file__).with_name("series.sql")
+# How each source's rows become those of the relation `events` of series.sql; a table has the name of its interim file.
+EVENTS = {
+    "chartevents": "select stay_id, charttime, itemid, value as text, valuenum as number from chart",
+    "outputevents": "select stay_id, charttime, itemid, null as text, value as number from output",
+    "labevents": "select stay_id, {lab_time} as charttime, itemid, null as text, valuenum as number from lab",
+}
 log = logging.getLogger(__name__)
 
 Values = np.ndarray[Any, np.dtype[np.float64]]  # [N, 48, V]
@@ -38,7 +44,7 @@ Counts = np.ndarray[Any, np.dtype[np.int64]]  # [V, len(COUNTS)]
 
 @dataclass(frozen=True)
 class Events:
-    """A DuckDB connection on the chart and output rows, with `variables` (helpers included) known to it."""
+    """A DuckDB connection on the rows of the interim tables, with `variables` (helpers included) known to it."""
 
     connection: duckdb.DuckDBPyConnection
     variables: tuple[Variable, ...]
@@ -54,26 +60,27 @@ class Events:
 
 
 @contextmanager
-def open_events(chart: Path, output: Path, variables: Sequence[Variable], ingest: Ingest) -> Iterator[Events]:
-    """The rows of chart.parquet and output.parquet (docs/artefacts.md), ready to be asked for hours; closed at the end.
+def open_events(interim: Path, variables: Sequence[Variable], series: Series, ingest: Ingest) -> Iterator[Events]:
+    """The rows of {chart,output,lab}.parquet in `interim` (docs/artefacts.md), ready to be asked for hours.
 
-    Raises InputError where a file is not there or `ingest.memory_gb` does not suffice.
+    Tables from which no variable comes are not opened. Labs count from the time that `series.lab_time` says. Closed at
+    the end. Raises InputError where a file is not there or `ingest.memory_gb` does not suffice.
     """
-    for path in (chart, output):
+    everything = with_helpers(tuple(variables))
+    sources = [source for source in EVENTS if source in {variable.source for variable in everything}]
+    paths = [interim / f"{source.removesuffix('events')}.parquet" for source in sources]
+    for path in paths:
         if not path.is_file():
             raise InputError(f"{path}: not found; the stage ingest writes it")
-    everything = with_helpers(tuple(variables))
     with tempfile.TemporaryDirectory(prefix="series-") as scratch, duckdb.connect() as connection:
         connection.execute(f"set memory_limit = '{ingest.memory_gb} GB'")
         connection.execute(f"set threads = {ingest.threads}")
         connection.execute(f"set temp_directory = '{scratch}'")
         connection.execute("set enable_progress_bar = false")
-        connection.from_parquet(str(chart)).create_view("chart")
-        connection.from_parquet(str(output)).create_view("output")
-        connection.execute(
-            "create view events as select stay_id, charttime, itemid, value as text, valuenum as number from chart"
-            " union all select stay_id, charttime, itemid, null, value from output"
-        )
+        for path in paths:
+            connection.from_parquet(str(path)).create_view(path.stem)
+        rows = " union all ".join(EVENTS[source] for source in sources).format(lab_time=series.lab_time)
+        connection.execute(f"create view events as {rows}")
         events = Events(connection, everything, Path(scratch))
         try:
             events.create("items", item_table(everything))
@@ -97,6 +104,7 @@ def item_table(variables: Sequence[Variable]) -> pl.DataFrame:
             "multiply": item.conversion.multiply,
             "divide": item.conversion.divide,
             "absolute": item.conversion.absolute,
+            "up_to": item.conversion.up_to,
             "coded": bool(variable.vocabulary),
             "low": variable.low,
             "high": variable.high,
@@ -130,7 +138,7 @@ def text_table(variables: Sequence[Variable], charted: Sequence[tuple[int, str]]
             "itemid": itemid,
             "text": text,
             "code": variable.code(text),
-            "known": variable.knows(text) or not variable.vocabulary,
+            "known": variable.knows(text) or variable.drops(text) or not variable.vocabulary,
             "dropped": variable.drops(text),
         }
         for index, variable in enumerate(variables)
@@ -186,7 +194,7 @@ def hourly_frame(stay_ids: pl.Series, values: Values, variables: Sequence[Variab
 
 
 def write_series(
-    chart: Path, output: Path, stays_file: Path, variables: Sequence[Variable], ingest: Ingest, folder: Path
+    interim: Path, stays_file: Path, variables: Sequence[Variable], series: Series, ingest: Ingest, folder: Path
 ) -> dict[str, Any]:
     """Write `folder`/hourly.parquet and values.npy (docs/artefacts.md); returns the counts for the stage's report."""
     if not stays_file.is_file():
@@ -198,7 +206,7 @@ def write_series(
         raise InputError(f"{stays_file}: stay_id is not sorted")
     frames = []
     with (
-        open_events(chart, output, variables, ingest) as events,
+        open_events(interim, variables, series, ingest) as events,
         files.atomic(folder / "values.npy") as beside,
         tqdm(total=stays.height, unit="stay", desc="series") as progress,
     ):

@@ -1,5 +1,5 @@
 -- One row per stay, hour and variable of a batch of stays: the hour's value, and what happened to its chartings.
---   events (stay_id, charttime, itemid, text, number)   chart and output rows
+--   events (stay_id, charttime, itemid, text, number)   chart, output and lab rows, each at the time that counts
 --   batch  (row, stay_id, intime)                       the stays asked for; row counts from 0
 --   items  (variable, itemid, ...)                      variables.yaml, a row per variable and itemid
 --   texts  (variable, itemid, text, code, known, dropped)   every text charted under those itemids
@@ -16,6 +16,7 @@ with charted as (
             when texts.dropped then null
             when items.coded then texts.code
             -- to the variable's unit first, compared with the range afterwards
+            when events.number > items.up_to then events.number
             else ((case when items.absolute then abs(events.number) else events.number end)
                   - items.subtract) * items.multiply / items.divide
         end as value

@@ -28,7 +28,8 @@ from pipeline.params import Ingest
 
 SQL_FOLDER = Path(__file__).parent
 # Each turns the view `source` (the needed columns, typed) into the interim table's rows plus a column `dropped`: null,
-# or the reason why the row is left out. Beside `source` there are `needed` (itemids) and, once read, `icustays`.
+# or the reason why the row is left out; and a column `noted`, where a kept row can have something odd about it: a list
+# of words and nulls. Beside `source` there are `needed` (itemids) and, once read, `icustays`.
 QUERIES = {
     "patients": "patients.sql",
     "admissions": "admissions.sql",
@@ -36,21 +37,24 @@ QUERIES = {
     "diagnoses": "diagnoses.sql",
     "chart": "chart.sql",
     "output": "output.sql",
+    "lab": "lab.sql",
     "cxr_metadata": "cxr_metadata.sql",
     "cxr_findings": "cxr_findings.sql",
 }
 ROW_GROUP = 262_144
 WHOLE = {"SMALLINT": 2**15, "INTEGER": 2**31, "BIGINT": 2**53}  # types of whole numbers, and the bound below which
 
-# rows_read, kept, dropped: {reason: rows}; where there are any, lines_without_row: blank, or inside of quoted text
+# rows_read, kept, dropped: {reason: rows}; noted: {words: rows}, of tables that note something; where there are any,
+# lines_without_row: blank, or inside of quoted text
 Counts = dict[str, Any]
+AGAIN = "in a second stay"  # noted of a row that the table holds already, for another stay
 
 
 def ingest(manifest: dict[str, Any], itemids: Mapping[str, Sequence[int]], params: Ingest, out: Path) -> Counts:
     """Write one Parquet file per table of the schema to `out`; return what was read, kept and left out, per table.
 
     The files appear in `out` when all are done.
-    `itemids` gives the needed itemids per source (chartevents, outputevents). An optional table that is not there
+    `itemids` gives the needed itemids per source (chartevents, ...). An optional table that is not there
     becomes a file without rows. Raises InputError that names file, line and column where a file is malformed or a key
     stands twice, and params key where memory does not suffice.
     """
@@ -91,7 +95,8 @@ def _ingest_table(
             connection.execute(f"create or replace table staged as {query}")
         read = _rows_scanned(connection) if path else 0
         groups = connection.execute("select dropped, count(*) from staged group by dropped").fetchall()
-        kept = sum(rows for reason, rows in groups if reason is None)
+        noted = _noted(connection)
+        kept = sum(rows for reason, rows in groups if reason is None) - (noted or {}).get(AGAIN, 0)
         dropped = {reason: rows for reason, rows in sorted(groups, key=str) if reason is not None}
         unneeded = read - kept - sum(dropped.values())
         if unneeded:
@@ -99,17 +104,32 @@ def _ingest_table(
         if table.key:
             _check_key(connection, path or out, table.key)
         if name == "icustays":
-            connection.execute("create or replace table icustays as select stay_id from staged")
+            connection.execute(
+                "create or replace table icustays as select stay_id, subject_id, hadm_id, intime, outtime from staged"
+            )
         order = ", ".join(f'"{column}"' for column in table.order)
         with files.atomic(out) as beside:
             connection.execute(
-                f"copy (select * exclude (dropped) from staged where dropped is null order by {order})"
+                "copy (select columns(lambda c: c not in ('dropped', 'noted')) from staged"
+                f" where dropped is null order by {order})"
                 f" to {_quote(str(beside))} (format parquet, compression zstd, row_group_size {ROW_GROUP})"
             )
         connection.execute("drop table staged")
     if path and table.required and not kept:
         raise InputError(f"{path}: no usable row ({', '.join(dropped) or 'all lines are blank'})")
-    return {"rows_read": read, "kept": kept, "dropped": dropped}
+    return {"rows_read": read, "kept": kept, "dropped": dropped} | ({} if noted is None else {"noted": noted})
+
+
+def _noted(connection: duckdb.DuckDBPyConnection) -> dict[str, int] | None:
+    """How many kept rows of `staged` have which words in the column `noted`; None where there is no such column."""
+    if not connection.execute("select 1 from (describe staged) where column_name = 'noted'").fetchone():
+        return None
+    return dict(
+        connection.execute(
+            "select words, count(*) from (select unnest(noted) as words from staged where dropped is null)"
+            " where words is not null group by words order by words"
+        ).fetchall()
+    )
 
 
 def _csv(path: Path, header: list[str], table: Table) -> str:

@@ -20,21 +20,28 @@ from pipeline.errors import InputError
 FILE = Path(__file__).with_name("variables.yaml")
 OTHER = "Other"  # the vocabulary entry that takes a category's unknown texts
 
-Source = Literal["chartevents", "outputevents", "derived"]
-Tier = Literal["core", "helper"]
+Source = Literal["chartevents", "outputevents", "labevents", "derived"]
+Tier = Literal["core", "plus"]
+TIERS: dict[str, tuple[Tier, ...]] = {"core": ("core",), "plus": ("core", "plus")}  # series.tier -> tiers of variables
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """x -> (x - subtract) * multiply / divide, of |x| where `absolute`: 45 °C is exactly 113 °F, on both bounds."""
+    """x -> (x - subtract) * multiply / divide, of |x| where `absolute`: 45 °C is exactly 113 °F, on both bounds.
+
+    A value above `up_to` has the variable's unit already, and stays as it is.
+    """
 
     subtract: float = 0.0
     multiply: float = 1.0
     divide: float = 1.0
     absolute: bool = False
+    up_to: float = math.inf
 
     def __call__(self, value: float) -> float:
         """`value` in the variable's unit."""
+        if self.up_to < math.inf and value > self.up_to:
+            return value
         return ((abs(value) if self.absolute else value) - self.subtract) * self.multiply / self.divide
 
 
@@ -91,17 +98,18 @@ class Variable:
     sum_at_least: float
     fill: Fill
     vocabulary: tuple[str, ...]
+    texts: tuple[tuple[str, ...], ...]  # the charted texts that stand for each entry of the vocabulary
     drop_texts: tuple[str, ...]
     derive: Derivation | None
 
     def code(self, text: str) -> int | None:
         """Index of a charted text in the vocabulary; that of Other, or None for an ordinal, where it is unknown."""
-        found = _index(self.vocabulary).get(normalise(text))
-        return _index(self.vocabulary).get(normalise(OTHER)) if found is None else found
+        found = _index(self.texts).get(normalise(text))
+        return _index(self.texts).get(normalise(OTHER)) if found is None and self.kind == "category" else found
 
     def knows(self, text: str) -> bool:
         """Whether the vocabulary holds the text."""
-        return normalise(text) in _index(self.vocabulary)
+        return normalise(text) in _index(self.texts)
 
     def drops(self, text: str) -> bool:
         """Whether a charting with this text counts as not charted."""
@@ -114,13 +122,13 @@ def normalise(text: str) -> str:
 
 
 @functools.cache
-def _index(vocabulary: tuple[str, ...]) -> dict[str, int]:
-    return {normalise(text): i for i, text in enumerate(vocabulary)}
+def _index(texts: tuple[tuple[str, ...], ...]) -> dict[str, int]:
+    return {normalise(text): i for i, group in enumerate(texts) for text in group}
 
 
 @functools.cache
 def load_all(path: Path = FILE) -> tuple[Variable, ...]:
-    """All variables of the file in its order, helpers included.
+    """All variables of the file in its order, whatever their tier.
 
     Raises InputError, naming file and variable, where an entry is malformed, a name stands twice, a variable has an
     itemid twice, or needs a variable that is not there.
@@ -164,6 +172,10 @@ def _variable(entry: dict[str, Any], conversions: dict[str, Conversion], vocabul
     for field in ("tier", "source", "kind", "aggregate"):
         if entry.get(field) not in typing.get_args(hints[field]):
             raise ValueError(f"{name}: {field} {entry.get(field)!r} is not one of {typing.get_args(hints[field])}")
+    vocabulary = [
+        next(iter(each.items())) if isinstance(each, dict) else (each, [each])
+        for each in (vocabularies[entry["vocabulary"]] if "vocabulary" in entry else ())
+    ]
     low, high = entry.get("range") or (None, None)
     derive = entry.get("derive")
     variable = Variable(
@@ -183,7 +195,8 @@ def _variable(entry: dict[str, Any], conversions: dict[str, Conversion], vocabul
         aggregate=entry["aggregate"],
         sum_at_least=float(entry.get("sum_at_least", -math.inf)),
         fill=Fill(**entry["fill"]),
-        vocabulary=tuple(vocabularies[entry["vocabulary"]]) if "vocabulary" in entry else (),
+        vocabulary=tuple(name for name, _ in vocabulary),
+        texts=tuple(tuple(texts) for _, texts in vocabulary),
         drop_texts=tuple(entry.get("drop_texts", ())),
         derive=Derivation(**{**derive, "sum_of": tuple(derive.get("sum_of", ()))}) if derive else None,
     )
@@ -201,11 +214,10 @@ def _variable(entry: dict[str, Any], conversions: dict[str, Conversion], vocabul
 
 
 def load_variables(tier: str) -> tuple[Variable, ...]:
-    """The variables that models see at a tier (`core`: 27), in column order."""
-    chosen = tuple(variable for variable in load_all() if variable.tier == tier)
-    if not chosen or tier == "helper":
+    """The variables that models see at a tier (`core`: 27; `plus`: these and more behind them), in column order."""
+    if tier not in TIERS:
         raise InputError(f"series.tier: {tier!r} is not a tier of {FILE.name}")
-    return chosen
+    return tuple(variable for part in TIERS[tier] for variable in load_all() if variable.tier == part)
 
 
 def with_helpers(variables: tuple[Variable, ...]) -> tuple[Variable, ...]:
@@ -223,5 +235,5 @@ def with_helpers(variables: tuple[Variable, ...]) -> tuple[Variable, ...]:
 
 
 def needed_itemids(source: str) -> list[int]:
-    """Itemids of all variables, helpers included, that come from `chartevents` or `outputevents`; ascending."""
+    """Itemids of all variables, whatever their tier, that come from `chartevents`, ...; ascending."""
     return sorted({item.itemid for variable in load_all() if variable.source == source for item in variable.items})

@@ -111,6 +111,7 @@ TABLES = {
                           "text: icd_code"),
     "interim/chart": ("", "int: stay_id; time: charttime; int: itemid; text: value; float: valuenum"),
     "interim/output": ("", "int: stay_id; time: charttime; int: itemid; float: value"),
+    "interim/lab": ("", "int: stay_id; time: charttime available; int: itemid; float: valuenum"),
     "interim/cxr_metadata": ("dicom_id", "text: dicom_id; int: subject_id study_id; text: procedure view_position;"
                              "int: rows columns; time: study_time"),
     "interim/cxr_findings": ("study_id", "int: study_id subject_id"),

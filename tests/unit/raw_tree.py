@@ -41,6 +41,18 @@ OUTPUTEVENTS = (
     "1,11,31,7,2150-01-01 14:00:00,2150-01-01 14:00:00,226559,120.5,ml\n"
     "1,11,31,7,2150-01-01 13:00:00,2150-01-01 14:00:00,226559,-0,ml\n"
 )
+LABEVENTS = (
+    "labevent_id,subject_id,hadm_id,specimen_id,itemid,order_provider_id,charttime,storetime,value,valuenum,valueuom,"
+    "ref_range_lower,ref_range_upper,flag,priority,comments\n"
+    "1,1,11,5,50912,,2150-01-01 13:00:00,2150-01-01 14:10:00,___,1.2,mg/dL,0.5,1.2,,STAT,\n"
+    "2,1,,6,50912,P1,2150-01-01 11:30:00,2150-01-01 12:00:00,1.1,1.1,mg/dL,0.5,1.2,,STAT,\n"  # ready at intime
+    "3,1,11,7,51003,,2150-01-01 15:00:00,,,,ng/mL,0,0.01,,STAT,<0.01.  cTropnT > 0.10 ng/mL suggests Acute MI.\n"
+    "4,1,11,8,51003,,2150-01-01 16:00:00,2150-01-01 15:59:00,___,,ng/mL,0,0.01,,STAT,HEMOLYZED.\n"
+    "5,1,12,9,50912,,2150-01-01 17:00:00,2150-01-01 17:30:00,9,9,mg/dL,0.5,1.2,,STAT,\n"  # another admission
+    "6,1,11,9,50912,,2150-01-01 17:00:00,2150-01-01 16:30:00,-0,-0,mg/dL,0.5,1.2,,STAT,\n"  # stored before drawn
+    "7,1,11,9,50999,,2150-01-01 17:00:00,2150-01-01 17:30:00,9,9,mg/dL,0.5,1.2,,STAT,\n"  # an itemid nobody needs
+    "8,1,11,9,50912,,,2150-01-01 17:30:00,9,9,mg/dL,0.5,1.2,,STAT,\n"  # no charttime
+)
 METADATA = (
     "dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,Rows,Columns,StudyDate,StudyTime,"
     "ProcedureCodeSequence_CodeMeaning,ViewCodeSequence_CodeMeaning,PatientOrientationCodeSequence_CodeMeaning\n"
@@ -58,6 +70,7 @@ FILES = {
     "iv/hosp/patients.csv.gz": PATIENTS,
     "iv/hosp/admissions.csv.gz": ADMISSIONS,
     "iv/hosp/diagnoses_icd.csv.gz": DIAGNOSES,
+    "iv/hosp/labevents.csv.gz": LABEVENTS,
     "iv/icu/icustays.csv.gz": ICUSTAYS,
     "iv/icu/chartevents.csv.gz": CHARTEVENTS,
     "iv/icu/outputevents.csv.gz": OUTPUTEVENTS,
@@ -66,7 +79,7 @@ FILES = {
     "cxr/mimic-cxr-2.0.0-chexpert.csv.gz": LABELS,
     "cxr/mimic-cxr-2.0.0-negbio.csv.gz": LABELS,
 }
-NEEDED = {"chartevents": [220045, 223900, 224650], "outputevents": [226559]}
+NEEDED = {"chartevents": [220045, 223900, 224650], "outputevents": [226559], "labevents": [50912, 51003]}
 BOUNDS = Ingest(memory_gb=1.0, threads=1)
 
 

@@ -22,6 +22,7 @@ from tests.unit.raw_tree import (
     DIAGNOSES,
     FILES,
     ICUSTAYS,
+    LABEVENTS,
     METADATA,
     NEEDED,
     OUTPUTEVENTS,
@@ -101,6 +102,30 @@ def test_output_has_no_negative_zero(interim):
     frames, _ = interim
     assert frames["output"]["value"].to_list() == [0.0, 120.5]
     assert str(frames["output"]["value"][0]) == "0.0"
+
+
+def test_labs_have_their_stay_two_times_and_a_number_and_the_rest_is_counted(interim):
+    frames, counts = interim
+    noon = datetime(2150, 1, 1, 12)
+    assert frames["lab"].columns == ["stay_id", "charttime", "available", "itemid", "valuenum"]
+    assert frames["lab"].rows() == [
+        (31, datetime(2150, 1, 1, 11, 30), noon, 50912, 1.1),
+        (31, noon.replace(hour=13), datetime(2150, 1, 1, 14, 10), 50912, 1.2),
+        (31, noon.replace(hour=15), noon.replace(hour=15), 51003, 0.01),
+        (31, noon.replace(hour=17), noon.replace(hour=17), 50912, 0.0),
+    ]
+    assert str(frames["lab"]["valuenum"][3]) == "0.0"
+    assert counts["lab"] == {
+        "rows_read": 8,
+        "kept": 4,
+        "dropped": {"in no ICU stay": 1, "itemid not needed": 1, "no charttime": 1, "no number": 1},
+        "noted": {
+            "a bound for a number": 1,
+            "stored before drawn": 1,
+            "without hadm_id": 1,
+            "without storetime": 1,
+        },
+    }
 
 
 def test_image_times_get_their_zeros_back(interim):
@@ -188,7 +213,7 @@ def test_order_of_columns_and_rows_case_and_line_ends_do_not_matter(tmp_path, in
         for name, text in FILES.items()
         if '"' not in text  # a comma inside of quotes is beyond `shuffled`
     }
-    assert len(changes) == 9
+    assert len(changes) == 10
     frames, counts = run(tmp_path, changes)
     for name, frame in interim[0].items():
         assert frames[name].equals(frame), name
@@ -247,6 +272,8 @@ CHART_FILE, STAYS_FILE, PATIENTS_FILE = "iv/icu/chartevents.csv.gz", "iv/icu/icu
         (PATIENTS_FILE, PATIENTS + PATIENTS.splitlines()[1] + "\n", ["subject_id 1 stands twice"]),
         ("iv/hosp/admissions.csv.gz", ADMISSIONS.replace("2,12,", "2,11,"), ["hadm_id 11 stands twice"]),
         ("iv/hosp/diagnoses_icd.csv.gz", DIAGNOSES.replace(",10\n", ",X\n"), ["line 2", "column icd_version", "'X'"]),
+        ("iv/hosp/labevents.csv.gz", LABEVENTS.replace(",50999,", ",5O999,"), ["line 8", "column itemid", "'5O999'"]),
+        ("iv/hosp/labevents.csv.gz", LABEVENTS.replace(",11,", ",13,").replace(",,6,", ",13,6,"), ["no usable row"]),
         ("iv/icu/outputevents.csv.gz", OUTPUTEVENTS.replace("120.5", "much"), ["line 2", "column value", "'much'"]),
         ("cxr/mimic-cxr-2.0.0-metadata.csv.gz", METADATA.replace("a-1", "b-1"), ["dicom_id 'b-1' stands twice"]),
     ],

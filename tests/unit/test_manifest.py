@@ -28,7 +28,7 @@ def test_files_are_listed_with_size_checksum_header_and_rows(tmp_path):
     assert manifest["mimiciv"]["root"] == str(tmp_path / "iv")
     files = manifest["mimiciv"]["files"]
     assert list(files) == sorted(files)
-    assert len(files) == 7
+    assert len(files) == 8
     patients = files["hosp/patients.csv.gz"]
     content = (tmp_path / "iv/hosp/patients.csv.gz").read_bytes()
     assert patients == {

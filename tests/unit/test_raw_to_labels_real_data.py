@@ -64,12 +64,17 @@ def test_every_row_is_accounted_for(done):
         "diagnoses": 4_506,
         "chart": 668_862,
         "output": 9_362,
+        "lab": 107_727,
         "cxr_metadata": 253,
         "cxr_findings": 183,
     }
     for count in counts.values():
         assert count["rows_read"] == count["kept"] + sum(count["dropped"].values())
+    labs = counts.pop("lab")
     assert all(set(count["dropped"]) <= {"itemid not needed"} for count in counts.values())
+    assert labs["dropped"] == {"in no ICU stay": 44_170, "itemid not needed": 37_862, "no number": 95}
+    # one draw of stay 32895909, minutes before a stay of half an hour began; its results came in the next stay
+    assert labs["noted"] == {"a bound for a number": 57, "in a second stay": 26, "without hadm_id": 149}
 
 
 def test_the_text_none_is_a_value(done):
@@ -227,6 +232,6 @@ def test_the_report_of_the_labels_compares_the_maps(done):
 def test_a_second_run_writes_the_same_bytes(done, tmp_path, root, demo_data):
     again = run_stages(tmp_path, root, demo_data)
     files = sorted(path.relative_to(done) for path in done.rglob("*") if path.is_file() and path.name != "params.yaml")
-    assert len(files) == 17
+    assert len(files) == 18
     for file in files:
         assert (done / file).read_bytes() == (again / file).read_bytes(), file

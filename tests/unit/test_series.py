@@ -13,9 +13,10 @@ from pipeline.errors import InputError
 from pipeline.mimic import series
 from pipeline.mimic.derived import covered_hours, last_observed, lookback_sum
 from pipeline.mimic.variables import load_variables
-from pipeline.params import Ingest
+from pipeline.params import Ingest, Series
 
 INGEST = Ingest(memory_gb=1.0, threads=2)
+SERIES = Series(tier="core", lab_time="available")
 CORE = load_variables("core")
 COLUMN = {variable.name: index for index, variable in enumerate(CORE)}
 INTIME = dt.datetime(2150, 3, 7, 10, 6, 41)
@@ -51,21 +52,22 @@ def output(*rows, stay=1):
 
 
 def write(folder, chart_rows, output_rows, stays=None):
+    """The folder and the file of the stays, as write_series wants them."""
     stays = stays if stays is not None else pl.DataFrame({"stay_id": [1], "intime": [INTIME]})
     stays = stays.cast({"stay_id": pl.Int32, "intime": pl.Datetime("us")})
     chart_rows.write_parquet(folder / "chart.parquet")
     output_rows.write_parquet(folder / "output.parquet")
     stays.write_parquet(folder / "stays.parquet")
-    return folder / "chart.parquet", folder / "output.parquet", folder / "stays.parquet"
+    return folder, folder / "stays.parquet"
 
 
 def extract(folder, chart_rows=None, output_rows=None, stays=None):
     """Values of stay 1 as {name: [48]}, and the counts by variable."""
     chart_rows = chart_rows if chart_rows is not None else chart()
     output_rows = output_rows if output_rows is not None else output()
-    paths = write(folder, chart_rows, output_rows, stays)
-    with series.open_events(paths[0], paths[1], CORE, INGEST) as events:
-        values, counts = series.extract(events, pl.read_parquet(paths[2]))
+    interim, stays_file = write(folder, chart_rows, output_rows, stays)
+    with series.open_events(interim, CORE, SERIES, INGEST) as events:
+        values, counts = series.extract(events, pl.read_parquet(stays_file))
         names = [variable.name for variable in events.variables]
     return (
         {name: values[0, :, index] for index, name in enumerate(names)},
@@ -384,10 +386,10 @@ def bytes_of(folder):
 def test_bytes_do_not_depend_on_threads_batches_or_the_order_of_rows(tmp_path, monkeypatch):
     chart_rows, output_rows, stays = hospital(30)
     paths = write(tmp_path, chart_rows, output_rows, stays)
-    first = series.write_series(*paths, CORE, Ingest(1.0, 1), tmp_path / "one")
+    first = series.write_series(*paths, CORE, SERIES, Ingest(1.0, 1), tmp_path / "one")
     monkeypatch.setattr(series, "BATCH_STAYS", 7)
     shuffled = write(tmp_path, chart_rows.sample(fraction=1, shuffle=True, seed=3), output_rows.reverse(), stays)
-    second = series.write_series(*shuffled, CORE, Ingest(1.0, 4), tmp_path / "two")
+    second = series.write_series(*shuffled, CORE, SERIES, Ingest(1.0, 4), tmp_path / "two")
     assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two")
     assert first == second
 
@@ -397,7 +399,7 @@ def test_the_two_files_agree(tmp_path):
     rhythm = chart((at(0), 220048, "V Paced"), (at(3), 220048, "odd"), stay=30_000_000)
     stays = pl.concat([stays, pl.DataFrame({"stay_id": [40_000_000], "intime": [INTIME]})])  # has no rows
     report = series.write_series(
-        *write(tmp_path, pl.concat([chart_rows, rhythm]), output_rows, stays), CORE, INGEST, tmp_path / "series"
+        *write(tmp_path, pl.concat([chart_rows, rhythm]), output_rows, stays), CORE, SERIES, INGEST, tmp_path / "series"
     )
     values = np.load(tmp_path / "series" / "values.npy", mmap_mode="r")
     hourly = pl.read_parquet(tmp_path / "series" / "hourly.parquet")
@@ -427,7 +429,9 @@ def test_the_two_files_agree(tmp_path):
 
 def test_the_report_counts_rows_by_place(tmp_path):
     rows = chart((at(-1), 220045, 80), (at(0), 220045, 80), (at(47), 220045, 400), (at(50), 220045, 80))
-    report = series.write_series(*write(tmp_path, rows, output((at(1), 226559, 5))), CORE, INGEST, tmp_path / "series")
+    report = series.write_series(
+        *write(tmp_path, rows, output((at(1), 226559, 5))), CORE, SERIES, INGEST, tmp_path / "series"
+    )
     assert report["rows_of_these_stays"] == {"before_intime": 1, "in_48_hours": 3, "later": 1}
     assert report["variables"]["heart_rate"]["out_of_range"] == 1
     assert report["variables"]["heart_rate"]["share_of_hours"] == pytest.approx(1 / 48)
@@ -439,7 +443,7 @@ def test_the_report_quotes_a_text_that_many_stays_have_and_no_rare_one(tmp_path,
     rare = [chart((at(4), 220048, "as Mr. N. says"), stay=stay) for stay in ids[:9]]
     stays = pl.DataFrame({"stay_id": list(ids), "intime": [INTIME] * len(ids)})
     report = series.write_series(
-        *write(tmp_path, pl.concat([*common, *rare]), output(), stays), CORE, INGEST, tmp_path / "series"
+        *write(tmp_path, pl.concat([*common, *rare]), output(), stays), CORE, SERIES, INGEST, tmp_path / "series"
     )
     assert report["unknown_texts"] == {"heart_rhythm": ["New Rhythm"]}
     assert report["variables"]["heart_rhythm"]["unknown"] == 19
@@ -448,17 +452,17 @@ def test_the_report_quotes_a_text_that_many_stays_have_and_no_rare_one(tmp_path,
 
 def test_absent_files_and_an_empty_cohort_are_named(tmp_path):
     paths = write(tmp_path, chart(), output())
-    with pytest.raises(InputError, match=r"absent\.parquet: not found"):
-        series.write_series(tmp_path / "absent.parquet", paths[1], paths[2], CORE, INGEST, tmp_path / "series")
-    pl.read_parquet(paths[2]).clear().write_parquet(paths[2])
+    with pytest.raises(InputError, match=r"absent/chart\.parquet: not found"):
+        series.write_series(tmp_path / "absent", paths[1], CORE, SERIES, INGEST, tmp_path / "series")
+    pl.read_parquet(paths[1]).clear().write_parquet(paths[1])
     with pytest.raises(InputError, match="holds no stay"):
-        series.write_series(*paths, CORE, INGEST, tmp_path / "series")
+        series.write_series(*paths, CORE, SERIES, INGEST, tmp_path / "series")
     assert not (tmp_path / "series" / "values.npy").exists()
 
 
 def test_ctrl_c_inside_of_a_query_is_ctrl_c(tmp_path):
     paths = write(tmp_path, chart(), output())
-    with pytest.raises(KeyboardInterrupt), series.open_events(paths[0], paths[1], CORE, INGEST):
+    with pytest.raises(KeyboardInterrupt), series.open_events(paths[0], CORE, SERIES, INGEST):
         raise RuntimeError("Query interrupted")  # what DuckDB makes of the signal
 
 
@@ -466,7 +470,7 @@ def test_too_little_memory_names_the_knob(tmp_path):
     paths = write(tmp_path, chart(), output())
     with (  # noqa: PT012
         pytest.raises(InputError, match=r"ingest\.memory_gb: 1\.0 GB do not suffice"),
-        series.open_events(paths[0], paths[1], CORE, INGEST) as events,
+        series.open_events(paths[0], CORE, SERIES, INGEST) as events,
     ):
         events.connection.execute("set memory_limit = '10 MB'; set max_temp_directory_size = '1 MB'")
         events.connection.execute("select list(range) from range(20000000)").fetchall()

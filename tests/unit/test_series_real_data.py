@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.mimic.series import write_series
 from pipeline.mimic.variables import load_variables, needed_itemids
-from pipeline.params import Ingest
+from pipeline.params import Ingest, Series
 
 pytestmark = pytest.mark.real_data
 
@@ -33,8 +33,9 @@ def demo(demo_data, tmp_path_factory):
     }
     for name, query in queries.items():
         duckdb.execute(f"copy ({query}) to '{folder / name}.parquet'")
+    series = Series(tier="core", lab_time="available")
     report = write_series(
-        *(folder / f"{name}.parquet" for name in queries), CORE, Ingest(memory_gb=1.0, threads=2), folder / "series"
+        folder, folder / "stays.parquet", CORE, series, Ingest(memory_gb=1.0, threads=2), folder / "series"
     )
     hourly = pl.read_parquet(folder / "series" / "hourly.parquet")
     return hourly, np.load(folder / "series" / "values.npy"), report

@@ -48,6 +48,18 @@ CORE = [
     "ectopy_frequency_secondary",
 ]
 
+# Behind core, in this order.
+GROUPS = (
+    "albumin globulin total_protein anion_gap bicarbonate bun calcium chloride creatinine glucose_lab sodium potassium",
+    "hematocrit hemoglobin mch mchc mcv platelets rbc rdw wbc",
+    "so2 po2 pco2 ph base_excess lactate total_co2 ionized_calcium aado2 carboxyhemoglobin methemoglobin",
+    "inr pt ptt fibrinogen d_dimer thrombin_time",
+    "alt ast alp amylase bilirubin_total bilirubin_direct bilirubin_indirect ck ggt ldh",
+    "troponin_t ck_mb nt_probnp crp",
+    "fio2 peep intubated height weight",
+)
+PLUS = [name for group in GROUPS for name in group.split()]
+
 BY_NAME = {variable.name: variable for variable in load_all()}
 
 
@@ -55,7 +67,14 @@ def test_the_core_tier_has_its_27_variables_in_order():
     assert [variable.name for variable in load_variables("core")] == CORE
 
 
-@pytest.mark.parametrize("tier", ["helper", "everything", ""])
+def test_the_plus_tier_has_core_first_and_every_variable_of_the_file():
+    assert [variable.name for variable in load_variables("plus")] == CORE + PLUS
+    assert load_variables("plus")[:27] == load_variables("core")
+    assert set(load_variables("plus")) == set(load_all())
+    assert {v.name for v in load_all() if v.source == "labevents"} == set(PLUS[: PLUS.index("fio2")])
+
+
+@pytest.mark.parametrize("tier", ["Core", "everything", ""])
 def test_another_tier_is_an_error(tier):
     with pytest.raises(InputError, match=r"series\.tier"):
         load_variables(tier)
@@ -64,6 +83,7 @@ def test_another_tier_is_an_error(tier):
 def test_only_the_rates_need_a_helper_and_it_is_the_weight():
     core = load_variables("core")
     assert [variable.name for variable in with_helpers(core)[len(core) :]] == ["weight"]
+    assert with_helpers(load_variables("plus")) == load_variables("plus")
     assert with_helpers((BY_NAME["heart_rate"],)) == (BY_NAME["heart_rate"],)
     assert {v.name for v in with_helpers((BY_NAME["gcs_total"],))} == {
         *("gcs_total", "gcs_eyes", "gcs_motor", "gcs_verbal")
@@ -76,6 +96,16 @@ def test_itemids_that_ingest_must_keep():
     assert {220045, 223761, 223762, 226512, 224639, 226480} <= set(chart)
     assert output == [226557, 226558, 226559, 226560, 226561, 226563, 226564, 226565, 226567, 226584, 227488, 227489]
     assert not set(chart) & set(output)
+    # mimic-code's chemistry, complete_blood_count, bg, coagulation, enzyme, cardiac_marker and inflammation; without
+    # 52159, 50816, 50825 and 52033 (variables.yaml says why)
+    chemistry = {50862, 50930, 50976, 50868, 50882, 51006, 50893, 50902, 50912, 50931, 50983, 50971}
+    count = {51221, 51222, 51248, 51249, 51250, 51265, 51279, 51277, 51301}
+    gas = {50801, 50802, 50803, 50804, 50805, 50806, 50808, 50809, 50810, 50811, 50813, 50814, 50817, 50818, 50820}
+    gas |= {50821, 50822, 50824}
+    clotting = {51237, 51274, 51275, 51214, 51196, 51297}
+    others = {50861, 50878, 50863, 50867, 50885, 50883, 50884, 50910, 50911, 50927, 50954, 51003, 50963, 50889}
+    assert set(needed_itemids("labevents")) == chemistry | count | gas | clotting | others
+    assert {226707, 226730, 223835, 220339, 224700, 226732, 223849, 229314} <= set(chart)
 
 
 @pytest.mark.parametrize(
@@ -95,6 +125,11 @@ def test_itemids_that_ingest_must_keep():
         ("gcs_total", 3, 15, "points"),
         ("urine_output", -4000, 5000, "mL"),
         ("urine_rate_24h", 0, 20, "mL/kg/h"),
+        ("creatinine", 0.1, 60, "mg/dL"),
+        ("ph", 6.3, 8, "units"),
+        ("fio2", 20, 100, "%"),
+        ("height", 120, 230, "cm"),
+        ("weight", 20, 400, "kg"),
     ],
 )
 def test_ranges_and_units(name, low, high, unit):
@@ -108,6 +143,16 @@ def test_fahrenheit_meets_both_bounds_exactly():
     assert to_celsius(98.6) == pytest.approx(37)
     assert to_celsius(113.1) > 45
     assert to_celsius(76.9) < 25
+
+
+def test_an_oxygen_fraction_becomes_per_cent_and_per_cent_stay():
+    (item,) = BY_NAME["fio2"].items
+    assert [item.conversion(value) for value in (0.21, 0.4, 1, 1.5, 21, 100)] == [21, 40, 100, 1.5, 21, 100]
+
+
+def test_inches_become_centimetres():
+    inch = next(item for item in BY_NAME["height"].items if item.itemid == 226707).conversion
+    assert inch(67) == pytest.approx(170.18)
 
 
 @given(st.floats(0, 5000))
@@ -144,6 +189,22 @@ def test_frequencies_are_ranks_and_an_unknown_one_has_none():
     assert frequency.code("Sometimes") is None
 
 
+def test_what_tells_of_an_airway():
+    """0 none, 1 a tube; what is charted with and without one tells nothing, and is no unknown text either."""
+    airway = BY_NAME["intubated"]
+    for text in ("None", "Nasal cannula", "Bipap mask ", "NIV-ST", "Oriented", "High flow nasal cannula"):
+        assert airway.code(text) == 0, text
+    for text in ("Endotracheal tube", "Trach mask ", "No Response-ETT", "CMV/ASSIST/AutoFlow", "ASV", "PSV/SBT"):
+        assert airway.code(text) == 1, text
+    for text in ("Other", "CPAP/PSV", "Standby", "No Response", "SPONT"):
+        assert airway.drops(text), text
+        assert not airway.knows(text), text
+    assert airway.code("Something new") is None
+    assert not any(airway.drops(text) for group in airway.texts for text in group)
+    every = [normalise(text) for group in airway.texts for text in group]
+    assert len(set(every)) == len(every)
+
+
 def test_only_the_tube_is_dropped_from_verbal_scores():
     verbal = BY_NAME["gcs_verbal"]
     assert verbal.drops("No Response-ETT")
@@ -167,8 +228,8 @@ def _edited(tmp_path: Path, old: str, new: str) -> Path:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("aggregate: mean", "aggregate: median", "heart_rate: aggregate 'median'"),
-        ("kind: numeric", "kind: number", "heart_rate: kind 'number'"),
+        ("    aggregate: mean", "    aggregate: median", "heart_rate: aggregate 'median'"),
+        ("    kind: numeric", "    kind: number", "heart_rate: kind 'number'"),
         ("range: [0, 300]", "range: [300, 0]", "heart_rate: range"),
         ("unit: bpm", "units: bpm", "heart_rate: unknown field units"),
         ("name: sbp", "name: heart_rate", "variable heart_rate stands twice"),
@@ -190,17 +251,35 @@ def test_a_conversion_leaves_a_value_alone_by_default():
 
 
 @pytest.mark.real_data
-def test_labels_and_units_are_those_of_d_items(demo_data):
+def test_labels_are_those_of_d_items_and_d_labitems(demo_data):
     import duckdb
 
+    folder = demo_data / "mimic-iv-demo"
     rows = duckdb.execute(
-        "select itemid, label, linksto from read_csv($path, types = {'itemid': 'INTEGER'}, nullstr = '')",
-        {"path": str(demo_data / "mimic-iv-demo" / "icu" / "d_items.csv.gz")},
+        "select itemid::int, label, linksto from read_csv($items, all_varchar = true, nullstr = '')"
+        " union all select itemid::int, label, 'labevents' from read_csv($labs, all_varchar = true, nullstr = '')"
+        " where fluid = 'Blood'",
+        {"items": str(folder / "icu" / "d_items.csv.gz"), "labs": str(folder / "hosp" / "d_labitems.csv.gz")},
     ).fetchall()
     items = {itemid: (label, table) for itemid, label, table in rows}
     listed = [(v, item) for v in load_all() for item in v.items]
     assert {item.itemid for _, item in listed if item.itemid not in items} == set()
     assert [(i.label, v.source) for v, i in listed] == [items[i.itemid] for _, i in listed]
+
+
+@pytest.mark.real_data
+def test_lab_units_are_those_of_the_demo(demo_data):
+    """Every unit under which the demo has a result; the haemoglobin of a cell in % of its volume is g/dL."""
+    import duckdb
+
+    units = {item.itemid: v.unit for v in load_all() if v.source == "labevents" for item in v.items}
+    rows = duckdb.execute(
+        "select distinct itemid::int, valueuom from read_csv($path, all_varchar = true, nullstr = '')"
+        " where itemid::int in $ids and valueuom is not null",
+        {"path": str(demo_data / "mimic-iv-demo" / "hosp" / "labevents.csv.gz"), "ids": list(units)},
+    ).fetchall()
+    assert len(rows) > 50
+    assert [row for row in rows if units[row[0]] != row[1]] == [(51249, "%")]
 
 
 @pytest.mark.real_data
@@ -213,6 +292,6 @@ def test_every_text_of_the_demo_is_in_the_vocabularies(demo_data):
         " where itemid::int in $ids",
         {"path": str(demo_data / "mimic-iv-demo" / "icu" / "chartevents.csv.gz"), "ids": [i for _, i in coded]},
     ).fetchall()
-    assert len(rows) > 30
+    assert len(rows) > 70
     by_item = {itemid: v for v, itemid in coded}
-    assert [(itemid, text) for itemid, text in rows if not by_item[itemid].knows(text)] == []
+    assert [(i, text) for i, text in rows if not (by_item[i].knows(text) or by_item[i].drops(text))] == []

@@ -68,18 +68,25 @@ def read_artefacts(
     hours_before: float,
     hours_after: float,
     test_from_year: int | None = None,
+    lab_time: str = "available",
 ) -> Artefacts:
-    """The artefacts below `data`; chart and output rows stay on disk, arrays are memory-mapped."""
+    """The artefacts below `data`; event rows stay on disk, arrays are memory-mapped.
+
+    `lab_time`: the column of lab.parquet from which a lab counts (`series.lab_time`).
+    """
     interim = data / "interim"
     key = ("stay_id", pl.col("charttime").alias("time"), "itemid")
     chart = pl.scan_parquet(interim / "chart.parquet").select(*key, text="value", number="valuenum")
     output = pl.scan_parquet(interim / "output.parquet").select(*key, text=pl.lit(None, pl.String), number="value")
+    lab = pl.scan_parquet(interim / "lab.parquet").select(
+        "stay_id", pl.col(lab_time).alias("time"), "itemid", text=pl.lit(None, pl.String), number="valuenum"
+    )
     return Artefacts(
         icustays=pl.read_parquet(interim / "icustays.parquet"),
         admissions=pl.read_parquet(interim / "admissions.parquet"),
         diagnoses=pl.read_parquet(interim / "diagnoses.parquet"),
         metadata=pl.read_parquet(interim / "cxr_metadata.parquet"),
-        events={"chartevents": Events(chart), "outputevents": Events(output)},
+        events={"chartevents": Events(chart), "outputevents": Events(output), "labevents": Events(lab)},
         stays=pl.read_parquet(data / "cohort/stays.parquet"),
         cxr=pl.read_parquet(data / "cohort/cxr.parquet"),
         labels=pl.read_parquet(data / "cohort/labels.parquet"),

@@ -79,7 +79,8 @@ def _charted(events: Mapping[str, Events], variables: Sequence[Variable], batch:
     bounds: dict[str, Bounds] = {}
     for source, rows in events.items():
         own = [variable for variable in variables if variable.source == source]
-        bounds |= _of_source(rows, own, batch)
+        if own:
+            bounds |= _of_source(rows, own, batch)
     for variable in variables:  # what a derived one needs stands in the files
         if variable.derive:
             bounds[variable.name] = _derived(variable.derive, bounds)
@@ -101,12 +102,15 @@ def _of_source(events: Events, variables: Sequence[Variable], batch: pl.DataFram
         .collect(engine="streaming")
     )
     number = pl.when("absolute").then(pl.col("number").abs()).otherwise("number")
+    converted = (number - pl.col("subtract")) * pl.col("multiply") / pl.col("divide")
     value = (
         pl.when("dropped")
         .then(None)
         .when("coded")
         .then("code")
-        .otherwise((number - pl.col("subtract")) * pl.col("multiply") / pl.col("divide"))
+        .when(pl.col("number") > pl.col("up_to"))
+        .then("number")
+        .otherwise(converted)
     )
     cells = (
         rows.join(_texts(rows, variables), on=["variable", "text"], how="left")
@@ -137,6 +141,7 @@ def _items(variables: Sequence[Variable]) -> pl.DataFrame:
             "multiply": item.conversion.multiply,
             "divide": item.conversion.divide,
             "absolute": item.conversion.absolute,
+            "up_to": item.conversion.up_to,
             "coded": bool(variable.vocabulary),
             "low": variable.low,
             "high": variable.high,
@@ -145,7 +150,8 @@ def _items(variables: Sequence[Variable]) -> pl.DataFrame:
         for item in variable.items
     ]
     schema: dict[str, Any] = {"variable": pl.Int32, "itemid": pl.Int32, "subtract": pl.Float64, "multiply": pl.Float64}
-    schema |= {"divide": pl.Float64, "absolute": pl.Boolean, "coded": pl.Boolean, "low": pl.Float64, "high": pl.Float64}
+    schema |= {"divide": pl.Float64, "absolute": pl.Boolean, "up_to": pl.Float64, "coded": pl.Boolean}
+    schema |= {"low": pl.Float64, "high": pl.Float64}
     return pl.DataFrame(rows, schema=schema)
 
 
