@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline import files
 from pipeline.mimic.manifest import load_manifest
 from pipeline.mimic.tables import ingest
-from pipeline.mimic.variables import needed_itemids
+from pipeline.mimic.variables import EVENT_SOURCES, needed_itemids
 from pipeline.params import read
 from stages import stage
 
@@ -16,7 +16,7 @@ def main() -> None:
     """Write one Parquet file per table, and the counts of rows."""
     (bounds,) = read("ingest")
     manifest = load_manifest(Path("data/manifest.json"))
-    itemids = {source: needed_itemids(source) for source in ("chartevents", "outputevents", "labevents")}
+    itemids = {source: needed_itemids(source) for source in EVENT_SOURCES}
     counts = ingest(manifest, itemids, bounds, Path("data/interim"))
     for name, count in counts.items():
         logging.info("%s: %d of %d rows", name, count["kept"], count["rows_read"])

@@ -49,14 +49,14 @@ def stays_frame(n: int, rng: np.random.Generator) -> pl.DataFrame:
     )
 
 
-def fabricate(folder: Path, n: int = 160, px: int = 16, seed: int = 0, noise: float = 0.5) -> Path:
+def fabricate(folder: Path, n: int = 160, px: int = 16, seed: int = 0, noise: float = 0.5, tier: str = "core") -> Path:
     """Writes the packed artefacts of `n` stays below `folder` and returns it.
 
     Odd phenotypes and mortality follow the heart rate, even phenotypes the brightness of the image where there is one.
     """
     rng = np.random.default_rng(seed)
     stays = stays_frame(n, rng)
-    variables = load_variables("core")
+    variables = load_variables(tier)
     series_cause, image_cause = rng.standard_normal(n), rng.standard_normal(n)
 
     values = np.full((n, 48, len(variables)), np.nan, np.float32)
@@ -64,6 +64,9 @@ def fabricate(folder: Path, n: int = 160, px: int = 16, seed: int = 0, noise: fl
     values[:, ::4, 1] = 120 + 10 * rng.standard_normal((n, 12))
     category = next(i for i, v in enumerate(variables) if v.kind == "category")
     values[:, ::6, category] = rng.integers(0, len(variables[category].vocabulary), (n, 8))
+    for column, variable in enumerate(variables):
+        if variable.tier == "plus":  # a lab a night, a tube or none
+            values[:, 5::24, column] = np.round(variable.low + rng.random((n, 2)) * (variable.high - variable.low))
 
     rows = np.flatnonzero(stays["has_cxr"].to_numpy())
     pixels = np.clip(128 + 40 * image_cause[rows, None, None] + 10 * rng.standard_normal((len(rows), px, px)), 0, 255)

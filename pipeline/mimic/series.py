@@ -108,6 +108,7 @@ def item_table(variables: Sequence[Variable]) -> pl.DataFrame:
             "coded": bool(variable.vocabulary),
             "low": variable.low,
             "high": variable.high,
+            "hours_before": variable.hours_before,
             "aggregate": variable.aggregate,
             "sum_at_least": variable.sum_at_least,
         }

@@ -8,7 +8,7 @@ with charted as (
         batch.row,
         events.charttime,
         -- to the second: date_diff('hour', ...) would count clock hours begun
-        (epoch_us(events.charttime) - epoch_us(batch.intime)) // 3_600_000_000 as hour,
+        greatest((epoch_us(events.charttime) - epoch_us(batch.intime)) // 3_600_000_000, 0) as hour,
         items.variable, items.aggregate, items.low, items.high, items.sum_at_least,
         coalesce(texts.dropped, false) as dropped,
         coalesce(not texts.known, false) as unknown,
@@ -24,7 +24,7 @@ with charted as (
     join batch using (stay_id)
     join items using (itemid)
     left join texts on texts.variable = items.variable and texts.itemid = events.itemid and texts.text = events.text
-    where events.charttime >= batch.intime
+    where epoch_us(events.charttime) >= epoch_us(batch.intime) - items.hours_before * 3_600_000_000
       and events.charttime < batch.intime + interval 48 hour
       and events.stay_id between $first and $last     -- lets the scan skip row groups: the files are sorted by stay_id
 ),

@@ -21,6 +21,7 @@ FILE = Path(__file__).with_name("variables.yaml")
 OTHER = "Other"  # the vocabulary entry that takes a category's unknown texts
 
 Source = Literal["chartevents", "outputevents", "labevents", "derived"]
+EVENT_SOURCES = ("chartevents", "outputevents", "labevents")  # raw tables, of which the needed itemids are read
 Tier = Literal["core", "plus"]
 TIERS: dict[str, tuple[Tier, ...]] = {"core": ("core",), "plus": ("core", "plus")}  # series.tier -> tiers of variables
 
@@ -100,6 +101,7 @@ class Variable:
     vocabulary: tuple[str, ...]
     texts: tuple[tuple[str, ...], ...]  # the charted texts that stand for each entry of the vocabulary
     drop_texts: tuple[str, ...]
+    hours_before: int
     derive: Derivation | None
 
     def code(self, text: str) -> int | None:
@@ -159,7 +161,7 @@ def load_all(path: Path = FILE) -> tuple[Variable, ...]:
 
 _FIELDS = {
     *("name", "tier", "source", "kind", "unit", "items", "range", "aggregate", "sum_at_least"),
-    *("fill", "vocabulary", "drop_texts", "derive"),
+    *("fill", "vocabulary", "drop_texts", "hours_before", "derive"),
 }
 
 
@@ -198,6 +200,7 @@ def _variable(entry: dict[str, Any], conversions: dict[str, Conversion], vocabul
         vocabulary=tuple(name for name, _ in vocabulary),
         texts=tuple(tuple(texts) for _, texts in vocabulary),
         drop_texts=tuple(entry.get("drop_texts", ())),
+        hours_before=int(entry.get("hours_before", 0)),
         derive=Derivation(**{**derive, "sum_of": tuple(derive.get("sum_of", ()))}) if derive else None,
     )
     if (variable.source == "derived") != (derive is not None) or (derive is None) != bool(variable.items):
@@ -208,6 +211,8 @@ def _variable(entry: dict[str, Any], conversions: dict[str, Conversion], vocabul
         raise ValueError(f"{name}: the vocabulary lacks {OTHER!r}")
     if variable.kind != "numeric":  # the codes themselves
         variable = dataclasses.replace(variable, low=0.0, high=float(len(variable.vocabulary) - 1))
+    if variable.hours_before < 0:
+        raise ValueError(f"{name}: hours_before {variable.hours_before} is below 0")
     if not variable.low < variable.high:
         raise ValueError(f"{name}: range {variable.low} to {variable.high} is empty")
     return variable

@@ -245,6 +245,24 @@ def test_oxygen_height_and_weight(tmp_path):
     assert found == {"fio2": {0: 50.0}, "height": {0: pytest.approx(177.8)}, "weight": {2: 81.5}, "peep": {3: 6.5}}
 
 
+def test_a_height_from_the_day_before_counts_in_hour_0_and_nothing_else_from_before_intime(tmp_path):
+    chart = [
+        (at(-24, -1), 226730, "150", 150.0),
+        (at(-24), 226730, "160", 160.0),
+        (at(0, -1), 226512, "80", 80.0),
+        (at(0, -1), 220045, "80", 80.0),
+        (at(47, 3599), 226730, "180", 180.0),
+        (at(48), 226730, "190", 190.0),
+    ]
+    lab = [(at(-1), at(0, -1), CREATININE, 1.0)]
+    found = {name: cells for name, (cells, _) in hours(tmp_path, lab, chart).items() if cells}
+    assert found == {"height": {0: 160.0, 47: 180.0}}
+    chart.insert(2, (at(0, -41), 226730, "170", 170.0))
+    assert hours(tmp_path, lab, chart)["height"][0] == {0: 170.0, 47: 180.0}
+    chart.insert(3, (at(0.5), 226730, "171", 171.0))
+    assert hours(tmp_path, lab, chart)["height"][0] == {0: 171.0, 47: 180.0}
+
+
 def test_the_flag_follows_the_last_evidence_and_never_a_later_one(tmp_path):
     chart = [
         (at(0.1), 226732, "Nasal cannula", None),

@@ -168,6 +168,10 @@ def test_aggregation_and_filling():
     assert all(v.fill.default == ("none" if v.kind == "category" else "train_median") for v in load_variables("core"))
 
 
+def test_only_what_stays_the_same_may_come_from_before_intime():
+    assert {v.name: v.hours_before for v in load_all() if v.hours_before} == {"height": 24}
+
+
 def test_texts_are_compared_trimmed_and_without_case():
     rhythm = BY_NAME["heart_rhythm"]
     assert rhythm.code("ST (Sinus Tachycardia) ") == rhythm.vocabulary.index("ST (Sinus Tachycardia)")
@@ -236,6 +240,7 @@ def _edited(tmp_path: Path, old: str, new: str) -> Path:
         ("itemid: 220179", "itemid: 220050", "sbp names an itemid twice"),
         ("conversion: fahrenheit_to_celsius", "conversion: kelvin", "kelvin"),
         ("per: weight", "per: mass", "urine_rate_6h needs mass"),
+        ("hours_before: 24", "hours_before: -1", "height: hours_before -1 is below 0"),
         ("vocabulary: rhythm", "aggregate_: last", "unknown field"),
         ("    - Other\n", "", "heart_rhythm: the vocabulary lacks 'Other'"),
         ("variables:", "variables: [", "cannot be read"),

@@ -23,7 +23,8 @@ def events_outside_window(a: Artefacts) -> Leak | None:
     in it, or the value is smaller or larger than all of them; a charted hour that has no value; or an hour outside
     0-47. Recounted from interim/icustays (intime) and the event tables: units and ranges as in variables.yaml; a mean
     or a last value must lie among its rows, a sum must be theirs; derived variables follow from recounted ones. What
-    comes from before intime, from hour 48 or later, from another hour or another stay is found so."""
+    comes from before intime (or, in hour 0, from before a variable's hours_before), from hour 48 or later, from another
+    hour or another stay is found so."""
     late = leak_of("hours outside 0-47", a.hourly.filter(~pl.col("hour").is_between(0, HOURS - 1).fill_null(False)))
     if late:
         return late
@@ -96,9 +97,9 @@ def _of_source(events: Events, variables: Sequence[Variable], batch: pl.DataFram
         # lets the scan skip row groups: the files are sorted by the key
         .filter(pl.col("key").is_between(stays["key"].min(), stays["key"].max()))
         .join(stays.lazy(), on="key")
-        .filter((since >= 0) & (since < HOURS * HOUR))
-        .select("row", (since // HOUR).cast(pl.Int8).alias("hour"), "itemid", "text", "number")
         .join(items.lazy(), on="itemid")
+        .filter((since >= -HOUR * pl.col("hours_before")) & (since < HOURS * HOUR))
+        .select("row", (since // HOUR).clip(0).cast(pl.Int8).alias("hour"), "text", "number", *items.columns)
         .collect(engine="streaming")
     )
     number = pl.when("absolute").then(pl.col("number").abs()).otherwise("number")
@@ -140,6 +141,7 @@ def _items(variables: Sequence[Variable]) -> pl.DataFrame:
             "subtract": item.conversion.subtract,
             "multiply": item.conversion.multiply,
             "divide": item.conversion.divide,
+            "hours_before": variable.hours_before,
             "absolute": item.conversion.absolute,
             "up_to": item.conversion.up_to,
             "coded": bool(variable.vocabulary),
@@ -150,8 +152,8 @@ def _items(variables: Sequence[Variable]) -> pl.DataFrame:
         for item in variable.items
     ]
     schema: dict[str, Any] = {"variable": pl.Int32, "itemid": pl.Int32, "subtract": pl.Float64, "multiply": pl.Float64}
-    schema |= {"divide": pl.Float64, "absolute": pl.Boolean, "up_to": pl.Float64, "coded": pl.Boolean}
-    schema |= {"low": pl.Float64, "high": pl.Float64}
+    schema |= {"divide": pl.Float64, "hours_before": pl.Int64, "absolute": pl.Boolean, "up_to": pl.Float64}
+    schema |= {"coded": pl.Boolean, "low": pl.Float64, "high": pl.Float64}
     return pl.DataFrame(rows, schema=schema)
 
 
