@@ -42,6 +42,9 @@ MOTOR = {
     1: "No response",
 }
 INTUBATED = "No Response-ETT"
+MASKS = ["Nasal cannula", "None", "Face tent", "High flow nasal cannula", "Bipap mask "]
+MODES = ["CMV/ASSIST/AutoFlow", "CPAP/PSV", "PSV/SBT", "MMV/PSV/AutoFlow", "Standby"]
+HAMILTON_MODES = ["APV (cmv)", "SPONT", "P-CMV"]
 # Trailing blanks as in MIMIC-IV.
 SINUS, FAST, SLOW = "SR (Sinus Rhythm)", "ST (Sinus Tachycardia) ", "SB (Sinus Bradycardia)"
 FIBRILLATION, FLUTTER, PACED = (
@@ -93,9 +96,10 @@ def chartevents(seed: int, block: int, stays: pl.DataFrame, shown: dict[str, Flo
     _vital_signs(rows, level)
     _temperatures(rows, level["temperature"])
     _glucose(rows, level["glucose"])
-    _scores(rows)
+    tube = _scores(rows)
     _rhythms(rows)
     _once_or_daily(rows)
+    _breathing(rows, tube)
     return rows.frame()
 
 
@@ -266,8 +270,11 @@ def _glucose(rows: _Rows, level: Floats) -> None:
     rows.number(226537, rows.every(8, among=rows.grid.stays["arterial"].to_numpy(), kept=0.4), level, 25, 900)
 
 
-def _scores(rows: _Rows) -> None:
-    """Glasgow coma scores every four hours; a tube is charted in place of the verbal response, with the number 1."""
+def _scores(rows: _Rows) -> Mask:
+    """Glasgow coma scores every four hours; a tube is charted in place of the verbal response, with the number 1.
+
+    Returns the hours [n, H] in which the patient has the tube.
+    """
     grid, rng = rows.grid, rows.rng
     stupor = grid.shown["consciousness"][:, None] + 0.35 * _wander(rng, grid.shape, 0.8)
 
@@ -287,6 +294,7 @@ def _scores(rows: _Rows) -> None:
         list(MOTOR.values()),
         np.asarray(list(MOTOR), dtype=float),
     )
+    return np.asarray(tube)
 
 
 def _rhythms(rows: _Rows) -> None:
@@ -320,7 +328,7 @@ def _rhythms(rows: _Rows) -> None:
 
 
 def _once_or_daily(rows: _Rows) -> None:
-    """Weights and heights, ventilator settings, and items that the benchmark does not read."""
+    """Weights and heights, and items that the benchmark does not read."""
     grid, rng = rows.grid, rows.rng
     n, h = grid.shape
     weight = grid.stays["weight"].to_numpy()[:, None]
@@ -329,14 +337,30 @@ def _once_or_daily(rows: _Rows) -> None:
     rows.number(226512, first & (rng.random((n, 1)) < 0.93), np.where(rng.random((n, 1)) < 0.004, 0, weight), 0, 400)
     rows.number(226531, first & (rng.random((n, 1)) < 0.6), weight / 0.45359237, 60, 900)
     tall = 169 + 9 * rng.standard_normal((n, 1))
-    measured = first & (rng.random((n, 1)) < 0.5)
+    arrival = np.broadcast_to(grid.hours == 0, (n, h))  # the full hour before intime
+    measured = arrival & (rng.random((n, 1)) < 0.6)
     rows.number(226730, measured, np.where(rng.random((n, 1)) < 0.01, tall / 2.54, tall), 40, 230)
     rows.number(226707, measured, tall / 2.54, 40, 90)
     drift = 0.35 * grid.shown["overload"][:, None] + 0.4 * rng.standard_normal((n, h))
     rows.number(224639, rows.every(24, among=rng.random(n) < 0.65), weight + drift, 30, 400, (0,))
-    oxygen = 40 + 9 * grid.shown["gas_exchange"][:, None] + 5 * _wander(rng, (n, h), 0.8)
-    rows.number(223835, rows.every(4, among=grid.ventilated), 5 * np.round(oxygen / 5), 21, 100)
-    pressure = 5 + 2.5 * np.maximum(0, np.round(grid.shown["gas_exchange"][:, None]))
-    rows.number(220339, rows.every(4, among=grid.ventilated), pressure, 0, 24)
     rows.words(224080, rows.every(8, kept=0.6), rng.integers(0, 2, (n, h)), ["HOB > 30", "HOB = 30"])
     rows.words(223781, rows.every(8, kept=0.6), rng.integers(0, 2, (n, h)), ["No", "Yes"])
+
+
+def _breathing(rows: _Rows, tube: Mask) -> None:
+    """What the patient breathes through, every four hours; with the tube the ventilator's mode and settings."""
+    grid, rng = rows.grid, rows.rng
+    shape = (len(grid.start), 1)
+    usual = rng.choice(4, size=shape, p=[0.45, 0.35, 0.15, 0.05])
+    now = np.where(rng.random(grid.shape) < 0.2, rng.integers(0, 5, grid.shape), usual)
+    rows.words(226732, rows.every(4), np.where(tube, len(MASKS), now), [*MASKS, "Endotracheal tube"])
+    hamilton = rng.random(shape) < 0.25
+    mode = rows.every(4) & tube
+    rows.words(223849, mode & ~hamilton, rng.integers(0, len(MODES), grid.shape), MODES)
+    rows.words(229314, mode & hamilton, rng.integers(0, len(HAMILTON_MODES), grid.shape), HAMILTON_MODES)
+    oxygen = 40 + 9 * grid.shown["gas_exchange"][:, None] + 5 * _wander(rng, grid.shape, 0.8)
+    # a fraction is charted for per cent, or a flow in litres
+    rows.number(223835, rows.every(4) & tube, 5 * np.round(oxygen / 5), 21, 100, (0.4, 0.6, 4))
+    pressure = 5 + 2.5 * np.maximum(0, np.round(grid.shown["gas_exchange"][:, None]))
+    rows.number(220339, rows.every(4) & tube, pressure, 0, 24)
+    rows.number(224700, rows.every(12) & tube, pressure + rng.random(grid.shape), 0, 24)

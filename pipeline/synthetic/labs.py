@@ -1,7 +1,8 @@
 """labevents: panels before the ICU, on arrival and every morning, and blood gases; results come an hour after the draw.
 
 Habits of the real table: a quarter of the rows has no hadm_id (drawn in the emergency department, or never linked),
-results that were blotted out ("___"), comments, results without a number, a few without a storetime.
+results that were blotted out ("___"), comments, results without a number, those below the method's limit, which stands
+in the comment alone ("<0.01."), a few without a storetime.
 """
 
 from __future__ import annotations
@@ -57,13 +58,16 @@ def labevents(seed: int, admissions: pl.DataFrame, stays: pl.DataFrame, shown: d
         lift = sum((slope * shown[name][adm[who]] for name, slope in lab.causes), np.zeros(len(who)))
         spread = lab.spread * rng.standard_normal(len(who))
         value = lab.median * np.exp(lift + spread) if lab.log else lab.median + lift + spread
-        value = np.round(np.maximum(value, 10.0**-lab.digits), lab.digits)
+        limit = 10.0**-lab.digits if lab.median > 0 else -np.inf  # a base excess may be negative
+        below = value < limit
+        value = np.round(np.maximum(value, limit), lab.digits)
         frames.append(
             pl.DataFrame(
                 {
                     "draw": who,
                     "itemid": np.full(len(who), item),
                     "valuenum": value,
+                    "below": below,
                     "blot": rng.random(len(who)),
                 }
             )
@@ -156,16 +160,18 @@ def _finish(
             "order_provider_id", [PROVIDERS[i] if i < len(PROVIDERS) else None for i in draw["provider"].to_list()]
         ),
     ).join(labs, on="itemid", how="left", maintain_order="left")
-    gone = pl.col("blot") < 0.002  # a result without a number
+    gone = pl.col("below") | (pl.col("blot") < 0.002)  # a result without a number
     number = pl.col("valuenum")
     text = pl.when(pl.col("digits") == 0).then(number.cast(pl.Int64).cast(pl.String)).otherwise(number.cast(pl.String))
     frame = frame.with_columns(
         pl.when(gone).then(None).otherwise(text).alias("number"),
-        pl.when(pl.col("blot") < 0.015).then(pl.lit("___")).otherwise(text).alias("value"),
+        pl.when("below").then(None).when(pl.col("blot") < 0.015).then(pl.lit("___")).otherwise(text).alias("value"),
         pl.when((number < pl.col("ref_range_lower")) | (number > pl.col("ref_range_upper")))
         .then(pl.lit("abnormal"))
         .alias("flag"),
-        pl.when(gone)
+        pl.when("below")
+        .then(pl.format("<{}.", text))
+        .when(gone)
         .then(pl.lit("HEMOLYZED, MODERATELY."))
         .when((pl.col("itemid") == 50931) & (pl.col("blot") > 0.3))
         .then(pl.lit(FASTING))
@@ -176,7 +182,9 @@ def _finish(
         _plain(pl.col("ref_range_upper")),
     )
     frame = (
-        frame.sort("subject_id", "charttime", "specimen_id", "itemid").drop("valuenum").rename({"number": "valuenum"})
+        frame.sort("subject_id", "charttime", "specimen_id", "itemid")
+        .drop("valuenum", "below")
+        .rename({"number": "valuenum"})
     )
     return frame.with_columns(pl.Series("labevent_id", 1 + np.cumsum(rng.integers(1, 4, frame.height)))).select(COLUMNS)
 

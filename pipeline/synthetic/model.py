@@ -19,7 +19,7 @@ from pipeline.params import Synthetic
 from pipeline.synthetic.streams import Floats, sigmoid
 from pipeline.tasks import LOS_EDGES, phenotype_slugs
 
-VERSION = "1.0"
+VERSION = "1.1"
 Kind = Literal["ehr_only", "cxr_only", "complementary", "synergistic", "redundant", "noise"]
 
 

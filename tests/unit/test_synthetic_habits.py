@@ -82,6 +82,11 @@ def charted_before_intime(files: Files) -> float:
     return float((rows["charttime"] < rows["intime"]).mean() or 0)
 
 
+def height_before_intime(files: Files) -> float:
+    rows = files.chart(226707, 226730).join(files["icustays"].select("stay_id", "intime"), on="stay_id")
+    return float((rows["charttime"] < rows["intime"]).mean() or 0)
+
+
 def studies_in_a_window(files: Files) -> pl.Series:
     inside = files.images.filter(pl.col("taken").is_between("intime", pl.col("intime") + WINDOW))
     return inside.group_by("stay_id").agg(pl.col("study_id").n_unique())["study_id"]
@@ -135,6 +140,14 @@ HABITS: dict[str, Callable[[Files], bool]] = {
     "charted off the hour": lambda f: f.share("chartevents", ~pl.col("charttime").str.ends_with(":00:00")) > 0.03,
     "stored later": lambda f: f.share("chartevents", pl.col("storetime") >= pl.col("charttime")) == 1,
     "weights in kg and lbs, daily": lambda f: all(f.chart(i).height for i in (226512, 226531, 224639)),
+    "heights from before intime": lambda f: height_before_intime(f) > 0.5,
+    "inches under the item for centimetres": lambda f: (f.chart(226730)["x"] < 90).any(),
+    "oxygen as a fraction or a flow": lambda f: (f.chart(223835)["x"] < 20).any(),
+    "tubes, masks and modes of two ventilators": lambda f: (
+        holds(f.chart(226732)["value"], "Endotracheal tube", "Nasal cannula", "None", "Bipap mask ")
+        and holds(f.chart(223849)["value"], "CPAP/PSV", "Standby")
+        and holds(f.chart(229314)["value"], "APV (cmv)")
+    ),
     "urine by several routes": lambda f: holds(f["outputevents"]["itemid"], "226559", "226560", "226561"),
     "irrigation in and out": lambda f: holds(f["outputevents"]["itemid"], "227488", "227489"),
     "outputs that are no urine": lambda f: holds(f["outputevents"]["itemid"], "226588", "226627"),
@@ -142,6 +155,10 @@ HABITS: dict[str, Callable[[Files], bool]] = {
     "labs without storetime": lambda f: 0 < f.share("labevents", pl.col("storetime").is_null()) < 0.05,
     "blotted lab results": lambda f: 0 < f.share("labevents", pl.col("value") == "___") < 0.05,
     "lab results without a number": lambda f: 0 < f.share("labevents", pl.col("valuenum").is_null()) < 0.02,
+    "which stands as a bound in the comment": lambda f: f.any(
+        "labevents",
+        pl.col("value").is_null() & pl.col("valuenum").is_null() & pl.col("comments").str.contains(r"^<0\.01\.$"),
+    ),
     "lost zeros of StudyTime": lambda f: f.any("metadata", number.str.contains(r"^\d{1,5}\.\d")),
     "fractions of StudyTime": lambda f: f.share("metadata", number.str.contains(r"^\d+\.\d+$")) == 1,
     "null views that resolve": lambda f: f.any(

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from pipeline.errors import InputError
+from pipeline.mimic.variables import load_variables
 from pipeline.params import Synthetic, SyntheticScale
 from pipeline.synthetic import diagnoses, hospital, model, studies
 from pipeline.tasks import PHENOTYPES_FILE, phenotype_slugs
@@ -105,6 +106,13 @@ def test_ids_refer_to_rows_that_are_there(tables: Tables) -> None:
     for name, key in (("patients", "subject_id"), ("admissions", "hadm_id"), ("icustays", "stay_id")):
         assert tables[name][key].n_unique() == tables[name].height
     assert tables["d_icd_diagnoses"]["long_title"].null_count() == 0
+
+
+def test_every_item_of_the_tier_plus_is_there(tables: Tables) -> None:
+    wanted = [(v.source, item.itemid) for v in load_variables("plus")[27:] for item in v.items]
+    assert len(wanted) > 60
+    for source, item in wanted:
+        assert str(item) in set(tables[source]["itemid"]), item
 
 
 def test_nothing_is_charted_after_death_or_departure(tables: Tables) -> None:
