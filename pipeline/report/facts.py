@@ -18,7 +18,7 @@ FIRST = (
     "has cxr",
 )  # columns that lead a table, whatever order their file has
 WIDE = 9  # columns from which a table lies down
-MOST_ROWS = 60  # of a table; what is more stays in the JSON beside the page
+MOST_ROWS = 100  # of a table; what is more stays in the JSON beside the page
 
 
 class Block(NamedTuple):
@@ -108,11 +108,12 @@ def _grid(title: str, names: Sequence[str], rows: Sequence[dict[str, Any]]) -> B
 
 
 def _alike(rows: Sequence[dict[str, Any] | None]) -> bool:
-    """Whether rows share enough columns to be one table: at least one in all, and half of the cells filled."""
+    """Whether rows are one table: two columns in all of them, or one and half of the cells filled."""
     known = [row for row in rows if row is not None]
-    if len(known) < max(2, len(rows)) or not set.intersection(*map(set, known)):
+    shared = set.intersection(*map(set, known)) if known else set()
+    if len(known) < max(2, len(rows)) or not shared:
         return False
-    return sum(map(len, known)) >= 0.5 * len(rows) * len({key for row in known for key in row})
+    return len(shared) > 1 or sum(map(len, known)) >= 0.5 * len(rows) * len({key for row in known for key in row})
 
 
 def blocks(content: Any, title: str = "") -> list[Block]:

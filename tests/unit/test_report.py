@@ -329,8 +329,12 @@ def test_facts_of_any_shape():
     (led,) = blocks([{"has_cxr": 0.5, "part": "dev", "fold": 0}])
     assert led.header == ("fold", "part", "has cxr")
     assert blocks({"nothing": {}})[0].rows == (("nothing", "none"),)
-    (long,) = blocks({str(i): i for i in range(100)})
-    assert (len(long.rows), long.more) == (60, 40)
+    rare = {f"reason {i}": i for i in range(6)}
+    (shared,) = blocks({"a": {"read": 9, "kept": 1}, "b": {"read": 8, "kept": 2}, "c": {"read": 7, "kept": 3, **rare}})
+    assert shared.header[:3] == ("what", "read", "kept")
+    assert len(blocks({"a": {"read": 9}, "b": {"read": 8}, "c": {"read": 7, **rare}})) == 3
+    (long,) = blocks({str(i): i for i in range(140)})
+    assert (len(long.rows), long.more) == (100, 40)
     assert blocks(3)[0].rows == (("3",),)
     assert blocks([1, 2])[0].rows == (("1, 2",),)
 
