@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -10,7 +10,7 @@ from pipeline.data.inputs import CLIP, build_inputs, channel_variables
 from pipeline.data.statistics import describe, fold_statistics
 from pipeline.mimic.variables import load_variables
 
-VARIABLES = load_variables("core")
+VARIABLES = load_variables("plus")  # core is its beginning
 STATISTICS = {
     v.name: {"median": 2.0 + i, "iqr": 1.0, "scale": 0.5 + i, "count": 9}
     for i, v in enumerate(VARIABLES)
@@ -46,6 +46,7 @@ def naive(values):
     return np.concatenate([np.array(c) for c in channels], axis=1), np.array(observed).T, np.array(since).T
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.floats(0.0, 1.0))
 def test_inputs_equal_a_naive_loop(seed, density):
     rng = np.random.default_rng(seed)
@@ -75,6 +76,7 @@ def test_nothing_charted_is_the_median_and_no_category():
     assert not inputs.observed.any()
     assert (inputs.since == 1).all()
     assert inputs.ehr.shape == (1, 48, len(channel_variables(VARIABLES)))
+    assert len(channel_variables(VARIABLES)) == len(channel_variables(load_variables("core"))) + 57
 
 
 @given(arrays(np.float32, st.integers(1, 40), elements=st.floats(-1e3, 1e3, width=32)))

@@ -138,6 +138,16 @@ def test_what_a_strategy_keeps_between_epochs_is_resumed_to_the_same_bytes(data,
         assert torch.equal(one[key], other[key]), key
 
 
+def test_a_run_of_the_tier_plus_and_none_on_values_of_another_tier(data, tmp_path, training):
+    spec = dataclasses.replace(grid(training, max_epochs=1)[0], tier="plus")
+    plus = fabricate(tmp_path / "data", n=60, tier="plus")
+    store = Store(tmp_path / "work", data_fingerprint(plus))
+    make_run(spec, store, plus, silent)
+    assert store.finished(spec)
+    with pytest.raises(ValueError, match="values have 27 variables, the tier has 84"):
+        make_run(spec, Store(tmp_path / "other", data_fingerprint(data)), data, silent)
+
+
 def test_a_finished_run_is_not_made_again(data, tmp_path, training):
     spec, store = grid(training)[0], Store(tmp_path, data_fingerprint(data))
     make_run(spec, store, data, silent)
