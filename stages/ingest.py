@@ -22,6 +22,8 @@ def main() -> None:
         logging.info("%s: %d of %d rows", name, count["kept"], count["rows_read"])
         for reason, rows in count["dropped"].items():
             logging.info("%s: left out %d rows: %s", name, rows, reason)
+        for words, rows in count.get("noted", {}).items():
+            logging.info("%s: %d rows: %s", name, rows, words)
         if "lines_without_row" in count:
             logging.warning("%s: %d lines are blank or inside of quoted text", name, count["lines_without_row"])
     files.write_json(counts, "reports/data/ingest.json")

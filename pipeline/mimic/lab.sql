@@ -18,14 +18,13 @@ results as (
         -- greatest() looks past nulls; a result is not there before the blood is drawn
         greatest(charttime, storetime) as available,
         -- + 0.0: no negative zero, whose place in the order would be a matter of chance
-        case when isfinite(valuenum) then valuenum + 0.0
-             when isfinite(try_cast(value as double)) then try_cast(value as double) + 0.0
-        end as number,
+        coalesce(valuenum, case when isfinite(try_cast(value as double)) then try_cast(value as double) + 0.0 end)
+            as number,
         -- beyond what the method can tell: "<0.01", "GREATER THAN 70000." as value or, mostly, at the head of the comments.
         -- The bound stands for the value: half of all troponins are below it, and left out they would all be high.
-        case when not coalesce(isfinite(valuenum), false) then
+        case when valuenum is null then
             try_cast(regexp_extract(
-                upper(trim(case when value is null or trim(value) = '___' then comments else value end)),
+                upper(case when value is null or value = '___' then comments else value end),
                 '^(?:[<>]=?|(?:LESS|GREATER) THAN)\s*(\d+(?:\.\d+)?|\.\d+)', 1
             ) as double)
         end as bound

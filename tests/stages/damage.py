@@ -18,9 +18,11 @@ from tests.unit.raw_tree import put
 
 CHART, OUTPUT, STAYS = "iv/icu/chartevents.csv.gz", "iv/icu/outputevents.csv.gz", "iv/icu/icustays.csv.gz"
 PATIENTS, ADMISSIONS, DIAGNOSES = (f"iv/hosp/{name}.csv.gz" for name in ("patients", "admissions", "diagnoses_icd"))
+LABS = "iv/hosp/labevents.csv.gz"
 METADATA, FINDINGS = (f"cxr/mimic-cxr-2.0.0-{name}.csv.gz" for name in ("metadata", "chexpert"))
 JPEG = "cxr/files/p1/p1/s51/b-1.jpg"
 ROW = "1,11,31,7,2150-01-01 13:00:00,2150-01-01 13:05:00,220045,88,88,bpm,0"  # one that every test of rows may bend
+RESULT = "9,1,11,9,50912,,2150-01-01 18:00:00,2150-01-01 18:30:00,1.3,1.3,mg/dL,0.5,1.2,,STAT,"
 
 Damage = Callable[[Path], None]
 
@@ -300,6 +302,48 @@ COUNTED: dict[str, tuple[str, str, str, Damage]] = {
         "rows: no value",
         add(CHART, ROW.replace("88,88", ",-inf") + "\n"),
     ),
+    "lab-of-no-stay": (
+        "ingest",
+        "lab.dropped.in no ICU stay",
+        "rows: in no ICU stay",
+        add(LABS, RESULT.replace(",11,", ",99,") + "\n"),
+    ),
+    "lab-without-time": (
+        "ingest",
+        "lab.dropped.no charttime",
+        "rows: no charttime",
+        add(LABS, RESULT.replace("2150-01-01 18:00:00", "") + "\n"),
+    ),
+    "lab-without-number": (
+        "ingest",
+        "lab.dropped.no number",
+        "rows: no number",
+        add(LABS, RESULT.replace("1.3,1.3", "UNABLE TO REPORT,") + "\n"),
+    ),
+    "lab-with-a-bound": (
+        "ingest",
+        "lab.noted.a bound for a number",
+        "rows: a bound for a number",
+        add(LABS, RESULT.replace("1.3,1.3", ",") + "<0.2.\n"),
+    ),
+    "lab-without-hadm_id": (
+        "ingest",
+        "lab.noted.without hadm_id",
+        "rows: without hadm_id",
+        add(LABS, RESULT.replace(",11,", ",,") + "\n"),
+    ),
+    "lab-without-storetime": (
+        "ingest",
+        "lab.noted.without storetime",
+        "rows: without storetime",
+        add(LABS, RESULT.replace("2150-01-01 18:30:00", "") + "\n"),
+    ),
+    "lab-stored-before-drawn": (
+        "ingest",
+        "lab.noted.stored before drawn",
+        "rows: stored before drawn",
+        add(LABS, RESULT.replace("18:30", "17:30") + "\n"),
+    ),
     "diagnosis-without-code": (
         "ingest",
         "diagnoses.dropped.no code",
@@ -347,7 +391,16 @@ COUNTED: dict[str, tuple[str, str, str, Damage]] = {
     "cmyk": ("images", "colour_modes.CMYK", "1 CMYK", picture(JPEG, Image.new("CMYK", (64, 64)), "JPEG")),
 }
 
-TABLES = (CHART, OUTPUT, PATIENTS, ADMISSIONS, DIAGNOSES, METADATA, FINDINGS)  # and STAYS, which has a quoted comma
+TABLES = (
+    CHART,
+    OUTPUT,
+    LABS,
+    PATIENTS,
+    ADMISSIONS,
+    DIAGNOSES,
+    METADATA,
+    FINDINGS,
+)  # and STAYS, which has a quoted comma
 
 
 def everywhere(damage: Callable[[str], Damage], *more: str) -> Damage:
@@ -401,6 +454,7 @@ SAME_RESULTS: dict[str, Damage] = {
         COUNTED["image-without-patient"][3],
         add(OUTPUT, "9,99,99,7,2150-01-01 14:00:00,2150-01-01 14:00:00,226559,500,ml\n"),
         add(DIAGNOSES, "9,99,1,0389,9\n"),
+        add(LABS, RESULT.replace(",1,11,", ",9,99,") + "\n"),
     ),
     "nan-and-infinities": chain(COUNTED["nan"][3], COUNTED["infinity"][3]),
     "event-long-before-and-after": chain(
