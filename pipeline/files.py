@@ -1,18 +1,64 @@
-"""Writing: beside, then renamed; the same bytes for the same content. All that stages write goes through here."""
+"""Writing: beside, then renamed; the same bytes for the same content. All that stages write goes through here.
+
+What is being written is called `.NAME.PID.part`. A process that is killed leaves it behind; the next one that writes
+NAME removes it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import glob
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.errors import InputError
+
 if TYPE_CHECKING:
     import numpy as np
     import polars as pl
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, over the quota, over the file size that is allowed
+PROBE = 1 << 20  # bytes
+
+
+@contextlib.contextmanager
+def writing(path: Path | str, probe: Path | None = None) -> Iterator[None]:
+    """A full or read-only disk, met in the block, is an InputError that names `path`.
+
+    Libraries say it in their own words (Polars: "Invalid thrift"): where an error does not tell, the disk itself is
+    asked, whether `probe`, which is thrown away afterwards, takes another MiB.
+    """
+    path = Path(path)
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        told = next((text for text in map(os.strerror, FULL) if text in str(error)), "")
+        why = told or _refusal(probe or path.with_name(_beside(path.name)))
+        if not why:
+            raise
+        raise InputError(f"{path}: cannot be written: {why}") from None
+
+
+def _refusal(probe: Path) -> str:
+    """Why the system does not let us write to `probe`; empty where it does."""
+    try:
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        with probe.open("ab") as file:
+            file.write(bytes(PROBE))
+    except OSError as error:
+        return error.strerror or str(error)
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+    return ""
 
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what spreadsheets take for a formula's beginning
@@ -20,15 +66,60 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what spreadsheets take for a
 
 @contextlib.contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
-    """A path beside `path` to write to; it becomes `path` when the block ends well, and is removed when it does not."""
+    """A path beside `path` to write to; it becomes `path` when the block ends well, and is removed when it does not.
+
+    Raises InputError, naming `path`, where the disk is full or cannot be written to.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = path.with_name(_beside(path.name))
     try:
-        yield beside
-        beside.replace(path)
+        with writing(path, beside):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_left(path)
+            yield beside
+            beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def scratch(path: Path | str) -> Iterator[Path]:
+    """An empty folder beside `path`, removed at the end unless the block has renamed it. Raises as `atomic` does."""
+    path = Path(path)
+    beside = path.with_name(_beside(path.name))
+    try:
+        with writing(beside, beside / "probe"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_left(path)
+            beside.mkdir()
+            yield beside
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _beside(name: str) -> str:
+    return f".{name}.{os.getpid()}.part"
+
+
+def _remove_left(path: Path) -> None:
+    """What processes that were killed have left of `path`; one with our own id is of a container before."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        pid = left.name.removesuffix(".part").rpartition(".")[2]
+        if pid.isdigit() and (int(pid) == os.getpid() or not _alive(int(pid))):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_text(text: str, path: Path | str) -> None:
@@ -85,6 +176,17 @@ def write_array(array: np.ndarray[Any, Any], path: Path | str) -> None:
 
     with atomic(path) as beside, beside.open("wb") as file:
         np.save(file, array, allow_pickle=False)
+
+
+def create_array(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.memmap[Any, Any]:
+    """A memory-mapped .npy that takes its room on the disk at once: later, a full one would kill us in mid-write."""
+    import numpy as np
+
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def sha256(path: Path | str) -> str:

@@ -1,10 +1,15 @@
-"""One script per DVC stage: read params, call the library, write the outputs. `stage` is their common frame."""
+"""One script per DVC stage: read params, call the library, write the outputs. `stage` is their common frame.
+
+A stage is alone with its outputs (a lock in data/.locks), and where DVC runs it, it ends with DVC: `kill -9` of
+`dvc repro` would leave it at work otherwise, to write its outputs after those of its successor.
+"""
 
 from __future__ import annotations
 
 import functools
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -12,8 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.errors import InputError
+from pipeline.files import FULL
+from pipeline.processes import alone, end_with_parent
 
-INTERRUPTED = "interrupted; the same command goes on from what is finished"
+INTERRUPTED = "interrupted; finished stages, finished runs and checkpoints are kept, the same command goes on from them"
+LOCKS = Path("data/.locks")
 
 
 def _interrupted_early(number: int, frame: object) -> None:
@@ -24,10 +32,12 @@ def _interrupted_early(number: int, frame: object) -> None:
 
 if sys.argv[0] == "-m":  # `python -m stages.NAME` imports this package first
     signal.signal(signal.SIGINT, _interrupted_early)
+    if "DVC_STAGE" in os.environ:
+        end_with_parent()
 
 
 def stage(main: Callable[[], None]) -> Callable[[], None]:
-    """Run `main` as a stage: log to stderr; bad input and Ctrl-C end in one line and an exit status, no traceback."""
+    """Run `main` as a stage: log to stderr; bad input, a full disk and Ctrl-C end in one line and an exit status."""
     name = Path(main.__code__.co_filename).stem
 
     @functools.wraps(main)
@@ -35,12 +45,18 @@ def stage(main: Callable[[], None]) -> Callable[[], None]:
         logging.basicConfig(level=logging.INFO, format=f"{name}: %(message)s", stream=sys.stderr)
         start = time.perf_counter()
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        cell = "-".join([name, *sys.argv[1:]])
         try:
-            main()
+            with alone(LOCKS / re.sub(r"[^\w.-]", "_", cell), f"the stage {cell}"):
+                main()
         except InputError as error:
             sys.exit(f"{name}: error: {error}")
         except FileNotFoundError as error:  # of what the stages before write; raw files are the manifest's affair
             sys.exit(f"{name}: error: {' '.join(str(error).split())}; have the stages before it run (dvc repro)?")
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            sys.exit(f"{name}: error: {error.filename or 'the disk'}: cannot be written: {error.strerror}")
         except KeyboardInterrupt:
             print(f"{name}: {INTERRUPTED}", file=sys.stderr)
             sys.exit(130)

@@ -12,7 +12,6 @@ import hashlib
 import json
 import logging
 import multiprocessing
-import os
 from collections.abc import Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -93,7 +92,7 @@ def write_images(cxr_file: Path, root: Path, px: int, settings: Images, folder: 
         raise InputError(f"{cxr_file}: not found; the stage cohort writes it")
     table = image_table(pl.read_parquet(cxr_file))
     with files.atomic(folder / "pixels.npy") as beside:
-        pixels = _create(beside, (table.height, px, px))
+        pixels: Pixels = files.create_array(beside, (table.height, px, px), np.uint8)
         results: list[Fact | Fault] = []
         with (
             contextlib.closing(_pack_all(beside, root, table["path"].to_list(), settings.workers)) as packing,
@@ -136,24 +135,10 @@ def write_images(cxr_file: Path, root: Path, px: int, settings: Images, folder: 
     }
 
 
-def _create(path: Path, shape: tuple[int, int, int]) -> Pixels:
-    """A memory-mapped .npy that takes its room on disk at once: later, a full disk would kill us in mid-write."""
-    pixels: Pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    if hasattr(os, "posix_fallocate"):
-        try:
-            with path.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-        except OSError as error:
-            raise InputError(
-                f"{path.parent}: no room for {pixels.nbytes:,} bytes of pixels: {error.strerror}"
-            ) from None
-    return pixels
-
-
 def _keep(pixels: Pixels, rows: Sequence[int], path: Path) -> None:
     """Replace the file at `path`, mapped as `pixels`, by one that holds `rows` of it alone."""
     with files.atomic(path) as beside:
-        kept = _create(beside, (len(rows), *pixels.shape[1:]))
+        kept = files.create_array(beside, (len(rows), *pixels.shape[1:]), np.uint8)
         for new, old in enumerate(rows):
             kept[new] = pixels[old]
         kept.flush()

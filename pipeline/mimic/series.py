@@ -7,7 +7,6 @@ of stays after another (series.sql), so that memory follows the batch; derived v
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,7 +71,7 @@ def open_events(interim: Path, variables: Sequence[Variable], series: Series, in
     for path in paths:
         if not path.is_file():
             raise InputError(f"{path}: not found; the stage ingest writes it")
-    with tempfile.TemporaryDirectory(prefix="series-") as scratch, duckdb.connect() as connection:
+    with files.scratch(interim.parent / "series") as scratch, duckdb.connect() as connection:
         connection.execute(f"set memory_limit = '{ingest.memory_gb} GB'")
         connection.execute(f"set threads = {ingest.threads}")
         connection.execute(f"set temp_directory = '{scratch}'")
@@ -81,7 +80,7 @@ def open_events(interim: Path, variables: Sequence[Variable], series: Series, in
             connection.from_parquet(str(path)).create_view(path.stem)
         rows = " union all ".join(EVENTS[source] for source in sources).format(lab_time=series.lab_time)
         connection.execute(f"create view events as {rows}")
-        events = Events(connection, everything, Path(scratch))
+        events = Events(connection, everything, scratch)
         try:
             events.create("items", item_table(everything))
             events.create("texts", text_table(everything, _charted_texts(events)))
@@ -214,9 +213,7 @@ def write_series(
         counts = np.zeros((len(events.variables), len(COUNTS)), np.int64)
         seen = np.zeros((2, len(variables)), np.int64)  # hours and stays with a value
         placed = np.zeros(3, np.int64)
-        packed = np.lib.format.open_memmap(
-            beside, mode="w+", dtype=np.float32, shape=(stays.height, HOURS, len(variables))
-        )
+        packed = files.create_array(beside, (stays.height, HOURS, len(variables)), np.float32)
         for start in range(0, stays.height, BATCH_STAYS):
             batch = stays.slice(start, BATCH_STAYS)
             values, tally = extract(events, batch)

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
-import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -210,37 +208,18 @@ def _rows_scanned(connection: duckdb.DuckDBPyConnection) -> int:
 
 @contextlib.contextmanager
 def _connect(parent: Path, params: Ingest) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
-    """A connection whose tables and spilled blocks lie in a scratch folder in `parent`, removed at the end; the folder.
+    """A connection whose tables and spilled blocks lie in a scratch folder in `parent`; and the folder.
 
-    The folder is named by the process id; those of processes that were killed are removed first.
+    Both are gone at the end.
     """
-    parent.mkdir(parents=True, exist_ok=True)
-    for left in parent.glob(".ingest-*"):
-        if not _alive(int(left.name.removeprefix(".ingest-"))):
-            shutil.rmtree(left, ignore_errors=True)
-    scratch = parent / f".ingest-{os.getpid()}"
-    scratch.mkdir(exist_ok=True)
-    try:
-        with duckdb.connect(str(scratch / "staged.duckdb")) as connection:
-            connection.execute(f"set memory_limit = '{params.memory_gb} GB'")
-            connection.execute(f"set threads = {params.threads}")
-            connection.execute(f"set temp_directory = {_quote(str(scratch / 'spilled'))}")
-            connection.execute("set enable_progress_bar = true")  # reckoned, but shown by tqdm
-            connection.execute("set enable_progress_bar_print = false")
-            connection.execute("set enable_profiling = 'no_output'")
-            yield connection, scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    with files.scratch(parent / "ingest") as scratch, duckdb.connect(str(scratch / "staged.duckdb")) as connection:
+        connection.execute(f"set memory_limit = '{params.memory_gb} GB'")
+        connection.execute(f"set threads = {params.threads}")
+        connection.execute(f"set temp_directory = {_quote(str(scratch / 'spilled'))}")
+        connection.execute("set enable_progress_bar = true")  # reckoned, but shown by tqdm
+        connection.execute("set enable_progress_bar_print = false")
+        connection.execute("set enable_profiling = 'no_output'")
+        yield connection, scratch
 
 
 @contextlib.contextmanager
@@ -274,6 +253,8 @@ def _one_line(path: Path) -> Iterator[None]:
             "memory is spilled there)"
         ) from None
     except (duckdb.InvalidInputException, duckdb.ConversionException, duckdb.IOException) as error:
+        if "Could not write" in str(error):  # not about `path`: files.scratch says where the disk is full
+            raise
         raise InputError(f"{path}: {explain(str(error))}") from None
 
 

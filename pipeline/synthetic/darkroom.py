@@ -5,11 +5,14 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from pipeline.errors import InputError
+from pipeline.files import writing
 from pipeline.processes import end_with_parent, interrupt_deferred
 from pipeline.synthetic import radiograph
 
@@ -35,7 +38,6 @@ def develop(root: Path, batch: list[Shot]) -> int:
 
     for shot in batch:
         path = root / shot.path
-        path.parent.mkdir(parents=True, exist_ok=True)
         pixels = radiograph.draw(
             radiograph.Findings(**shot.findings),
             view=cast(radiograph.View, shot.view),
@@ -43,7 +45,9 @@ def develop(root: Path, batch: list[Shot]) -> int:
             width=shot.width,
             seed=shot.seed,
         )
-        Image.fromarray(pixels).save(path, "JPEG", quality=QUALITY)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path, "JPEG", quality=QUALITY)
     return len(batch)
 
 
@@ -68,6 +72,8 @@ def developing(root: Path, shots: list[Shot], workers: int) -> Iterator[None]:
             with tqdm(total=len(shots), desc="radiographs", unit="image") as bar:
                 for future in running:
                     bar.update(future.result())
+        except BrokenProcessPool:
+            raise InputError(f"one of {workers} processes that draw radiographs was killed (out of memory?)") from None
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)  # waits: nobody may write on when the folder is removed
             raise

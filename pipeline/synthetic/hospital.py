@@ -100,26 +100,25 @@ def write(folder: Path, truth: Path, *, params: Synthetic, scale: SyntheticScale
     """
     folder, truth = Path(folder), Path(truth)
     _refuse_foreign(folder)
-    beside = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)
     hospitals = [draw(params, scale)]
     archive = studies.archive(params, hospitals[0].people, hospitals[0].cxr, scale.image_px)
     if params.release.mimiciv == "3.1":
         hospitals.append(draw_newcomers(params, scale, _ids(hospitals[0].people, archive)))
-    root = beside / "mimic-cxr-jpg"
-    with darkroom.developing(root, archive.shots, workers):
-        rows = {
-            name: csvgz.write([table], root / f"mimic-cxr-2.0.0-{name}.csv.gz")
-            for name, table in _cxr_tables(archive).items()
-        }
-        rows |= _write_mimiciv(beside / "mimiciv", params, hospitals, archive)
-        if params.release.mimic_cxr == "2.1.0":
-            releases.add_2_1_0(root, [shot.path for shot in archive.shots], archive.split, archive.chexpert)
-    rows["images"] = len(archive.shots)
-    for name, release in (("mimiciv", params.release.mimiciv), ("mimic-cxr-jpg", params.release.mimic_cxr)):
-        files.write_json(_mark(releases.NAMES[name], release, params, scale), beside / name / MARKER)
-    shutil.rmtree(folder, ignore_errors=True)
-    beside.rename(folder)
+    with files.scratch(folder) as beside:
+        root = beside / "mimic-cxr-jpg"
+        with darkroom.developing(root, archive.shots, workers):
+            rows = {
+                name: csvgz.write([table], root / f"mimic-cxr-2.0.0-{name}.csv.gz")
+                for name, table in _cxr_tables(archive).items()
+            }
+            rows |= _write_mimiciv(beside / "mimiciv", params, hospitals, archive)
+            if params.release.mimic_cxr == "2.1.0":
+                releases.add_2_1_0(root, [shot.path for shot in archive.shots], archive.split, archive.chexpert)
+        rows["images"] = len(archive.shots)
+        for name, release in (("mimiciv", params.release.mimiciv), ("mimic-cxr-jpg", params.release.mimic_cxr)):
+            files.write_json(_mark(releases.NAMES[name], release, params, scale), beside / name / MARKER)
+        shutil.rmtree(folder, ignore_errors=True)
+        beside.rename(folder)
     truths = pl.concat([planted(params, hospital) for hospital in hospitals]).sort("stay_id")
     files.write_parquet(truths, truth / "planted.parquet")
     described = traps.describe(params.traps)

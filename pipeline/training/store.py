@@ -118,10 +118,11 @@ class Store:
     def claimed(self, spec: RunSpec) -> Iterator[Path]:
         """The run's folder, made where it is not there, while this process alone works on it; waits for its turn."""
         folder = self.folder(spec)
-        folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / "lock")  # the system drops it with the process, however that ends
         try:
-            lock.acquire(blocking=False)
+            with files.writing(folder / "lock"):
+                folder.mkdir(parents=True, exist_ok=True)
+                lock.acquire(blocking=False)
         except Timeout:
             log.info("%s: another process is at it; waiting", spec.name)
             lock.acquire()

@@ -1,6 +1,5 @@
 """The whole pipeline, tiny, as a user runs it: `dvc repro` in a copy of the project, in a temporary folder."""
 
-import contextlib
 import json
 import os
 import re
@@ -9,55 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import polars as pl
-import psutil
 import pytest
 import yaml
 
 from pipeline.mimic.schema import FINDINGS
 from pipeline.mimic.variables import load_variables
 from pipeline.tasks import phenotype_slugs
-
-STRATEGIES = ["lstm", "resnet", "late_fusion"]
-
-
-def call(folder: Path, *command: str) -> str:
-    """Runs a command of the environment that the tests run in; returns what it prints."""
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    for name in ("FUSION_WORK", "FUSION_EXECUTOR", "DVC_ROOT"):
-        environment.pop(name, None)
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
-    return done.stdout + done.stderr
-
-
-def commit(folder: Path, message: str) -> None:
-    call(folder, "git", "add", "-A")
-    call(folder, "git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-q", "-m", message)
-
-
-@pytest.fixture(scope="session")
-def project(root, tmp_path_factory):
-    """The project's files (tracked, and new ones that git does not ignore) at `scale: tiny`, after one `dvc repro`."""
-    folder = tmp_path_factory.mktemp("project")
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=root, capture_output=True, text=True, check=True
-    )
-    for name in listed.stdout.splitlines():
-        if (root / name).is_file() and not name.startswith("reports/") and name != "dvc.lock":
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(root / name, folder / name)
-    params = yaml.safe_load((folder / "params.yaml").read_text())
-    params["scale"] = "tiny"
-    params["grid"]["strategies"] = STRATEGIES
-    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    call(folder, "git", "init", "-q", "-b", "main")
-    commit(folder, "the project")
-    call(folder, "dvc", "repro", "-q")
-    return folder
+from stages import INTERRUPTED
+from tests.end_to_end.project import STRATEGIES, call, commit, environment
+from tests.processes import group, wait_until
 
 
 def test_the_report_is_made_and_says_that_it_is_synthetic(project):
@@ -230,11 +192,10 @@ def test_a_leak_stops_dvc_before_any_training_and_its_mending_lets_it_go_on(proj
     runs = sorted(path.name for path in (project / "work/runs").iterdir())
     path.write_text(leaky)
     try:
-        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
         done = subprocess.run(
             ["dvc", "repro", "train@lstm-mortality"],
             cwd=project,
-            env=environment,
+            env=environment(),
             capture_output=True,
             text=True,
             check=False,
@@ -317,16 +278,6 @@ def test_a_broken_param_stops_dvc_in_one_line_that_names_it(project):
     assert done.stderr == "splits: error: params.yaml: splits.val_share: must be in [0, 1), is 1.5\n"
 
 
-def alive(group: int) -> list[str]:
-    """Command lines of a process group; members that have ended and wait for init to collect them do not count."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
-            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(" ".join(process.cmdline()))
-    return found
-
-
 @pytest.mark.parametrize("seconds", [0.3, 1.2])
 def test_ctrl_c_ends_in_one_line_and_leaves_nobody_behind(project, tmp_path, seconds):
     environment = {**os.environ, "FUSION_WORK": str(tmp_path), "FUSION_EXECUTOR": "pool:2"}
@@ -342,12 +293,9 @@ def test_ctrl_c_ends_in_one_line_and_leaves_nobody_behind(project, tmp_path, sec
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, text = process.communicate(timeout=60)
     assert process.returncode == 130, text
-    assert "interrupted; the same command goes on" in text
+    assert re.findall("interrupted; .*", text) == [INTERRUPTED]
     assert "Traceback" not in text
-    deadline = time.monotonic() + 20
-    while alive(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert alive(process.pid) == []
+    assert wait_until(lambda: not group(process.pid))
 
 
 @pytest.mark.slow

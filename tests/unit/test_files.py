@@ -1,10 +1,17 @@
-"""Writing beside and renaming; equal bytes."""
+"""Writing beside and renaming; equal bytes; full disks; what killed processes left."""
 
+import os
+import resource
+import subprocess
+
+import duckdb
 import numpy as np
 import polars as pl
 import pytest
+from safetensors.numpy import save_file
 
 from pipeline import files
+from pipeline.errors import InputError
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path):
@@ -39,3 +46,87 @@ def test_no_text_in_a_csv_is_a_formula(tmp_path):
     read = pl.read_csv(tmp_path / "a.csv")
     assert read["a"].to_list() == ["'=1+1", "'-x", "'@b", "'+c", "'\t=d", "plain", None, "a=b"]
     assert read["n"].to_list() == [-1, 2, 3, 4, 5, 6, 7, 8]
+
+
+@pytest.fixture(scope="module")
+def full_disk(tmp_path_factory):
+    """A file system of 1 MiB of its own where this machine lets us mount one (as root), else None."""
+    folder = tmp_path_factory.mktemp("disk")
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True)
+    yield folder if done.returncode == 0 else None
+    if done.returncode == 0:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+NOISE = np.random.default_rng(0).random(200_000)  # 1.6 MB that does not compress
+
+
+def _write(kind, folder):
+    if kind == "text":
+        files.write_text("x" * (2 << 20), folder / "a")
+    elif kind == "parquet":
+        files.write_parquet(pl.DataFrame({"a": NOISE}), folder / "a")
+    elif kind == "csv":
+        files.write_csv(pl.DataFrame({"a": NOISE}), folder / "a", digits=15)
+    elif kind == "array":
+        files.write_array(NOISE, folder / "a")
+    elif kind == "mapped array":
+        with files.atomic(folder / "a") as beside:
+            files.create_array(beside, NOISE.shape, np.float64)[:] = NOISE
+    elif kind == "safetensors":
+        with files.atomic(folder / "a") as beside:
+            save_file({"a": NOISE}, beside)
+    elif kind == "duckdb":
+        with files.scratch(folder / "a") as beside, duckdb.connect(str(beside / "x.duckdb")) as connection:
+            connection.execute("create table a as select hash(range) as h from range(1_000_000); checkpoint")
+    elif kind == "folder":
+        with files.scratch(folder / "a") as beside:
+            files.write_array(NOISE, beside / "b")
+
+
+KINDS = ("text", "parquet", "csv", "array", "mapped array", "safetensors", "duckdb", "folder")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_full_disk_is_one_line_that_names_the_file_and_leaves_nothing_behind(full_disk, kind):
+    if full_disk is None:
+        pytest.skip("no file system can be mounted here; the next test writes against a limit instead")
+    with pytest.raises(InputError, match=rf"^{full_disk}/\S*a\S*: cannot be written: No space left on device$"):
+        _write(kind, full_disk)
+    assert list(full_disk.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_limit_on_the_size_of_a_file_is_one_line_too(tmp_path, kind):
+    """What stands for a full disk on every machine: the error arises in the same calls."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 18, hard))
+    try:
+        with pytest.raises(InputError, match=rf"^{tmp_path}/\S*a\S*: cannot be written: File too large$"):
+            _write(kind, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_on_a_disk_with_room_stays_what_it_is(tmp_path):
+    with pytest.raises(KeyError), files.scratch(tmp_path / "a"):
+        raise KeyError
+    with pytest.raises(OSError, match="cable"), files.atomic(tmp_path / "a"):
+        raise OSError("cable")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_killed_processes_left_is_removed_and_what_living_ones_write_is_not(tmp_path):
+    dead, own, living = 999_999_999, os.getpid(), os.getppid()
+    for pid in (dead, own, living):
+        (tmp_path / f".a.txt.{pid}.part").write_text("half")
+        (tmp_path / f".b.{pid}.part").mkdir()
+        (tmp_path / f".b.{pid}.part/staged").write_text("half")
+    other = tmp_path / f".c.{dead}.part"
+    other.write_text("half")
+    files.write_text("whole", tmp_path / "a.txt")
+    with files.scratch(tmp_path / "b") as folder:
+        assert list(folder.iterdir()) == []
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"a.txt", f".a.txt.{living}.part", f".b.{living}.part", other.name}

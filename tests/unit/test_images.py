@@ -6,11 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,6 +21,7 @@ from pipeline.mimic import images, pixels
 from pipeline.mimic.images import image_table, release_folder, write_images
 from pipeline.mimic.pixels import ImageError, pack
 from pipeline.params import Images
+from tests.processes import alive, children, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 STRICT = Images(damaged="error", workers=1)
@@ -307,8 +308,8 @@ def test_a_full_disk_is_an_error_before_any_work(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(images.os, "posix_fallocate", full)
-    with pytest.raises(InputError, match="No space left on device"):
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(InputError, match=r"pixels\.npy: cannot be written: No space left on device"):
         run(tmp_path)
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -334,31 +335,6 @@ if __name__ == "__main__":
 """
 
 
-def _children(pid):
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except FileNotFoundError:
-        return []
-
-
-def _alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def _all_ended(pids):
-    for _ in range(200):
-        if not any(_alive(pid) for pid in pids):
-            return True
-        time.sleep(0.05)
-    return False
-
-
-needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes under /proc")
-
-
 def _started(folder):
     """The stage at work in a process group of its own, and the processes of its pool."""
     release(folder, 600, shapes=((8, 8),))
@@ -374,37 +350,32 @@ def _started(folder):
         text=True,
         start_new_session=True,
     )
-    for _ in range(200):
-        time.sleep(0.05)
-        if len(_children(process.pid)) >= 3:  # two workers and multiprocessing's tracker
-            return process, _children(process.pid)
-    process.kill()
-    raise AssertionError("the pool did not start")
+    if not wait_until(lambda: len(children(process.pid)) >= 3):  # two workers and multiprocessing's tracker
+        process.kill()
+        raise AssertionError("the pool did not start")
+    return process, children(process.pid)
 
 
-@needs_proc
 def test_ctrl_c_ends_the_pool_quietly(tmp_path):
-    process, children = _started(tmp_path)
+    process, pool = _started(tmp_path)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, stderr = process.communicate(timeout=20)
     assert process.returncode == 130
     assert "Traceback" not in stderr
-    assert _all_ended(children)
+    assert wait_until(lambda: not alive(pool))
     assert list((tmp_path / "out").iterdir()) == []
 
 
-@needs_proc
 def test_a_killed_parent_leaves_no_worker(tmp_path):
-    process, children = _started(tmp_path)
+    process, pool = _started(tmp_path)
     process.kill()
     process.communicate(timeout=20)
-    assert _all_ended(children)
+    assert wait_until(lambda: not alive(pool))
 
 
-@needs_proc
 def test_a_killed_worker_is_an_error_not_a_wait(tmp_path):
-    process, children = _started(tmp_path)
-    worker = next(child for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes())
+    process, pool = _started(tmp_path)
+    worker = next(pid for pid in pool if "spawn_main" in " ".join(psutil.Process(pid).cmdline()))
     os.kill(worker, signal.SIGKILL)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 1

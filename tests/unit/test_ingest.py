@@ -1,7 +1,6 @@
 """Ingest: what the interim tables hold, what is left out and counted, and one clear line for malformed rows."""
 
 import hashlib
-import os
 from datetime import date, datetime
 
 import duckdb
@@ -308,17 +307,6 @@ def test_truncation_after_the_manifest_was_made(tmp_path):
     manifest["mimiciv"]["files"]["icu/chartevents.csv.gz"]["bytes"] -= 20
     with pytest.raises(InputError, match=r"chartevents\.csv\.gz: truncated"):
         ingest(manifest, NEEDED, BOUNDS, tmp_path / "data/interim")
-
-
-def test_scratch_of_killed_processes_is_removed_and_that_of_living_ones_is_not(tmp_path):
-    dead = tmp_path / "data" / ".ingest-999999999"
-    alive = tmp_path / "data" / f".ingest-{os.getppid()}"
-    for folder in (dead, alive):
-        folder.mkdir(parents=True)
-        (folder / "staged.duckdb").write_bytes(b"x")
-    run(tmp_path)
-    assert not dead.exists()
-    assert alive.exists()
 
 
 def test_memory_that_does_not_suffice_is_named(tmp_path, monkeypatch):

@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -34,6 +32,7 @@ from pipeline.training.monitor import average_precision, monitor_score
 from pipeline.training.run import make_run
 from pipeline.training.store import Store, data_fingerprint, work_folder
 from tests.fabricate import fabricate
+from tests.processes import at_work_in, wait_until
 
 ENCODERS = Encoders(width=8, heads=2, layers=1, dropout=0.1, cnn="narrow", cnn_width=4)
 SCALE = TrainingScale(
@@ -287,29 +286,13 @@ def cell(root, folder, data, work, out, executor):
     )
 
 
-def alive_below(work: Path) -> list[int]:
-    """Processes whose files lie in the run store."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if any(str(work) in str(link.readlink()) for link in (process / "fd").iterdir()):
-                found.append(int(process.name))
-        except OSError:
-            continue
-    return found
-
-
 def test_kill_9_in_a_pool_loses_nothing_and_leaves_no_orphan(root, data, tmp_path):
     assert cell(root, tmp_path, data, tmp_path / "whole", tmp_path / "a", "inline").wait() == 0
     process = cell(root, tmp_path, data, tmp_path / "killed", tmp_path / "b", "pool:2")
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / "killed").glob("runs/*/result.json")) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    assert wait_until(lambda: list((tmp_path / "killed").glob("runs/*/result.json")), 60)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    while alive_below(tmp_path / "killed") and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert alive_below(tmp_path / "killed") == []
+    assert wait_until(lambda: not at_work_in(tmp_path / "killed"))
     finished = {p: p.stat().st_mtime_ns for p in (tmp_path / "killed").glob("runs/*/result.json")}
     assert 1 <= len(finished) < 4
     assert not (tmp_path / "b").exists()
