@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import importlib.resources
 import json
+import os
 import re
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import yaml
 from pipeline.errors import InputError
 from pipeline.mimic.variables import load_variables
 from pipeline.params import Synthetic, SyntheticScale
-from pipeline.synthetic import diagnoses, hospital, model, studies
+from pipeline.synthetic import darkroom, diagnoses, hospital, model, studies
 from pipeline.tasks import PHENOTYPES_FILE, phenotype_slugs
 
 PARAMS = Synthetic(seed=7, image_missingness=1.0, disparity=1.0, signal=1.0)
@@ -314,3 +315,16 @@ def test_charted_values_move_with_their_cause(
     assert sign * related > 0.4
     pictured = [name for name, cause_ in model.CAUSES.items() if cause_.seen_in == "cxr"]
     assert max(abs(np.corrcoef(means["valuenum"], means[f"z_{name}"])[0, 1]) for name in pictured) < 0.2
+
+
+class Bomb:
+    """Ends the process that unpickles it, as the system does when memory runs out."""
+
+    def __reduce__(self):
+        return os._exit, (9,)
+
+
+def test_a_killed_drawing_process_is_one_line(tmp_path):
+    with pytest.raises(InputError, match="one of 2 processes that draw radiographs was killed"):  # noqa: SIM117
+        with darkroom.developing(tmp_path, [Bomb()], workers=2):
+            pass

@@ -1,0 +1,230 @@
+"""Kill -9, Ctrl-C, a second `dvc repro`, a full disk: the next run ends with the bytes of an undisturbed one."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline import files
+from stages import INTERRUPTED
+from tests.end_to_end.project import environment
+from tests.processes import at_work_in, wait_until
+
+# Python imports it at its start. In the stage SABOTAGE names, it strikes when a file has been written and not yet
+# renamed: the worst moment. `at` counts the files of a process, so that those before it are there.
+SABOTEUR = """
+import os, pathlib, signal, time
+stage, at, deed = os.environ.get("SABOTAGE", "none 0 none").split()
+if os.environ.get("DVC_STAGE", "") == stage:
+    dvc = int(os.environ.setdefault("SABOTAGE_DVC", str(os.getppid())))  # workers inherit it
+    rename, renamed = pathlib.Path.replace, []
+
+    def strike(self, target):
+        renamed.append(target)
+        if len(renamed) == int(at):
+            with open(os.environ["SABOTAGE_LOG"], "a") as log:
+                log.write(f"{target}\\n")
+            if deed != "pause":
+                os.kill({"kill-stage": os.getpid(), "kill-dvc": dvc}[deed], signal.SIGKILL)
+            time.sleep(60)
+        return rename(self, target)
+
+    pathlib.Path.replace = strike
+"""
+CELL = "train@late_fusion-mortality"
+# Which file of which stage is the last that is written, and who is killed then. From the last stage to the first, so
+# that each finds its inputs; in `train`, the files 2 to 5 of a worker are a run's weights, ..., result; those of the
+# stage itself are the cell's outputs.
+KILLS = [
+    ("report", 3, "kill-dvc"),
+    ("evaluate", 4, "kill-stage"),
+    (CELL, 3, "kill-stage"),
+    (CELL, 5, "kill-dvc"),
+    ("audit", 1, "kill-stage"),
+    ("statistics", 1, "kill-dvc"),
+    ("masks", 1, "kill-stage"),
+    ("splits", 2, "kill-dvc"),
+    ("images", 2, "kill-stage"),
+    ("series", 1, "kill-dvc"),
+    ("labels", 2, "kill-stage"),
+    ("cohort", 2, "kill-dvc"),
+    ("ingest", 5, "kill-stage"),
+    ("manifest", 1, "kill-dvc"),
+    ("synthesize", 9, "kill-dvc"),
+]
+
+
+def start(folder: Path, *command: str, **more: str) -> subprocess.Popen:
+    """A command in a process group of its own, as a terminal starts it; a stage works as under dvc."""
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment(FUSION_EXECUTOR="pool:2", **more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def sabotage(folder: Path, stage: str, at: int, deed: str) -> dict[str, str]:
+    """The environment in which it happens, and struck.log in the folder above tells that it did."""
+    (folder.parent / "saboteur").mkdir(exist_ok=True)
+    (folder.parent / "saboteur/sitecustomize.py").write_text(SABOTEUR)
+    log = folder.parent / "struck.log"
+    log.unlink(missing_ok=True)
+    return {
+        "PYTHONPATH": str(folder.parent / "saboteur"),
+        "SABOTAGE": f"{stage} {at} {deed}",
+        "SABOTAGE_LOG": str(log),
+    }
+
+
+def struck(folder: Path) -> list[str]:
+    log = folder.parent / "struck.log"
+    return log.read_text().split() if log.is_file() else []
+
+
+def results(folder: Path) -> dict[str, int]:
+    """The finished runs and when they ended."""
+    return {path.parent.name: path.stat().st_mtime_ns for path in (folder / "work/runs").glob("*/result.json")}
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """All that the pipeline has left, apart from locks."""
+    found = [path for part in ("data", "reports") for path in (folder / part).rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): files.sha256(path) for path in found if ".locks" not in path.parts}
+
+
+def lock(folder: Path) -> dict:
+    return yaml.safe_load((folder / "dvc.lock").read_text())
+
+
+def ending(process: subprocess.Popen, seconds: float = 120) -> str:
+    text, _ = process.communicate(timeout=seconds)
+    return text
+
+
+@pytest.fixture(scope="module")
+def again(project, tmp_path_factory):
+    """The finished project a second time; but the stages of KILLS have never run, in DVC's memory and the run store."""
+    folder = tmp_path_factory.mktemp("faults") / "project"
+    shutil.copytree(project, folder, symlinks=True)
+    shutil.rmtree(folder / ".dvc/cache/runs")
+    memory = lock(folder)
+    for stage, _, _ in KILLS:
+        memory["stages"].pop(stage, None)
+    (folder / "dvc.lock").write_text(yaml.safe_dump(memory))
+    for path in (folder / "work/runs").glob("*/spec.json"):
+        if '"strategy": "late_fusion"' in path.read_text() and '"task": "mortality"' in path.read_text():
+            shutil.rmtree(path.parent)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def killed(project, again):
+    """What happened at each of KILLS: files struck, dvc's status and words, who was at work afterwards."""
+    before = results(again)
+    outcomes = {}
+    for kill in KILLS:
+        process = start(again, "dvc", "repro", "-s", kill[0], **sabotage(again, *kill))
+        text = ending(process)
+        left = at_work_in(again) if not wait_until(lambda: not at_work_in(again), 10) else []
+        outcomes[kill] = (struck(again), process.returncode, text, left)
+    text = ending(start(again, "dvc", "repro"))
+    return outcomes, before, text
+
+
+@pytest.mark.parametrize("kill", KILLS, ids=lambda kill: f"{kill[0]}-{kill[2]}")
+def test_kill_9_ends_a_stage_with_all_its_processes(killed, kill):
+    found, status, text, left = killed[0][kill]
+    assert found, text
+    assert status == (-signal.SIGKILL if kill[2] == "kill-dvc" else 255), text
+    assert left == []
+    if kill[0] == CELL and kill[2] == "kill-stage":  # a worker of its
+        assert "its process ended with status -9; finished runs are kept" in text
+
+
+def test_after_kill_9_in_every_stage_the_next_run_ends_with_the_same_bytes(project, again, killed):
+    assert digests(again) == digests(project), killed[2]
+    assert lock(again) == lock(project)
+
+
+def test_kill_9_lost_and_repeated_no_run(project, again, killed):
+    before, after = killed[1], results(again)
+    assert after.keys() == results(project).keys()
+    assert len(after) == len(before) + 2
+    assert {name: after[name] for name in before} == before
+    assert not list((again / "work").rglob("*.part"))
+
+
+def test_a_second_repro_beside_the_first_is_turned_away_and_harms_nothing(project, again, killed):
+    first = start(again, "dvc", "repro", "-s", "-f", "masks", **sabotage(again, "masks", 1, "pause"))
+    assert wait_until(lambda: struck(again))
+    second = start(again, "dvc", "repro", "-s", "-f", "masks")
+    text = ending(second)
+    assert second.returncode != 0
+    assert "is busy, it is being blocked by" in text
+    by_hand = start(again, sys.executable, "-m", "stages.masks")
+    assert "masks: error: process" in (text := ending(by_hand))
+    assert "is at the stage masks in this folder; wait for it or end it, then start again" in text
+    assert by_hand.returncode == 1
+    os.killpg(first.pid, signal.SIGINT)
+    text = ending(first)
+    assert text.count(INTERRUPTED) == 1
+    assert "Traceback" not in text
+    assert wait_until(lambda: not at_work_in(again))
+    ending(start(again, "dvc", "repro"))
+    assert digests(again) == digests(project)
+
+
+# Each stage writes against a limit of a few blocks of 512 bytes a file, set by `ulimit -f`: it stands for a full disk on
+# every machine, since the error arises in the same calls. tests/unit/test_files.py fills a real disk where it can mount
+# one. `train` trains anew: its first file in the run store is spec.json.
+OUTPUTS = {
+    "synthesize": "data/raw",
+    "manifest": "data/manifest.json",
+    "ingest": r"data/\.ingest\.\d+\.part",
+    "cohort": "data/cohort/stays.parquet",
+    "labels": "data/cohort/labels.parquet",
+    "series": "data/series/values.npy",
+    "images": "data/images/pixels.npy",
+    "splits": "data/splits.parquet",
+    "masks": "data/masks.parquet",
+    "statistics": "data/series/statistics.json",
+    "audit": "reports/audit.json",
+    "train": ".*/work2/runs/.*",
+    "evaluate": "reports/",
+    "report": "reports/",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", OUTPUTS)
+def test_a_full_disk_ends_every_stage_in_one_line_that_names_the_file(project, tmp_path, stage):
+    for part in ("data", "reports", "params.yaml"):
+        (shutil.copytree if (project / part).is_dir() else shutil.copy)(project / part, tmp_path / part)
+    arguments = " late_fusion mortality" if stage == "train" else ""
+    process = start(
+        tmp_path,
+        "bash",
+        "-c",
+        f"ulimit -f 1; exec {sys.executable} -m stages.{stage}{arguments}",
+        PYTHONPATH=str(project),
+        PYTHONDONTWRITEBYTECODE="1",
+        FUSION_WORK=str(tmp_path / "work2"),
+    )
+    text = ending(process)
+    assert process.returncode == 1, text
+    assert re.search(
+        rf"^{stage}: error: {OUTPUTS[stage]}\S*: cannot be written: File too large$", text, re.MULTILINE
+    ), text
+    assert "Traceback" not in text
+    assert not [path for path in tmp_path.rglob(".*.part")]
+    assert wait_until(lambda: not at_work_in(tmp_path))
