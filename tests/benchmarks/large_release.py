@@ -23,8 +23,9 @@ STAYS = """
 create table stays as select
     i::integer as i, 10_000_000 + i * 7 // 10 as subject_id, 20_000_000 + i as hadm_id, 30_000_000 + i as stay_id,
     -- in the four years after the subject's anchor_year, never two at a time
-    make_timestamp(2110 + (i * 7 // 10) % 90, 1 + i % 12, 1 + (hash(i) % 28)::integer, (hash(i, 1) % 24)::integer, 7, 0.0)
-        as intime,
+    make_timestamp(
+        2110 + (i * 7 // 10) % 90, 1 + i % 12, 1 + (hash(i) % 28)::integer, (hash(i, 1) % 24)::integer, 7, 0.0
+    ) as intime,
     1.2 + 6.0 * pow((hash(i, 2) % 1000) / 1000.0, 2) as days
 from range($stays) t(i)
 """
@@ -71,8 +72,8 @@ TABLES = {
     " 20 + hash(i, n) % 200 as value, 'ml' as valueuom from stays, range(60) t(n) order by i, n",
     "cxr/mimic-cxr-2.0.0-metadata": "select 'd-' || i as dicom_id, subject_id, 50_000_000 + i as study_id,"
     " 'CHEST (PORTABLE AP)' as PerformedProcedureStepDescription, 'AP' as ViewPosition, 3056 as Rows, 2544 as Columns,"
-    " strftime(intime + interval 5 hour, '%Y%m%d') as StudyDate, strftime(intime + interval 5 hour, '%H%M%S') as StudyTime"
-    " from stays where i % 4 = 0 order by i",
+    " strftime(intime + interval 5 hour, '%Y%m%d') as StudyDate,"
+    " strftime(intime + interval 5 hour, '%H%M%S') as StudyTime from stays where i % 4 = 0 order by i",
 }
 
 

@@ -184,16 +184,15 @@ def test_a_second_repro_beside_the_first_is_turned_away_and_harms_nothing(projec
     assert digests(again) == digests(project)
 
 
-# Each stage writes against a limit of a few blocks of 512 bytes a file, set by `ulimit -f`: it stands for a full disk on
-# every machine, since the error arises in the same calls. tests/unit/test_files.py fills a real disk where it can mount
-# one. `train` trains anew: its first file in the run store is spec.json.
+# Each stage writes against a limit of 1 KiB a file (`ulimit -f`), which stands for a full disk on every machine, since
+# the error arises in the same calls; tests/unit/test_files.py fills a real disk where it can mount one.
 OUTPUTS = {
     "synthesize": "data/raw",
     "manifest": "data/manifest.json",
     "ingest": r"data/\.ingest\.\d+\.part",
     "cohort": "data/cohort/stays.parquet",
     "labels": "data/cohort/labels.parquet",
-    "series": "data/series/values.npy",
+    "series": r"data/\.series\.\d+\.part",
     "images": "data/images/pixels.npy",
     "splits": "data/splits.parquet",
     "masks": "data/masks.parquet",
@@ -222,9 +221,8 @@ def test_a_full_disk_ends_every_stage_in_one_line_that_names_the_file(project, t
     )
     text = ending(process)
     assert process.returncode == 1, text
-    assert re.search(
-        rf"^{stage}: error: {OUTPUTS[stage]}\S*: cannot be written: File too large$", text, re.MULTILINE
-    ), text
+    line = rf"^{stage}: error: {OUTPUTS[stage]}\S*: cannot be written: File too large$"
+    assert re.search(line, text, re.MULTILINE), text
     assert "Traceback" not in text
-    assert not [path for path in tmp_path.rglob(".*.part")]
+    assert not list(tmp_path.rglob(".*.part"))
     assert wait_until(lambda: not at_work_in(tmp_path))
