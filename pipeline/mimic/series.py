@@ -223,7 +223,7 @@ def write_series(
             observed = ~np.isnan(values)
             counts += tally
             seen += np.stack([observed.sum(axis=(0, 1)), observed.any(axis=1).sum(axis=0)])
-            placed += _rows_by_place(events)
+            placed += _rows_by_place(events, batch)
             progress.update(batch.height)
         packed.flush()
         unknown = _unknown_texts(events)
@@ -251,13 +251,15 @@ def _coverage(seen: np.ndarray[Any, np.dtype[np.int64]], stays: int) -> dict[str
     return {"share_of_hours": int(seen[0]) / (stays * HOURS), "share_of_stays": int(seen[1]) / stays}
 
 
-def _rows_by_place(events: Events) -> list[int]:
+def _rows_by_place(events: Events, batch: pl.DataFrame) -> list[int]:
     """Rows of the batch last asked for: before intime, in its 48 hours, later."""
     row = events.connection.execute(
         "select count(*) filter (charttime < intime),"
         " count(*) filter (charttime >= intime and charttime < intime + interval 48 hour),"
         " count(*) filter (charttime >= intime + interval 48 hour)"
         " from events join batch using (stay_id) where itemid in (select itemid from items)"
+        " and stay_id between $first and $last",  # as in series.sql: each batch would scan the whole file
+        {"first": batch["stay_id"].min(), "last": batch["stay_id"].max()},
     ).fetchall()
     return list(row[0])
 

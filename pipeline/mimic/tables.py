@@ -1,7 +1,7 @@
 """Raw CSV files -> typed, sorted Parquet with the needed columns and itemids only: data/interim.
 
-DuckDB streams each file once; what is kept is staged in a scratch database and sorted from there, so that memory stays
-below `ingest.memory_gb` whatever the size of the files. What the rows mean is decided downstream.
+DuckDB streams each file once; what is kept is staged in a table that spills to a scratch folder, and sorted from there,
+so that memory stays below `ingest.memory_gb` whatever the size of the files. What the rows mean is decided downstream.
 """
 
 from __future__ import annotations
@@ -208,11 +208,11 @@ def _rows_scanned(connection: duckdb.DuckDBPyConnection) -> int:
 
 @contextlib.contextmanager
 def _connect(parent: Path, params: Ingest) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
-    """A connection whose tables and spilled blocks lie in a scratch folder in `parent`; and the folder.
+    """A connection whose tables, where they outgrow memory, spill to a scratch folder in `parent`; and the folder.
 
     Both are gone at the end.
     """
-    with files.scratch(parent / "ingest") as scratch, duckdb.connect(str(scratch / "staged.duckdb")) as connection:
+    with files.scratch(parent / "ingest") as scratch, duckdb.connect() as connection:
         connection.execute(f"set memory_limit = '{params.memory_gb} GB'")
         connection.execute(f"set threads = {params.threads}")
         connection.execute(f"set temp_directory = {_quote(str(scratch / 'spilled'))}")
