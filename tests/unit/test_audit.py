@@ -70,6 +70,49 @@ def test_no_planted_leak_makes_another_check_stumble(clean, check, plant):
     assert check in [row["name"] for row in rows if not row["passed"]]
 
 
+@pytest.fixture(scope="module")
+def plus(tmp_path_factory):
+    """The artefacts of a hospital at the tier plus, and those of the same files, told that labs count from the draw."""
+    folder = tmp_path_factory.mktemp("plus")
+    write_params(folder, 150, 12, {"series.tier": "plus"})
+    synthesize(folder)
+    run(folder, *DATA_STAGES, "audit")
+    return [
+        read_artefacts(folder / "data", load_variables("plus"), load_ccs(), 0, 48, lab_time=time)
+        for time in ("available", "charttime")
+    ]
+
+
+def test_labs_are_audited_by_the_time_that_counts(plus):
+    available, drawn = plus
+    assert audit(available)[1] == []
+    leak = BY_NAME["events_outside_window"](drawn)
+    assert leak is not None
+    named = set(re.findall(r"[a-z_0-9]+", leak.text.partition("(")[2]))
+    assert {"sodium", "creatinine", "ph"} <= named <= {v.name for v in available.variables if v.source == "labevents"}
+
+
+def test_a_height_may_be_a_day_old_and_not_older(plus):
+    artefacts = plus[0]
+    chart = artefacts.events["chartevents"].rows
+    for hours, caught in ((22, False), (25, True)):
+        time = pl.when(pl.col("itemid").is_in([226707, 226730])).then(pl.col("time") - pl.duration(hours=hours))
+        events = {**artefacts.events, "chartevents": Events(chart.with_columns(time=time.otherwise("time")))}
+        leak = BY_NAME["events_outside_window"](dataclasses.replace(artefacts, events=events))
+        assert (leak is not None) == caught
+        assert leak is None or "never charted (height)" in leak.text
+
+
+@pytest.mark.parametrize("name", ["intubated", "fio2", "peep", "weight"])
+def test_what_is_charted_at_the_bedside_is_audited_hour_by_hour(plus, name):
+    """Each value an hour before it was charted."""
+    artefacts = plus[0]
+    earlier = artefacts.hourly.with_columns(pl.col(name).shift(-1).over("stay_id"))
+    leak = BY_NAME["events_outside_window"](dataclasses.replace(artefacts, hourly=earlier))
+    assert leak is not None
+    assert f"({name})" in leak.text
+
+
 def test_the_report_counts_and_the_error_names_an_id(clean):
     rows, leaks = audit(dataclasses.replace(clean, **stay_without_labels(clean)))
     (found,) = [row for row in rows if not row["passed"]]
