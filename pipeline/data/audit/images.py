@@ -92,7 +92,7 @@ def images_nearly_alike(a: Artefacts) -> Leak | None:
     """Two packed images in different parts of a fold whose pixels differ by at most 2 of 255 grey levels on average:
     one picture saved twice, or with noise. Candidates are pairs whose 4 x 4 block means are as near (a tree finds them
     in about linear time); then all pixels decide. Pictures of two people are farther apart, even at 16 pixels a side
-    (5 and more in the synthetic hospital); pictures of one person are in one part. Recounted from pixels.npy."""
+    (8.8 or more in three synthetic hospitals); pictures of one person are in one part. Recounted from pixels.npy."""
     from scipy.spatial import cKDTree
 
     rows = _varied(a)
