@@ -1,7 +1,8 @@
-"""A large pair of raw folders with the columns, sizes and habits of the real tables, written by DuckDB in a minute.
+"""A large pair of raw folders with the columns, sizes and habits of the real tables, written by DuckDB in minutes.
 
 What it is for is speed and size: a stay has as many chart rows as in MIMIC-IV 3.1 (433 million of 94,458 stays), in the
-file's order (stay by stay, by time), a given share of them of needed itemids. Values say nothing about patients.
+file's order (stay by stay, by time), a given share of them of needed itemids. Values say nothing
+about patients, and labevents is small.
 """
 
 from __future__ import annotations
@@ -70,6 +71,12 @@ TABLES = {
     "iv/icu/outputevents": "select subject_id, hadm_id, stay_id, 1 as caregiver_id,"
     " intime + to_seconds(n * 3600) as charttime, intime + to_seconds(n * 3600) as storetime, 226559 as itemid,"
     " 20 + hash(i, n) % 200 as value, 'ml' as valueuom from stays, range(60) t(n) order by i, n",
+    "iv/hosp/labevents": "select i * 6 + n as labevent_id, subject_id, hadm_id, i * 6 + n as specimen_id,"
+    " 50912 as itemid,"
+    " null as order_provider_id, intime + to_seconds(n * 28800) as charttime,"
+    " intime + to_seconds(n * 28800 + 3600) as storetime, '1.1' as value, 1.1 as valuenum, 'mg/dL' as valueuom,"
+    " 0.5 as ref_range_lower, 1.2 as ref_range_upper, null as flag, 'ROUTINE' as priority, null as comments"
+    " from stays, range(6) t(n) order by i, n",
     "cxr/mimic-cxr-2.0.0-metadata": "select 'd-' || i as dicom_id, subject_id, 50_000_000 + i as study_id,"
     " 'CHEST (PORTABLE AP)' as PerformedProcedureStepDescription, 'AP' as ViewPosition, 3056 as Rows, 2544 as Columns,"
     " strftime(intime + interval 5 hour, '%Y%m%d') as StudyDate,"
