@@ -1,4 +1,4 @@
-"""Processes that end with their parent, even killed; workers that leave Ctrl-C to it; one process at a time."""
+"""Processes that end with whoever started them, even killed; workers that leave Ctrl-C to it; one process at a time."""
 
 from __future__ import annotations
 
@@ -14,25 +14,45 @@ from collections.abc import Iterator
 from multiprocessing import resource_tracker
 from pathlib import Path
 
+import psutil
+
 from pipeline.errors import InputError
 from pipeline.files import writing
 
 
 def end_with_parent() -> None:
-    """From now on this process ends, without clean-up, as soon as its parent is gone, however that ended."""
-    worker_of = multiprocessing.parent_process()  # whoever started it: the system's parent may be the fork server
-    target, argument = (_wait, os.getppid()) if worker_of is None else (_wait_for, worker_of.sentinel)
-    threading.Thread(target=target, args=(argument,), daemon=True).start()
+    """From now on this worker ends, without clean-up, as soon as the process that started it is gone, however."""
+    worker_of = multiprocessing.parent_process()  # the system's parent may be the fork server
+    if worker_of is None:
+        raise RuntimeError("end_with_parent is for workers of multiprocessing")
+    threading.Thread(target=_wait_for, args=(worker_of.sentinel,), daemon=True).start()
 
 
-def _wait(parent: int) -> None:
+def end_with_giver_of(variable: str) -> None:
+    """From now on this process ends as soon as that is gone which gave it the environment variable.
+
+    That need not be its parent: some shells stay between the two (dash), others become the command (bash).
+    """
+    ours = psutil.Process()
+    value = ours.environ()[variable]
+    for ancestor in ours.parents():
+        try:
+            given = ancestor.environ().get(variable) == value
+        except psutil.Error:  # it has just ended, or is another user's
+            given = False
+        if not given:
+            threading.Thread(target=_wait, args=(ancestor,), daemon=True).start()
+            return
+
+
+def _wait(process: psutil.Process) -> None:
     try:
-        gone = os.pidfd_open(parent)  # also ready when the dead parent waits to be collected
+        gone = os.pidfd_open(process.pid)  # also ready when the dead process waits to be collected
     except (AttributeError, OSError):  # not on this system; or gone already, which the next line sees
-        while os.getppid() == parent:
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
             time.sleep(0.5)
     else:
-        if os.getppid() == parent:  # else the number may be another's by now
+        if process.is_running():  # else the number may be another's by now
             multiprocessing.connection.wait([gone])
     os._exit(1)
 

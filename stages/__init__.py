@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pipeline.errors import InputError
 from pipeline.files import FULL
-from pipeline.processes import alone, end_with_parent
+from pipeline.processes import alone, end_with_giver_of
 
 INTERRUPTED = "interrupted; finished stages, finished runs and checkpoints are kept, the same command goes on from them"
 LOCKS = Path("data/.locks")
@@ -33,7 +33,7 @@ def _interrupted_early(number: int, frame: object) -> None:
 if sys.argv[0] == "-m":  # `python -m stages.NAME` imports this package first
     signal.signal(signal.SIGINT, _interrupted_early)
     if "DVC_STAGE" in os.environ:
-        end_with_parent()
+        end_with_giver_of("DVC_STAGE")
 
 
 def stage(main: Callable[[], None]) -> Callable[[], None]:

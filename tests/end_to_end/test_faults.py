@@ -20,9 +20,10 @@ from tests.processes import at_work_in, wait_until
 # renamed: the worst moment. `at` counts the files of a process, so that those before it are there.
 SABOTEUR = """
 import os, pathlib, signal, time
+if "DVC_STAGE" not in os.environ:
+    os.environ["SABOTAGE_DVC"] = str(os.getpid())  # its stages inherit it
 stage, at, deed = os.environ.get("SABOTAGE", "none 0 none").split()
 if os.environ.get("DVC_STAGE", "") == stage:
-    dvc = int(os.environ.setdefault("SABOTAGE_DVC", str(os.getppid())))  # workers inherit it
     rename, renamed = pathlib.Path.replace, []
 
     def strike(self, target):
@@ -30,12 +31,19 @@ if os.environ.get("DVC_STAGE", "") == stage:
         if len(renamed) == int(at):
             with open(os.environ["SABOTAGE_LOG"], "a") as log:
                 log.write(f"{target}\\n")
-            if deed != "pause":
-                os.kill({"kill-stage": os.getpid(), "kill-dvc": dvc}[deed], signal.SIGKILL)
+            if deed == "kill-stage":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if deed == "kill-dvc":
+                os.kill(int(os.environ["SABOTAGE_DVC"]), signal.SIGKILL)
             time.sleep(60)
         return rename(self, target)
 
     pathlib.Path.replace = strike
+"""
+# A shell that stays between DVC and the stage, as dash does; bash becomes the stage.
+LINGERING = """#!/bin/sh
+/bin/sh "$@"
+exit $?
 """
 CELL = "train@late_fusion-mortality"
 # Which file of which stage is the last that is written, and who is killed then. From the last stage to the first, so
@@ -73,16 +81,20 @@ def start(folder: Path, *command: str, **more: str) -> subprocess.Popen:
     )
 
 
-def sabotage(folder: Path, stage: str, at: int, deed: str) -> dict[str, str]:
+def sabotage(folder: Path, stage: str, at: int, deed: str, lingering: bool = False) -> dict[str, str]:
     """The environment in which it happens, and struck.log in the folder above tells that it did."""
     (folder.parent / "saboteur").mkdir(exist_ok=True)
     (folder.parent / "saboteur/sitecustomize.py").write_text(SABOTEUR)
+    shell = folder.parent / "saboteur/lingering"
+    shell.write_text(LINGERING)
+    shell.chmod(0o755)
     log = folder.parent / "struck.log"
     log.unlink(missing_ok=True)
     return {
         "PYTHONPATH": str(folder.parent / "saboteur"),
         "SABOTAGE": f"{stage} {at} {deed}",
         "SABOTAGE_LOG": str(log),
+        "SHELL": str(shell) if lingering else "/bin/bash",
     }
 
 
@@ -132,8 +144,8 @@ def killed(project, again):
     """What happened at each of KILLS: files struck, dvc's status and words, who was at work afterwards."""
     before = results(again)
     outcomes = {}
-    for kill in KILLS:
-        process = start(again, "dvc", "repro", "-s", kill[0], **sabotage(again, *kill))
+    for number, kill in enumerate(KILLS):
+        process = start(again, "dvc", "repro", "-s", kill[0], **sabotage(again, *kill, lingering=number % 2 == 0))
         text = ending(process)
         left = at_work_in(again) if not wait_until(lambda: not at_work_in(again), 10) else []
         outcomes[kill] = (struck(again), process.returncode, text, left)
