@@ -33,13 +33,13 @@ judged as (
 )
 select
     row, hour, variable,
-    -- `order by` inside of the sums: floating-point addition in another order gives other last digits
-    case
-        when not bool_or(used) then null
-        when any_value(aggregate) = 'last' then arg_max(value, {'at': charttime, 'value': value}) filter (used)
-        when any_value(aggregate) = 'sum' then greatest(sum(value order by value) filter (used), any_value(sum_at_least))
-        else avg(value order by value) filter (used)
-    end as value,
+    -- Each aggregate sees its own rows alone: kept for all variables, the ordered sums would sort every row. `order by`
+    -- inside of them: floating-point addition in another order gives other last digits.
+    case when bool_or(used) then coalesce(
+        arg_max(value, {'at': charttime, 'value': value}) filter (used and aggregate = 'last'),
+        avg(value order by value) filter (used and aggregate = 'mean'),
+        greatest(sum(value order by value) filter (used and aggregate = 'sum'), any_value(sum_at_least))
+    ) end as value,
     count(*) as rows,
     count(*) filter (used) as used,
     count(*) filter (dropped) as dropped,

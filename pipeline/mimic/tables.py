@@ -142,7 +142,7 @@ def _csv(path: Path, header: list[str], table: Table) -> str:
     chosen = ", ".join(f'{_typed(column, kind)} as "{column}"' for column, kind in table.columns.items())
     return (
         f"select {chosen} from read_csv({_quote(str(path))}, columns = {{{columns}}}, auto_detect = false,"
-        " header = true, delim = ',', quote = '\"', escape = '\"', nullstr = '')"
+        f" header = true, delim = ',', quote = '\"', escape = '\"', nullstr = '', max_line_size = {MAX_LINE})"
     )
 
 
