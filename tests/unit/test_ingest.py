@@ -337,9 +337,7 @@ def many(**edits):
 
 def test_a_quote_that_swallows_many_rows(tmp_path):
     """Within DuckDB's limit two stray quotes may make one well-formed field: the lines are counted then."""
-    with pytest.raises(
-        InputError, match="line 502: a quote that is never closed, or text of more than 400,000 bytes"
-    ):
+    with pytest.raises(InputError, match="line 502: a quote that is never closed, or text of more than 400,000 bytes"):
         run(tmp_path / "a", many(r500='"bpm', r50000='bpm"'))
     with pytest.raises(InputError, match="line 502: a quote that is never closed, or text behind a closed one"):
         run(tmp_path / "b", many(r500='"bpm', r600='"bpm"'))

@@ -414,6 +414,19 @@ def test_augmentation_is_small_seeded_and_never_a_flip():
     assert augment(images[:0], rules, torch.Generator()).shape == (0, 1, 32, 32)
 
 
+def test_augmentation_samples_where_affine_grid_would():
+    images = torch.rand(5, 1, 20, 30, generator=torch.Generator().manual_seed(0))
+    rules = Augment(rotation_degrees=30, shift=0.1, scale=0.2)
+    draw = torch.rand(5, 4, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    angle, zoom, shift = draw[:, 0] * 30 * np.pi / 180, 1 + draw[:, 1] * 0.2, draw[:, 2:] * 2 * 0.1
+    rows = [torch.cos(angle) / zoom, -torch.sin(angle) / zoom, shift[:, 0]]
+    rows += [torch.sin(angle) / zoom, torch.cos(angle) / zoom, shift[:, 1]]
+    theta = torch.stack(rows, dim=1).view(5, 2, 3)
+    grid = torch.nn.functional.affine_grid(theta, [5, 1, 20, 30], align_corners=False)
+    expected = torch.nn.functional.grid_sample(images, grid, align_corners=False)
+    torch.testing.assert_close(augment(images, rules, torch.Generator().manual_seed(1)), expected, atol=1e-4, rtol=0)
+
+
 def test_a_batch_holds_the_images_that_are_there_and_no_others(data):
     tensors = load_fold(data, 0, get_task("mortality"), VARIABLES, "mcar")
     batches = Batches(tensors, torch.device("cpu"))
