@@ -57,7 +57,9 @@ def stage(main: Callable[[], None]) -> Callable[[], None]:
             if error.errno not in FULL:
                 raise
             sys.exit(f"{name}: error: {error.filename or 'the disk'}: cannot be written: {error.strerror}")
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and str(error) != "Query interrupted":  # DuckDB's way to say Ctrl-C
+                raise
             print(f"{name}: {INTERRUPTED}", file=sys.stderr)
             sys.exit(130)
         logging.getLogger(name).info("%.1f s", time.perf_counter() - start)

@@ -87,10 +87,6 @@ def open_events(interim: Path, variables: Sequence[Variable], series: Series, in
             yield events
         except duckdb.OutOfMemoryException as error:
             raise InputError(f"ingest.memory_gb: {ingest.memory_gb} GB do not suffice: {error}") from None
-        except RuntimeError as error:
-            if str(error) == "Query interrupted":  # DuckDB's way to say Ctrl-C
-                raise KeyboardInterrupt from None
-            raise
 
 
 def item_table(variables: Sequence[Variable]) -> pl.DataFrame:
