@@ -6,14 +6,16 @@ A stage is alone with its outputs (a lock in data/.locks), and where DVC runs it
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
 import re
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipeline.errors import InputError
@@ -22,6 +24,7 @@ from pipeline.processes import alone, end_with_giver_of
 
 INTERRUPTED = "interrupted; finished stages, finished runs and checkpoints are kept, the same command goes on from them"
 LOCKS = Path("data/.locks")
+PATIENCE_SECONDS = 3.0
 
 
 def _interrupted_early(number: int, frame: object) -> None:
@@ -36,6 +39,36 @@ if sys.argv[0] == "-m":  # `python -m stages.NAME` imports this package first
         end_with_giver_of("DVC_STAGE")
 
 
+@contextlib.contextmanager
+def _interruptible(name: str) -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt in the block; where that has not left it in PATIENCE_SECONDS, the process ends.
+
+    DuckDB may keep it from Python until a query is done. What is half-written then is what `kill -9` leaves, too: files
+    aside, which the next run removes.
+    """
+    signals, wakeup = os.pipe()
+    over = threading.Event()
+
+    def watch() -> None:
+        while number := os.read(signals, 1):
+            if number[0] == signal.SIGINT and not over.wait(PATIENCE_SECONDS):
+                print(f"\n{name}: {INTERRUPTED}", file=sys.stderr, flush=True)
+                os._exit(130)
+        os.close(signals)
+
+    os.set_blocking(wakeup, False)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+        signal.set_wakeup_fd(before)
+        signal.signal(signal.SIGINT, handler)
+        os.close(wakeup)
+
+
 def stage(main: Callable[[], None]) -> Callable[[], None]:
     """Run `main` as a stage: log to stderr; bad input, a full disk and Ctrl-C end in one line and an exit status."""
     name = Path(main.__code__.co_filename).stem
@@ -44,10 +77,9 @@ def stage(main: Callable[[], None]) -> Callable[[], None]:
     def run() -> None:
         logging.basicConfig(level=logging.INFO, format=f"{name}: %(message)s", stream=sys.stderr)
         start = time.perf_counter()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         cell = "-".join([name, *sys.argv[1:]])
         try:
-            with alone(LOCKS / re.sub(r"[^\w.-]", "_", cell), f"the stage {cell}"):
+            with _interruptible(name), alone(LOCKS / re.sub(r"[^\w.-]", "_", cell), f"the stage {cell}"):
                 main()
         except InputError as error:
             sys.exit(f"{name}: error: {error}")
