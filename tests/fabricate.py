@@ -76,7 +76,7 @@ def fabricate(folder: Path, n: int = 160, px: int = 16, seed: int = 0, noise: fl
         "stay_id",
         pl.Series("dicom_id", [f"image-{i:04d}" for i in rows]),
         pl.Series("hours_from_intime", rng.uniform(0, 48, len(rows))),
-        pl.lit("AP").alias("view"),
+        pl.when(pl.col("stay_id") % 2 == 0).then(pl.lit("AP")).otherwise(pl.lit("PA")).alias("view"),
         pl.lit(px, pl.Int32).alias("height"),
         pl.lit(px, pl.Int32).alias("width"),
         pl.Series("sha256", [hashlib.sha256(p.tobytes()).hexdigest() for p in pixels]),
@@ -106,6 +106,9 @@ def fabricate(folder: Path, n: int = 160, px: int = 16, seed: int = 0, noise: fl
             values, (part == "train").to_numpy(), [v.name for v in variables], [v.kind != "category" for v in variables]
         )
     files.write_parquet(stays, folder / "cohort/stays.parquet")
+    eligible = index.select("stay_id", "dicom_id", "hours_from_intime", "view", pl.lit(1, pl.Int32).alias("rank"))
+    second = eligible.filter(pl.col("stay_id") % 3 == 0).with_columns(rank=pl.lit(2, pl.Int32), view=pl.lit("PA"))
+    files.write_parquet(pl.concat([eligible, second]).sort("stay_id", "rank"), folder / "cohort/cxr.parquet")
     files.write_parquet(labels, folder / "cohort/labels.parquet")
     files.write_parquet(index, folder / "images/index.parquet")
     files.write_array(pixels, folder / "images/pixels.npy")

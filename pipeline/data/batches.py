@@ -32,6 +32,7 @@ class Batches:
         )
         self._pixels = put(np.asarray(data.pixels))
         self._image_row, self._image_hours = put(data.image_row), put(data.image_hours / np.float32(HOURS))
+        self._image_view, self._image_count = put(data.image_view), put(data.image_count)
         self._targets = put(data.targets)
         self._never = torch.zeros(len(data.stay_id), dtype=torch.bool, device=device)
 
@@ -52,6 +53,8 @@ class Batches:
             images=images.contiguous(memory_format=image_format(self.device)),
             image_sample=sample,
             image_hours=self._image_hours[rows[sample]],
+            image_view=self._image_view[rows[sample]],
+            image_count=self._image_count[rows[sample]],
             present=torch.stack([torch.ones_like(has_cxr), has_cxr], dim=1),
             index=rows,
         )

@@ -21,6 +21,7 @@ from pipeline.tasks import Task
 FILES = (
     "cohort/stays.parquet",
     "cohort/labels.parquet",
+    "cohort/cxr.parquet",
     "images/index.parquet",
     "images/pixels.npy",
     "masks.parquet",
@@ -28,6 +29,8 @@ FILES = (
     "series/values.npy",
     "splits.parquet",
 )
+
+VIEWS = ("AP", "PA")  # cohort.cxr_views knows no other
 
 Array = np.ndarray[Any, Any]
 
@@ -42,6 +45,8 @@ class FoldTensors:
     pixels: Array
     image_row: Array  # int64 [N]
     image_hours: Array  # float32 [N]: from intime; 0 without an image
+    image_view: Array  # int64 [N]: place in VIEWS; 0 without an image
+    image_count: Array  # int64 [N]: eligible images of the stay; 0 without one
     removed_at: Array  # float64 [N]: the image is removed at rate r where removed_at < r; 1 without an image
     targets: Array  # float32 [N, labels]
 
@@ -55,7 +60,8 @@ def load_fold(folder: Path, fold: int, task: Task, variables: tuple[Variable, ..
             raise InputError(f"{folder / name}: not found; run `dvc repro` first")
     stays = pl.read_parquet(folder / "cohort/stays.parquet", columns=["stay_id"])
     splits = pl.read_parquet(folder / "splits.parquet").filter(pl.col("fold") == fold).select("stay_id", "part")
-    images = pl.read_parquet(folder / "images/index.parquet").select("stay_id", "row", "hours_from_intime")
+    images = pl.read_parquet(folder / "images/index.parquet").select("stay_id", "row", "hours_from_intime", "view")
+    counts = pl.read_parquet(folder / "cohort/cxr.parquet", columns=["stay_id"]).group_by("stay_id").len("count")
     removed = (
         pl.read_parquet(folder / "masks.parquet")
         .filter((pl.col("fold") == fold) & (pl.col("modality") == "cxr") & (pl.col("mechanism") == mechanism))
@@ -63,7 +69,7 @@ def load_fold(folder: Path, fold: int, task: Task, variables: tuple[Variable, ..
     )
     labels = pl.read_parquet(folder / "cohort/labels.parquet", columns=["stay_id", *task.labels])
     rows = stays
-    for frame in (splits, images, removed, labels):
+    for frame in (splits, images, counts, removed, labels):
         rows = rows.join(frame, on="stay_id", how="left", maintain_order="left", validate="1:1")
     values = np.load(folder / "series/values.npy", mmap_mode="r")
     if rows["part"].null_count() or values.shape[0] != rows.height:
@@ -76,6 +82,8 @@ def load_fold(folder: Path, fold: int, task: Task, variables: tuple[Variable, ..
         pixels=np.load(folder / "images/pixels.npy", mmap_mode="c"),
         image_row=rows["row"].fill_null(-1).to_numpy().astype(np.int64),
         image_hours=rows["hours_from_intime"].fill_null(0.0).to_numpy().astype(np.float32),
+        image_view=np.asarray([VIEWS.index(view or VIEWS[0]) for view in rows["view"].to_list()], np.int64),
+        image_count=rows["count"].fill_null(0).to_numpy().astype(np.int64),
         removed_at=rows["removed_at"].fill_null(1.0).to_numpy().astype(np.float64),
         targets=rows.select(pl.col(name).cast(pl.Float32) for name in task.labels).to_numpy().astype(np.float32),
     )

@@ -43,6 +43,8 @@ def example_batch(shapes: Shapes, size: int, with_image: Tensor, seed: int = 0) 
         images=torch.rand(len(sample), 1, shapes.px, shapes.px, generator=g),
         image_sample=sample,
         image_hours=torch.rand(len(sample), generator=g),
+        image_view=torch.randint(2, (len(sample),), generator=g),
+        image_count=torch.randint(1, 5, (len(sample),), generator=g),
         present=torch.stack([torch.ones(size, dtype=torch.bool), with_image], dim=1),
         index=torch.arange(size),
     )
@@ -70,6 +72,8 @@ def select(batch: Batch, rows: Tensor) -> Batch:
         images=batch.images[chosen],
         image_sample=torch.nonzero(image >= 0).squeeze(1),
         image_hours=batch.image_hours[chosen],
+        image_view=batch.image_view[chosen],
+        image_count=batch.image_count[chosen],
         present=batch.present[rows],
         index=batch.index[rows],
     )

@@ -64,6 +64,8 @@ class Batch:
     images: Tensor  # [P, 1, px, px] float in [0, 1]
     image_sample: Tensor  # [P] long: which sample each image belongs to
     image_hours: Tensor  # [P] float: hours from intime / 48
+    image_view: Tensor  # [P] long: 0 AP, 1 PA
+    image_count: Tensor  # [P] long: how many images of the stay were eligible, this one included
     present: Tensor  # [B, 2] bool: EHR, CXR
     index: Tensor  # [B] long: position of the stay in the data
 
@@ -126,9 +128,10 @@ def probabilities(logits: Tensor, task: Task) -> Tensor:
 class Strategy(nn.Module):
     """Base of all strategies. A subclass takes `shapes` and keyword-only hyper-parameters, whose names are its knobs.
 
-    `modalities`: what it looks at. `missing`: `native` (an own mechanism for absent images) or `complete`
-    (given the shared treatment, encoders.fill_absent). `interaction`: `additive` (logits are a sum over modalities)
-    or `joint`.
+    `modalities`: what it looks at. A fusion strategy: `ehr` and `cxr`; a unimodal one: one of them; a control, which
+    sees no pixel: `ehr` with `presence` (whether there is an image) and `metadata` (its hour, view and number).
+    `missing`: `native` (an own mechanism for absent images) or `complete` (given the shared treatment,
+    encoders.fill_absent). `interaction`: `additive` (logits are a sum over modalities) or `joint`.
     """
 
     modalities: ClassVar[frozenset[str]] = frozenset({"ehr", "cxr"})

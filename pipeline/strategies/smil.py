@@ -49,6 +49,8 @@ def blind(batch: Batch) -> Batch:
         images=batch.images[:0],
         image_sample=batch.image_sample[:0],
         image_hours=batch.image_hours[:0],
+        image_view=batch.image_view[:0],
+        image_count=batch.image_count[:0],
         present=present,
     )
 
