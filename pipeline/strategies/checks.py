@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.params import Encoders
-from pipeline.strategies.interface import Batch, Epoch, Shapes, Strategy, probabilities
+from pipeline.strategies.interface import CXR, Batch, Epoch, Shapes, Strategy, probabilities
 from pipeline.strategies.registry import build
 from pipeline.tasks import get_task
 
@@ -92,6 +92,14 @@ def without_record(batch: Batch) -> Batch:
     )
 
 
+def without_images(batch: Batch) -> Batch:
+    """The batch with nobody's image."""
+    present = batch.present.clone()
+    present[:, CXR] = False
+    none = {key: value[:0] for key, value in vars(batch).items() if key.startswith("image")}
+    return dataclasses.replace(batch, **none, present=present)
+
+
 def _logits(model: Strategy, batch: Batch) -> Tensor:
     with torch.inference_mode():
         logits: Tensor = model(batch).logits
@@ -144,7 +152,10 @@ def _check_inference(model: Strategy, name: str) -> None:
 
 
 def _check_modalities(model: Strategy, name: str) -> None:
-    """A present modality matters where the strategy says that it looks at it, and does not where it does not."""
+    """A present modality matters where the strategy says that it looks at it, and does not where it does not.
+
+    So do, for a strategy that sees no image, that there is one, and what is known of it apart from its pixels.
+    """
     model.eval()
     batch = example_batch(model.shapes, 4, torch.ones(4).bool(), seed=2)
     whole = _logits(model, batch)
@@ -154,6 +165,19 @@ def _check_modalities(model: Strategy, name: str) -> None:
     swapped = dataclasses.replace(batch, ehr=other.ehr, observed=other.observed, since=other.since)
     seen = not torch.equal(whole, _logits(model, swapped))
     _require(seen == ("ehr" in model.modalities), name, f"declared for {set(model.modalities)}, sees EHR: {seen}")
+    if "cxr" not in model.modalities:
+        changed = {
+            "image_hours": 1 - batch.image_hours,
+            "image_view": 1 - batch.image_view,
+            "image_count": 1 + batch.image_count,
+        }
+        for key, value in changed.items():
+            seen = not torch.equal(whole, _logits(model, dataclasses.replace(batch, **{key: value})))
+            wanted = "metadata" in model.modalities
+            _require(seen == wanted, name, f"declared for {set(model.modalities)}, sees {key}: {seen}")
+        seen = not torch.equal(whole, _logits(model, without_images(batch)))
+        wanted = "presence" in model.modalities
+        _require(seen == wanted, name, f"declared for {set(model.modalities)}, sees presence of images: {seen}")
 
 
 def _check_gradients(model: Strategy, name: str) -> None:

@@ -75,6 +75,17 @@ class IgnoresImages(Good):
     modalities = frozenset({"ehr", "cxr"})
 
 
+class PeeksAtPresence(Good):
+    def forward(self, batch):
+        return Output(super().forward(batch).logits + batch.present[:, 1, None])
+
+
+class PeeksAtTheView(Good):
+    def forward(self, batch):
+        view = torch.zeros(batch.size).index_copy(0, batch.image_sample, batch.image_view.float())
+        return Output(super().forward(batch).logits + view[:, None])
+
+
 class WrongShape(Good):
     def forward(self, batch):
         return Output(super().forward(batch).logits.squeeze())
@@ -96,6 +107,8 @@ class Noisy(Good):
         (DeadParameter, r"parameter unused\.weight gets no gradient"),
         (LooksAtTheBatch, "batch mates"),
         (IgnoresImages, "sees images: False"),
+        (PeeksAtPresence, "sees presence of images: True"),
+        (PeeksAtTheView, "sees image_view: True"),
         (WrongShape, "logits are"),
         (DividesByImages, "not finite"),
         (Noisy, "two predictions of the same batch differ"),
