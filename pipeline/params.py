@@ -371,7 +371,7 @@ class Params:
         for name in self.grid.strategies:
             _require(name in self.strategies, f"grid.strategies: {name!r} has no block under strategies")
         for name, hyper in self.strategies.items():
-            lr = hyper.get("lr")
+            lr = hyper.get("lr", 1.0)  # what is fitted, not descended, has none
             _require(
                 isinstance(lr, int | float) and lr > 0, f"strategies.{name}.lr: must be a number above 0, is {lr!r}"
             )

@@ -23,6 +23,7 @@ from pipeline.training.grid import RunSpec, runs
 
 # Where there are no data yet: a synthetic patient has about so many stays in the base cohort; so many of them an image.
 STAYS_A_PATIENT, IMAGE_SHARE = 0.55, 0.4
+FITTED_STAYS = 400  # to which a fit is timed; about linear in them
 TEMPORAL_TEST_SHARE = 0.5  # of the stays that are not dev, with splits.scheme temporal: a guess
 
 
@@ -86,12 +87,13 @@ class Cost:
 
 
 def time_batch(spec: RunSpec, px: int, image_share: float, batches: int = 5) -> Cost:
-    """The cost of a strategy: the median of a few batches, each after one to warm up."""
+    """The cost of a strategy: the median of a few batches, after one to warm up; of a fit, its share in a batch."""
     import torch
 
     from pipeline.data.inputs import HOURS, channel_variables
     from pipeline.mimic.variables import load_variables
     from pipeline.strategies.checks import example_batch, example_targets
+    from pipeline.strategies.fitted import Fitted, summary
     from pipeline.strategies.interface import Shapes
     from pipeline.strategies.registry import build
     from pipeline.training.loop import autocast, optimiser_groups, train_step
@@ -109,6 +111,13 @@ def time_batch(spec: RunSpec, px: int, image_share: float, batches: int = 5) -> 
         spec.training.pretrained,
     )
     strategy = build(spec.strategy, shapes, spec.hyper).to(device)
+    if isinstance(strategy, Fitted):
+        many = [example_batch(shapes, FITTED_STAYS, torch.zeros(FITTED_STAYS).bool(), seed) for seed in range(2)]
+        told = [summary(batch, shapes).numpy() for batch in many]
+        goal = [example_targets(shapes, FITTED_STAYS, seed).numpy() for seed in range(2)]
+        start = time.perf_counter()
+        strategy.fit(told[0], goal[0], told[1], goal[1])
+        fitted = (time.perf_counter() - start) / FITTED_STAYS * spec.batch_size
     optimiser = torch.optim.AdamW(optimiser_groups(strategy, 0.01), lr=1e-6, fused=True)
     generator = torch.Generator()
     there = torch.arange(spec.batch_size) < round(spec.batch_size * image_share)
@@ -133,22 +142,22 @@ def time_batch(spec: RunSpec, px: int, image_share: float, batches: int = 5) -> 
         with torch.inference_mode(), autocast(device, spec.training.precision):
             strategy(batch)
 
-    seconds = median(train)
+    seconds = fitted if isinstance(strategy, Fitted) else median(train)
     strategy.eval()
-    size = sum(4 * value.numel() for value in strategy.state_dict().values()) / 1e6
+    size = sum(value.nbytes for value in strategy.state_dict().values()) / 1e6
     return Cost(seconds, median(predict) / spec.batch_size, size)
 
 
 def estimate(params: Params, data: Path, finished: dict[tuple[str, str], set[int]], cohort: Cohort) -> list[Line]:
     """A line a cell. `finished`: the positions of its runs that are in the run store.
 
-    A strategy is timed once a cohort: tasks differ in the last layer alone.
+    A strategy is timed once a cohort, as tasks differ in the last layer alone; one that is fitted, for each task.
     """
     px = params.get("scales.images").px
     tested = TEMPORAL_TEST_SHARE if params.splits.scheme == "temporal" else 1 / params.splits.folds
     fitted = (1 - params.splits.dev_share) * (1 - tested)
     train, val = fitted * (1 - params.splits.val_share), fitted * params.splits.val_share
-    timed: dict[tuple[str, str], Cost] = {}
+    timed: dict[tuple[str, ...], Cost] = {}
     lines = []
     for cell, specs in all_runs(params).items():
         missing = [spec for i, spec in enumerate(specs) if i not in finished.get(cell, set())]
@@ -157,12 +166,13 @@ def estimate(params: Params, data: Path, finished: dict[tuple[str, str], set[int
             chosen = [spec for spec in missing if spec.train_cohort == name]
             stays = cohort.stays if name == "base" else cohort.images
             share = cohort.images / max(1, cohort.stays) if name == "base" else 1.0
-            key = (cell[0], name)
+            once = "lr" not in chosen[0].hyper
+            key = (*cell, name) if once else (cell[0], name)
             if key not in timed:
                 timed[key] = time_batch(chosen[0], px, share)
             cost = timed[key]
             epoch = math.ceil(stays * train / chosen[0].batch_size) * cost.batch + stays * val * cost.stay
-            seconds = chosen[0].max_epochs * epoch + cohort.stays * (1 - train) * cost.stay
+            seconds = (1 if once else chosen[0].max_epochs) * epoch + cohort.stays * (1 - train) * cost.stay
             hours += len(chosen) * seconds / 3600
             megabytes += len(chosen) * cost.megabytes
         lines.append(Line(*cell, runs=len(specs), missing=len(missing), hours=hours, megabytes=megabytes))

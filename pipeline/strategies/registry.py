@@ -12,7 +12,7 @@ from pipeline.errors import InputError
 if TYPE_CHECKING:  # torch takes a second to import, and most of what asks for names needs none
     from pipeline.strategies.interface import Shapes, Strategy
 
-_SHARED = {"__init__", "cards", "interface", "encoders", "registry", "checks"}
+_SHARED = {"__init__", "cards", "interface", "encoders", "fitted", "registry", "checks"}
 
 
 def names() -> list[str]:
@@ -45,13 +45,16 @@ def strategy_class(name: str) -> type[Strategy]:
 
 
 def build(name: str, shapes: Shapes, hyper: dict[str, Any]) -> Strategy:
-    """The strategy with its hyper-parameters (the block strategies.NAME; `lr` belongs to the loop)."""
+    """The strategy with its hyper-parameters (the block strategies.NAME; `lr` belongs to the loop: training.run)."""
     cls = strategy_class(name)
+    from pipeline.strategies.fitted import Fitted
+
+    lr = [] if issubclass(cls, Fitted) else ["lr"]
     own = {key: value for key, value in hyper.items() if key != "lr"}
     known = {key: p for key, p in inspect.signature(cls).parameters.items() if p.kind is p.KEYWORD_ONLY}
     for key in own:
         if key not in known:
-            raise InputError(f"strategies.{name}.{key}: unknown; it knows {', '.join(['lr', *known])}")
+            raise InputError(f"strategies.{name}.{key}: unknown; it knows {', '.join([*lr, *known])}")
     for key, parameter in known.items():
         if key not in own and parameter.default is parameter.empty:
             raise InputError(f"strategies.{name}.{key}: missing")

@@ -107,6 +107,17 @@ def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
+def rows_of(data: FoldTensors, spec: RunSpec, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows of the run's training and validation stays. Raises InputError where there is nothing to train on."""
+    eligible = (data.image_row >= 0) | (spec.train_cohort == "base")
+    train, val = (
+        torch.from_numpy(np.flatnonzero(eligible & (data.part == part))).to(device) for part in ("train", "val")
+    )
+    if len(train) == 0:
+        raise InputError(f"{spec.name}: no training stay")
+    return train, val
+
+
 def logits_of(strategy: Strategy, batches: Batches, rows: Tensor, spec: RunSpec) -> Tensor:
     """Logits [len(rows), K] in inference mode, float32, in the order of rows."""
     strategy.eval()
@@ -117,7 +128,7 @@ def logits_of(strategy: Strategy, batches: Batches, rows: Tensor, spec: RunSpec)
     return torch.cat(found) if found else strategy.prior.new_zeros((0, strategy.shapes.outputs))
 
 
-def _validate(strategy: Strategy, batches: Batches, rows: Tensor, spec: RunSpec, task: Task) -> dict[str, float | None]:
+def validate(strategy: Strategy, batches: Batches, rows: Tensor, spec: RunSpec, task: Task) -> dict[str, float | None]:
     """Validation task loss and the task's monitor; None where it is not estimable."""
     if len(rows) == 0:
         return {"val_loss": None, f"val_{task.monitor}": None}
@@ -169,12 +180,7 @@ def fit(
     is nothing to train on, or the loss is not finite.
     """
     device, training = batches.device, spec.training
-    eligible = (data.image_row >= 0) | (spec.train_cohort == "base")
-    train, val = (
-        torch.from_numpy(np.flatnonzero(eligible & (data.part == part))).to(device) for part in ("train", "val")
-    )
-    if len(train) == 0:
-        raise InputError(f"{spec.name}: no training stay")
+    train, val = rows_of(data, spec, device)
     removed = torch.from_numpy(data.removed_at < spec.train_missing).to(device)
     strategy.set_prior(prior_logits(batches.targets(train), task).to(device))
     optimiser = torch.optim.AdamW(optimiser_groups(strategy, training.weight_decay), lr=spec.hyper["lr"], fused=True)
@@ -218,7 +224,7 @@ def fit(
         between_epochs(epoch + 1)
         train_losses = {f"train_{name}": float(total) for name, total in totals.items()}
         train_losses["train_loss"] = train_losses.pop("train_task")
-        found = _validate(strategy, batches, val, spec, task)
+        found = validate(strategy, batches, val, spec, task)
         for name, number in (*train_losses.items(), ("val_loss", found["val_loss"])):
             if number is not None and not math.isfinite(number):
                 raise InputError(

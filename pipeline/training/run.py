@@ -20,9 +20,11 @@ from pipeline.data.inputs import HOURS, channel_variables
 from pipeline.data.tensors import load_fold
 from pipeline.errors import InputError
 from pipeline.mimic.variables import load_variables
+from pipeline.strategies.fitted import Fitted
 from pipeline.strategies.interface import Shapes, probabilities
 from pipeline.strategies.registry import build
 from pipeline.tasks import get_task
+from pipeline.training.fitting import fit_once
 from pipeline.training.grid import RunSpec
 from pipeline.training.loop import fit, logits_of, stream
 from pipeline.training.store import Store
@@ -66,10 +68,16 @@ def make_run(spec: RunSpec, store: Store, data: Path, report: Report) -> None:
         )
         torch.manual_seed(stream(spec.seed))
         strategy = build(spec.strategy, shapes, spec.hyper).to(device)
+        if ("lr" in spec.hyper) == isinstance(strategy, Fitted):
+            what = "unknown; it is fitted, not descended" if "lr" in spec.hyper else "missing"
+            raise InputError(f"strategies.{spec.strategy}.lr: {what}")
         strategy.to(memory_format=image_format(device))
         batches = Batches(tensors, device)
         checkpoint = folder / "checkpoint.safetensors"
-        history = fit(strategy, tensors, batches, spec, task, checkpoint, report)
+        if isinstance(strategy, Fitted):
+            history = fit_once(strategy, tensors, batches, spec, task, report)
+        else:
+            history = fit(strategy, tensors, batches, spec, task, checkpoint, report)
         rows = np.flatnonzero(tensors.part != "train")
         logits = logits_of(strategy, batches, torch.from_numpy(rows).to(device), spec)
         p = probabilities(logits, task).float().cpu().numpy()

@@ -104,6 +104,7 @@ class Store:
             "torch": version("torch"),
             "torchvision": version("torchvision"),
             "numpy": version("numpy"),
+            "scikit-learn": version("scikit-learn"),
         }
 
     def folder(self, spec: RunSpec) -> Path:

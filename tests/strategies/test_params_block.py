@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from pipeline.strategies import registry
+from pipeline.strategies.fitted import Fitted
 
 
 @pytest.mark.parametrize("name", registry.names())
@@ -13,4 +14,6 @@ def test_the_block_holds_every_knob_at_its_default(root, name):
     block = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))["strategies"][name]
     parameters = inspect.signature(registry.strategy_class(name)).parameters.values()
     knobs = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-    assert {key: value for key, value in block.items() if key != "lr"} == knobs
+    own = {key: tuple(value) if isinstance(value, list) else value for key, value in block.items() if key != "lr"}
+    assert own == knobs
+    assert ("lr" in block) != issubclass(registry.strategy_class(name), Fitted)

@@ -21,6 +21,7 @@ from pipeline.data.tensors import load_fold
 from pipeline.errors import InputError
 from pipeline.mimic.variables import load_variables
 from pipeline.params import Augment, Encoders, Training, TrainingScale, load
+from pipeline.strategies.fitted import Fitted
 from pipeline.strategies.interface import Shapes, prior_logits, probabilities, task_loss
 from pipeline.strategies.registry import build, names, strategy_class
 from pipeline.tasks import get_task
@@ -55,7 +56,7 @@ def grid(training, strategy="late_fusion", task="mortality", **scale):
     return runs(
         strategy,
         task,
-        hyper={"lr": 0.003},
+        hyper={} if issubclass(strategy_class(strategy), Fitted) else {"lr": 0.003},
         tier="core",
         training=training,
         encoders=ENCODERS,
