@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.params import Encoders
+from pipeline.strategies.fitted import Fitted, summary
 from pipeline.strategies.interface import CXR, Batch, Epoch, Shapes, Strategy, probabilities
 from pipeline.strategies.registry import build
 from pipeline.tasks import get_task
@@ -117,10 +118,34 @@ def check_strategy(name: str, hyper: dict[str, Any] | None = None) -> None:
         torch.manual_seed(0)
         model = build(name, small_shapes(task), {"lr": 1e-3, **(hyper or {})})
         model.set_prior(torch.linspace(-1, 1, model.shapes.outputs))
+        if isinstance(model, Fitted):
+            _fit(model)
         _check_finite(model, name)
         _check_inference(model, name)
         _check_modalities(model, name)
-        _check_gradients(model, name)
+        if isinstance(model, Fitted):
+            _check_reload(model, name, hyper or {})
+        else:
+            _check_gradients(model, name)
+
+
+def _fit(model: Fitted) -> None:
+    """Fits to targets that show in the record."""
+    batches = [example_batch(model.shapes, 96, torch.zeros(96).bool(), seed) for seed in range(2)]
+    targets = [example_targets(model.shapes, 96, seed) for seed in range(2)]
+    told = [
+        summary(dataclasses.replace(batch, ehr=batch.ehr + target[:, :1, None] - target[:, 0].mean()), model.shapes)
+        for batch, target in zip(batches, targets, strict=True)
+    ]
+    model.fit(told[0].numpy(), targets[0].numpy(), told[1].numpy(), targets[1].numpy())
+
+
+def _check_reload(model: Fitted, name: str, hyper: dict[str, Any]) -> None:
+    """What was fitted lies in the weights: another one answers the same with them."""
+    other = build(name, model.shapes, hyper)
+    other.load_state_dict(model.state_dict())
+    batch = example_batch(model.shapes, 5, torch.zeros(5).bool(), seed=4)
+    _require(torch.equal(_logits(model, batch), _logits(other, batch)), name, "does not answer the same when reloaded")
 
 
 def _check_finite(model: Strategy, name: str) -> None:
