@@ -245,6 +245,7 @@ class Training:
     checkpoint_seconds: float
     augment: Augment
     pretrained: str
+    statics: bool
 
     def __post_init__(self) -> None:
         _at_least(0, weight_decay=self.weight_decay, checkpoint_seconds=self.checkpoint_seconds)

@@ -91,7 +91,7 @@ def time_batch(spec: RunSpec, px: int, image_share: float, batches: int = 5) -> 
     import torch
 
     from pipeline.data.inputs import HOURS, channel_variables
-    from pipeline.mimic.variables import load_variables
+    from pipeline.data.statics import model_variables
     from pipeline.strategies.checks import example_batch, example_targets
     from pipeline.strategies.fitted import Fitted, summary
     from pipeline.strategies.interface import Shapes
@@ -101,7 +101,7 @@ def time_batch(spec: RunSpec, px: int, image_share: float, batches: int = 5) -> 
 
     prepare_torch()
     device = pick_device(spec.training.device)
-    variables = load_variables(spec.tier)
+    variables = model_variables(spec.tier, spec.training.statics)
     shapes = Shapes(
         get_task(spec.task),
         HOURS,

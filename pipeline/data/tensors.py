@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.data.inputs import SeriesInputs, build_inputs
+from pipeline.data.statics import STATICS, static_values
+from pipeline.data.statistics import describe
 from pipeline.errors import InputError
 from pipeline.mimic.variables import Variable
 from pipeline.tasks import Task
@@ -52,13 +54,18 @@ class FoldTensors:
 
 
 def load_fold(folder: Path, fold: int, task: Task, variables: tuple[Variable, ...], mechanism: str) -> FoldTensors:
-    """The arrays of `fold` from the artefacts below `folder` (data/). `mechanism`: mcar or mar, for removed_at."""
+    """The arrays of `fold` from the artefacts below `folder` (data/). `mechanism`: mcar or mar, for removed_at.
+
+    `variables`: statics.model_variables.
+    """
     import polars as pl
 
     for name in FILES:
         if not (folder / name).is_file():
             raise InputError(f"{folder / name}: not found; run `dvc repro` first")
-    stays = pl.read_parquet(folder / "cohort/stays.parquet", columns=["stay_id"])
+    statics = variables[-len(STATICS) :] == STATICS
+    told = [variable.name for variable in STATICS] if statics else []
+    stays = pl.read_parquet(folder / "cohort/stays.parquet", columns=["stay_id", *told])
     splits = pl.read_parquet(folder / "splits.parquet").filter(pl.col("fold") == fold).select("stay_id", "part")
     images = pl.read_parquet(folder / "images/index.parquet").select("stay_id", "row", "hours_from_intime", "view")
     counts = pl.read_parquet(folder / "cohort/cxr.parquet", columns=["stay_id"]).group_by("stay_id").len("count")
@@ -75,6 +82,12 @@ def load_fold(folder: Path, fold: int, task: Task, variables: tuple[Variable, ..
     if rows["part"].null_count() or values.shape[0] != rows.height:
         raise InputError(f"{folder}: splits or values.npy do not fit stays.parquet; run `dvc repro`")
     statistics = json.loads((folder / "series/statistics.json").read_text(encoding="utf-8"))[str(fold)]
+    if statics:
+        constant = static_values(rows)
+        ages = constant[(rows["part"] == "train").to_numpy(), 0]
+        statistics["age"] = describe(ages[~np.isnan(ages)])
+        shape = (*values.shape[:2], len(STATICS))
+        values = np.concatenate([values, np.broadcast_to(constant[:, None], shape)], axis=2)
     return FoldTensors(
         stay_id=rows["stay_id"].to_numpy().astype(np.int64),
         part=np.asarray(rows["part"].to_list()),

@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from pipeline import files
 from pipeline.data.batches import Batches, image_format
 from pipeline.data.inputs import HOURS, channel_variables
+from pipeline.data.statics import model_variables
 from pipeline.data.tensors import load_fold
 from pipeline.errors import InputError
-from pipeline.mimic.variables import load_variables
 from pipeline.strategies.fitted import Fitted
 from pipeline.strategies.interface import Shapes, probabilities
 from pipeline.strategies.registry import build
@@ -56,7 +56,7 @@ def make_run(spec: RunSpec, store: Store, data: Path, report: Report) -> None:
         device = pick_device(spec.training.device)
         start = time.monotonic()
         task = get_task(spec.task)
-        variables = load_variables(spec.tier)
+        variables = model_variables(spec.tier, spec.training.statics)
         tensors = load_fold(data, spec.fold, task, variables, spec.train_mechanism.replace("none", "mcar"))
         shapes = Shapes(
             task=task,
