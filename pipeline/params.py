@@ -388,16 +388,17 @@ class Params:
     def get(self, key: str) -> Any:
         """The value under a dotted key; `scales.images` means the images block of the chosen scale.
 
-        Raises InputError where there is no such key.
+        A scale by its name (`scales.paper.images`) is that one. Raises InputError where there is no such key.
         """
+        head, *rest = key.split(".")
+        if head == "scales" and rest[:1] not in ([name] for name in self.scales):
+            rest = [self.scale, *rest]
         value: Any = self
-        for part in key.split("."):
+        for part in (head, *rest):
             try:
                 value = value[part] if isinstance(value, dict) else getattr(value, part)
             except (KeyError, AttributeError):
                 raise InputError(f"{key}: missing") from None
-            if value is self.scales:
-                value = value[self.scale]
         return value
 
 

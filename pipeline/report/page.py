@@ -197,6 +197,23 @@ def _facts(folder: Path) -> list[tuple[str, str, list[Block] | None]]:
     ]
 
 
+def _quantity(value: int | None) -> str:
+    """1234567 -> 1.23 M; a dash where it was not counted."""
+    if value is None:
+        return "—"
+    value = round(value, min(0, 3 - len(str(value))))  # to three digits: 999,999 is a million
+    power = min(4, (len(str(value)) - 1) // 3)
+    return f"{value / 1000**power:.4g} {' kMGT'[power]}".strip()
+
+
+def _costs(path: Path, strategies: tuple[str, ...]) -> dict[str, list[dict[str, Any]]]:
+    """By scale, what each strategy costs, a row a strategy; empty where the file is absent."""
+    if not path.is_file():
+        return {}
+    table = _table(path).filter(pl.col("strategy").is_in(strategies))
+    return {key: rows.to_dicts() for (key,), rows in table.group_by("scale", maintain_order=True)}
+
+
 def _card(path: Path) -> dict[str, Any]:
     """What a strategy is, as its train cell says."""
     card = _json(path)
@@ -236,6 +253,7 @@ def build(data: Path, reports: Path, params: dict[str, Any]) -> tuple[str, dict[
         lstrip_blocks=True,
     )
     environment.filters["code"] = lambda text: Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+    environment.filters["quantity"] = _quantity
     page = environment.get_template("template.html").render(
         style=Markup((FOLDER / "style.css").read_text(encoding="utf-8")),
         script=Markup((FOLDER / "sort.js").read_text(encoding="utf-8")),
@@ -259,6 +277,7 @@ def build(data: Path, reports: Path, params: dict[str, Any]) -> tuple[str, dict[
         splits=[block for key in ("folds", "eras") if splits and splits.get(key) for block in blocks(splits[key])],
         test_from_year=splits.get("test_from_year") if splits else None,
         legacy_phenotypes="labels" in params and params["labels"].phenotypes == "legacy_medfuse",
+        costs=_costs(reports / "cost.csv", grid.strategies),
         audit=None if audit is None else audit["checks"],
         manifest=[(name, source) for name, source in sorted(manifest.items()) if isinstance(source, dict)],
         manifest_sha256=files.sha256(manifest_path),

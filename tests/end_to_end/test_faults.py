@@ -52,6 +52,7 @@ CELL = "train@late_fusion-mortality"
 KILLS = [
     ("report", 3, "kill-dvc"),
     ("evaluate", 4, "kill-stage"),
+    ("cost", 1, "kill-stage"),
     (CELL, 3, "kill-stage"),
     (CELL, 5, "kill-dvc"),
     ("audit", 1, "kill-stage"),

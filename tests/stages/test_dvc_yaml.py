@@ -63,6 +63,12 @@ def test_code_deps_are_the_import_closure(stage):
     assert not unused, f"{stage}: deps not needed {sorted(unused)}"
 
 
+def test_the_cost_depends_on_every_strategy():
+    """Which it imports by name alone."""
+    files = {path.as_posix() for name in names() for path in closure(f"pipeline.strategies.{name}")}
+    assert sorted(file for file in files if not any(covers(dep, file) for dep in code_deps("cost"))) == []
+
+
 def params_read(stage: str) -> set[str]:
     """Keys in calls of read(...): literals, and f-strings whose holes stand for a matrix item."""
     found = set()

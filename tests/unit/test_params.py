@@ -29,6 +29,7 @@ def test_the_projects_own_file_loads_and_scales_resolve(root):
     params = load(root / "params.yaml")
     images, rules = read("scales.images", "cohort", path=root / "params.yaml")
     assert images == params.scales[params.scale].images
+    assert read("scales.paper.images", path=root / "params.yaml") == (params.scales["paper"].images,)
     assert rules.rules == params.cohort.presets[params.cohort.preset]
 
 

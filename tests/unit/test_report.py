@@ -17,7 +17,7 @@ from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.evaluate import write as write_results
 from pipeline.params import Evaluation, Grid
 from pipeline.report.facts import blocks
-from pipeline.report.page import banners, build, write
+from pipeline.report.page import _quantity, banners, build, write
 from stages.report import SHOWN
 from tests.unit.fabricated import STRENGTH, fabricate, training
 
@@ -89,7 +89,7 @@ def outline(page):
 
 def test_every_strategy_and_number_of_the_tables_is_there(page, made):
     for strategy in STRENGTH:
-        assert page.count(f'<th scope="row">{strategy}</th>') == 3 * 4
+        assert page.count(f'<th scope="row">{strategy}</th>') == 3 * 4 + 2  # results; cost at two scales
 
     table = pl.read_csv(made / "reports" / "tables" / "results.csv")
     for row in table.filter(pl.col("train_cohort") == pl.col("eval_cohort")).iter_rows(named=True):
@@ -301,6 +301,29 @@ def test_the_same_bytes_twice(made, page, shown, tmp_path):
     assert html == page
     for name, svg in drawn.items():
         assert (made / "reports" / "figures" / f"{name}.svg").read_text() == svg
+
+
+def test_cost_of_each_strategy_and_a_dash_for_one_that_has_no_network(page, own, shown):
+    section = page[page.index('<section id="cost"') : page.index('<section id="training"')]
+    (row,) = set(re.findall(r'<tr><th scope="row">transformer</th>(.*?)</tr>', section))
+    assert re.findall(r'data-value="(\d+)">([^<]+)<', row) == [
+        ("1234567", "1.23 M"),
+        ("8310329344", "8.31 G"),
+        ("81236480", "81.2 M"),
+    ]
+    (row,) = set(re.findall(r'<tr><th scope="row">lstm</th>(.*?)</tr>', section))
+    assert row.count('data-value="">—</td>') == 3
+    (own / "reports" / "cost.csv").unlink()
+    html, _ = build(own / "data", own / "reports", shown | SMALL)
+    assert "Not available" in html[html.index('<section id="cost"') : html.index('<section id="training"')]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (7, "7"), (999, "999"), (1000, "1 k"), (999_499, "999 k"), (999_500, "1 M"), (8_310_329_344, "8.31 G")],
+)
+def test_quantities_to_three_digits(value, text):
+    assert _quantity(value) == text
 
 
 def test_facts_of_any_shape():
