@@ -123,9 +123,11 @@ class M3Care(Strategy):
 
     def gathered(self, own: Tensor, batch: Batch) -> Tensor:
         """[2, B, D]: two graph convolutions over the memory, a modality."""
-        both = torch.ones((len(self.memory_index), 2), dtype=torch.bool, device=own.device)
-        to_memory = self.graph(self.similarity(own, self.memory, batch.present), batch.index)
-        within = self.graph(self.similarity(self.memory, self.memory, both), self.memory_index)
+        both = batch.present.new_ones((len(self.memory_index), 2))
+        everyone = torch.cat([own, self.memory.to(own.dtype)], dim=1)  # batch and memory in one go
+        similarity = self.similarity(everyone, self.memory, torch.cat([batch.present, both]))
+        edges = self.graph(similarity, torch.cat([batch.index, self.memory_index]))
+        to_memory, within = edges.split([batch.size, len(both)])
         found = []
         for modality, (first, second) in enumerate(zip(self.gather, self.gather_again, strict=True)):
             hidden = torch.relu(first(within.to(own.dtype) @ self.memory[modality].to(own.dtype)))
