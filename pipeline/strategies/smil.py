@@ -118,11 +118,15 @@ class SMIL(Strategy):
         }
         unseen = blind(batch)
         for _ in range(self.inner_steps):
-            logits = self.called(own, unseen).logits
+            logits = self.called(own, unseen, self.nothing(batch)).logits
             loss = mean_where(sample_losses(logits, targets, self.shapes.task), inner)
             gradients = torch.autograd.grad(loss, list(own.values()), create_graph=self.second_order)
             own = {k: v - self.inner_lr * g for (k, v), g in zip(own.items(), gradients, strict=True)}
         return own
+
+    def nothing(self, batch: Batch) -> Tensor:
+        """The images' vectors of a batch without an image, as `forward` makes them; the CNN need not run for that."""
+        return batch.ehr.new_zeros((batch.size, self.prototypes.shape[1]))
 
     def called(self, own: Mapping[str, Tensor], batch: Batch, image: Tensor | None = None) -> Output:
         """`forward` with these parameters in place of its own."""
@@ -137,12 +141,13 @@ class SMIL(Strategy):
         plain = sdpa_kernel(SDPBackend.MATH) if self.second_order else contextlib.nullcontext()
         with plain:
             own = self.adapted(batch, targets, inner)
-            noisy = self.called(own, blind(batch))
-            clean = self.called(own, batch, output.features["image"]).features
+            noisy = self.called(own, blind(batch), self.nothing(batch))
+            with torch.no_grad():
+                clean = self.called(own, batch, output.features["image"]).features
         found = super().losses(output, batch, targets)
         found["meta"] = mean_where(sample_losses(noisy.logits, targets, self.shapes.task), ~inner)
         for key, weight in (("joint", self.align_joint), ("hidden", self.align_hidden)):
-            distance = (noisy.features[key] - clean[key].detach()).square().mean(dim=1)
+            distance = (noisy.features[key] - clean[key]).square().mean(dim=1)
             found[f"align_{key}"] = weight * mean_where(distance, ~inner)
         return found
 
