@@ -61,10 +61,12 @@ class TimeAttention(nn.Module):
         scores = (query @ key.transpose(1, 2)).float() / query.shape[2] ** 0.5
         weights = torch.exp(scores - scores.amax(dim=2, keepdim=True))
         counts = charted.to(values.dtype)
-        total = torch.einsum("hqk,bkc->bqhc", weights, counts)
-        mean = torch.einsum("hqk,bkc->bqhc", weights, counts * values) / total.clamp(min=1e-12)
-        ever = charted.any(dim=1)[:, None, None].to(mean.dtype).expand_as(mean)
-        found: Tensor = self.out(torch.cat([mean, ever], dim=3).flatten(2))
+        sums = torch.einsum("hqk,bkc->bqhc", weights, torch.cat([counts, counts * values], dim=2))
+        total, mean = sums.chunk(2, dim=3)
+        mean = mean / total.clamp(min=1e-12)
+        of_mean, of_ever = self.out.weight.unflatten(1, (self.heads, 2, -1)).unbind(dim=2)
+        ever = charted.any(dim=1).to(mean.dtype) @ of_ever.sum(dim=1).T  # the same for every hour and head
+        found: Tensor = nn.functional.linear(mean.flatten(2), of_mean.flatten(1), self.out.bias) + ever[:, None]
         return found
 
 
