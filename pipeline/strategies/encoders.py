@@ -296,9 +296,9 @@ class AttentionLayer(nn.Module):
         )
         self.dropout = nn.Dropout(size.dropout)
 
-    def forward(self, x: Tensor, real: Tensor | None = None) -> Tensor:
-        """[B, N, D], whose padding (`real` false) nothing attends to."""
+    def forward(self, x: Tensor, real: Tensor | None = None, first: int | None = None) -> Tensor:
+        """[B, N, D], whose padding (`real` false) nothing attends to; where no more are needed, the `first` alone."""
         normed = self.before(x)
-        x = x + self.dropout(self.attention(normed, normed, real))
+        x = x[:, :first] + self.dropout(self.attention(normed[:, :first], normed, real))
         x = x + self.dropout(self.feed(x))
         return x

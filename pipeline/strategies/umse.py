@@ -97,8 +97,9 @@ class UMSE(Strategy):
         shared = self.bottlenecks.to(ehr.dtype).expand(batch.size, -1, -1)
         charted = batch.present[rows, EHR][:, None, None].to(ehr.dtype)
         for number, layer in enumerate(self.ehr_layers):
-            whole = layer(torch.cat([shared, ehr], dim=1), real)
-            if number < len(self.image_layers):
+            last = number == len(self.image_layers)  # of which the class token alone is read
+            whole = layer(torch.cat([shared, ehr], dim=1), real, count + 1 if last else None)
+            if not last:
                 seen = self.image_layers[number](torch.cat([shared[rows], image], dim=1))
                 own, image = whole[:, :count], seen[:, count:]
                 mean = (charted * own[rows] + seen[:, :count]) / (charted + 1)
