@@ -1,8 +1,8 @@
 """`python -m tests.benchmarks.cost`: seconds an epoch and peak memory of every strategy, to docs/cost.csv.
 
 Run it after `dvc repro` at the scale `demo`, whose data/ it reads. Each strategy trains on the base cohort's phenotypes
-in a process of its own, one after the other, on one core. An epoch is its steps, `between_epochs` and the validation; the
-fastest of some is taken, in processor time, so that other processes disturb little. Memory is the largest that the
+in a process of its own, one after the other, on one core. An epoch is its steps, `between_epochs` and the validation;
+the fastest of some is taken, in processor time, so that other processes disturb little. Memory is the largest that the
 process held, and how much of it was there before the model was built.
 """
 
