@@ -27,6 +27,9 @@ from pipeline.training.grid import RunSpec
 from pipeline.training.store import Store
 
 log = logging.getLogger("train")
+# What the forkserver imports once for all runs: the run's code, and what torch.optim imports at its first use. Not
+# Polars, which starts threads: they do not survive the fork.
+PRELOAD = ["pipeline.training.run", "pipeline.strategies.encoders", "torch._dynamo"]
 
 
 class _Bar:
@@ -91,7 +94,7 @@ class _Worker:
 def pool(specs: Sequence[RunSpec], store: Store, data: Path, workers: int) -> None:
     """At most `workers` runs at a time, each in a process of its own."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pipeline.training.run"])
+    context.set_forkserver_preload(PRELOAD)
     gpus = _gpus(specs[0].training.device)
     todo, slots, active = list(specs), list(range(workers)), list[_Worker]()
     bar = _Bar(specs)

@@ -303,6 +303,31 @@ def test_kill_9_in_a_pool_loses_nothing_and_leaves_no_orphan(root, data, tmp_pat
     assert {p: p.stat().st_mtime_ns for p in finished} == finished
 
 
+def test_a_worker_of_a_pool_imports_nothing_of_torch_of_its_own(root, data, tmp_path):
+    """The server that it is forked from has it all; torch.optim's first use alone takes two seconds to import."""
+    code = """
+import importlib, sys
+from pathlib import Path
+from pipeline.params import load
+from pipeline.training.executors import PRELOAD
+from pipeline.training.store import Store
+from tests.unit.test_training import grid
+import filelock, safetensors.numpy
+(spec, _) = grid(load().training, "transformer", max_epochs=1)
+for name in PRELOAD:
+    importlib.import_module(name)
+before = set(sys.modules)
+from pipeline.training.run import make_run
+make_run(spec, Store(Path(sys.argv[2]), "any"), Path(sys.argv[1]), lambda *_: None)
+late = {name for name in set(sys.modules) - before if name.split(".")[0] in ("torch", "sympy", "mpmath")}
+print(sorted(late))
+sys.exit(bool(late))
+"""
+    command = [sys.executable, "-c", code, str(data), str(tmp_path)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_a_run_that_another_process_has_claimed_is_waited_for(data, tmp_path, training):
     import threading
 
