@@ -173,6 +173,22 @@ def test_classes_that_training_does_not_hold_keep_the_prior(name, classes):
     assert torch.isfinite(model(without_record(batch)).logits).all()
 
 
+def test_a_fit_uses_one_thread(monkeypatch):
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    counts = set()
+
+    def learn(self, *arguments):
+        counts.update(pool["num_threads"] for pool in threadpool_info())
+
+    model = made("gbm", "mortality")
+    monkeypatch.setattr(type(model), "learn", learn)
+    _, x, targets = problem("mortality", 20)
+    with threadpool_limits(2):
+        model.fit(x, targets, x, targets)
+    assert counts == {1}
+
+
 # --- runs ------------------------------------------------------------------------------------------------------------
 
 
