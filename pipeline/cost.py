@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 from torch.utils.flop_counter import flop_registry
@@ -21,6 +21,7 @@ from pipeline.data.inputs import HOURS, channel_variables
 from pipeline.mimic.variables import load_variables
 from pipeline.params import Encoders
 from pipeline.strategies.checks import example_batch
+from pipeline.strategies.fitted import Fitted
 from pipeline.strategies.interface import Shapes
 from pipeline.strategies.registry import build, strategy_class
 from pipeline.tasks import get_task
@@ -73,12 +74,12 @@ def _counted(func: Any, args: Any, kwargs: Any) -> tuple[Any, int]:
 
 
 def cost(name: str, shapes: Shapes, hyper: dict[str, Any], counter: FlopCounter) -> tuple[int | None, ...]:
-    """COUNTS of a strategy; None for one that is no torch module.
+    """COUNTS of a strategy; None for one that is fitted by scikit-learn: no network.
 
     The stay is that of checks.example_batch, with three cells in ten charted: it matters to those alone that look at
     charted cells one by one.
     """
-    if not issubclass(strategy_class(name), nn.Module):
+    if issubclass(strategy_class(name), Fitted):
         return (None,) * len(COUNTS)
     with torch.device("meta"):
         model = build(name, shapes, hyper).eval()

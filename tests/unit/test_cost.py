@@ -114,7 +114,6 @@ def test_a_row_a_strategy_and_scale_whose_order_is_the_grids(monkeypatch):
     assert first[1:] == (2 * (first[0] - 7 - 25),) * 2  # every parameter but the biases multiplies once
 
 
-def test_what_is_no_torch_module_is_not_counted(monkeypatch):
-    monkeypatch.setattr("pipeline.cost.strategy_class", lambda name: object)
-    frame = costs(["other"], {"other": {}}, "core", {"small": (SMALL, 16)})
-    assert frame.rows() == [("other", "small", 16, None, None, None)]
+def test_what_is_fitted_is_no_network_and_not_counted():
+    frame = costs(["logistic"], {"logistic": {}}, "core", {"small": (SMALL, 16)})
+    assert frame.rows() == [("logistic", "small", 16, None, None, None)]
