@@ -6,12 +6,15 @@ modality attends to itself and to shared bottlenecks, which are averaged over th
 Missing image: it has no token, and the bottlenecks are the EHR's own (skip bottleneck), in training and at inference.
 A missing record leaves its class token and the image's bottlenecks.
 Changed: the image's tokens are the shared CNN's grid, where the paper has a frozen Swin-T or plain patches
-(`image: patches`); two layers, where it has six; no demographics; LayerNorm where its head has BatchNorm. CareBench
+(`image: patches`); two layers, where it has six; of what was charted of a variable within four hours the latest value
+alone (`span: 1`: all), since attention grows with the square; no demographics; LayerNorm for BatchNorm. CareBench
 takes the imputed cells for the observed ones, has the missing flag the wrong way round, and with its one layer no image
 reaches the EHR token.
 """
 
 from __future__ import annotations
+
+import dataclasses
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +32,13 @@ def sinusoids(count: int, width: int, like: Tensor) -> Tensor:
     return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :width]
 
 
+def latest(observed: Tensor, span: int) -> Tensor:
+    """[B, T, V] bool: of the observed cells of a variable, the last one in each stretch of `span` hours."""
+    spans = observed.unflatten(1, (-1, span))
+    from_here = spans.flip(2).cumsum(dim=2).flip(2)  # how many are observed in this hour and the rest of the stretch
+    return (spans & (from_here == 1)).flatten(1, 2)
+
+
 def _embed(width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(1, width), nn.ReLU(), nn.Linear(width, width, bias=False))
 
@@ -38,17 +48,22 @@ class UMSE(Strategy):
 
     missing = "native"
 
-    def __init__(self, shapes: Shapes, *, layers: int = 2, bottlenecks: int = 4, image: str = "cnn") -> None:
+    def __init__(
+        self, shapes: Shapes, *, layers: int = 2, bottlenecks: int = 4, span: int = 4, image: str = "cnn"
+    ) -> None:
         super().__init__(shapes)
         if layers < 2:
             raise ValueError(f"layers: must be at least 2, or no image reaches the EHR token; is {layers}")
         if bottlenecks < 1:
             raise ValueError(f"bottlenecks: must be at least 1, is {bottlenecks}")
+        if span < 1 or shapes.hours % span:
+            raise ValueError(f"span: must be a divisor of {shapes.hours} hours, is {span}")
         if image not in ("cnn", "patches"):
             raise ValueError(f"image: must be cnn or patches, is {image!r}")
         if image == "patches" and shapes.px < PATCH:
             raise ValueError(f"image: patches are {PATCH} px wide, images only {shapes.px}")
         size = shapes.encoders
+        self.span = span
         self.bottlenecks = nn.Parameter(torch.randn(bottlenecks, size.width))
         self.tokens = nn.Parameter(torch.randn(2, size.width))  # the class tokens of EHR and image
         self.value, self.time = _embed(size.width), _embed(size.width)
@@ -67,7 +82,7 @@ class UMSE(Strategy):
 
     def _ehr_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Tokens [B, L, D] of what was charted, and which are real [B, L]."""
-        found = events(batch, self.shapes)
+        found = events(dataclasses.replace(batch, observed=latest(batch.observed, self.span)), self.shapes)
         value, when = self.value(found.value[..., None]), self.time(found.time[..., None])
         tokens: Tensor = value + when + self.kind(found.channel)
         return tokens, found.real

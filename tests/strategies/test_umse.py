@@ -23,7 +23,10 @@ def naive_logits(model, batch, i):
     for hour in range(48):
         for channel, variable in enumerate(model.shapes.channel_variable):
             value = batch.ehr[i, hour, channel]
-            if batch.observed[i, hour, variable] and (channel < 10 or value == 1):  # from 10 on: two categories
+            later = batch.observed[i, hour + 1 : hour - hour % model.span + model.span, variable].any()
+            if (
+                batch.observed[i, hour, variable] and not later and (channel < 10 or value == 1)
+            ):  # from 10 on: two categories
                 when = torch.tensor([hour / 48])
                 tokens.append(model.value(value[None]) + model.time(when) + model.kind.weight[channel])
     streams = [torch.stack(tokens)]
@@ -46,10 +49,10 @@ def naive_logits(model, batch, i):
     return model.head(streams[0][0]) + model.prior
 
 
-@pytest.mark.parametrize("layers", [2, 3])
+@pytest.mark.parametrize(("layers", "span"), [(2, 4), (3, 4), (2, 1)])
 @pytest.mark.parametrize("record", [True, False])
-def test_a_padded_batch_is_what_one_sample_at_a_time_gives(layers, record):
-    model = made(layers=layers, bottlenecks=3)
+def test_a_padded_batch_is_what_one_sample_at_a_time_gives(layers, span, record):
+    model = made(layers=layers, bottlenecks=3, span=span)
     batch = example_batch(model.shapes, 5, WITH_IMAGE)
     if not record:
         batch = without_record(batch)
@@ -95,7 +98,7 @@ def test_the_papers_patches_keep_the_contract():
     check_strategy("umse", {"image": "patches", "layers": 3})
 
 
-@pytest.mark.parametrize(("key", "value"), [("layers", 1), ("bottlenecks", 0), ("image", "swin")])
+@pytest.mark.parametrize(("key", "value"), [("layers", 1), ("bottlenecks", 0), ("span", 5), ("image", "swin")])
 def test_an_impossible_value_is_named(key, value):
     with pytest.raises(InputError, match=rf"strategies\.umse: {key}: must be .*{value}"):
         made(**{key: value})
