@@ -36,7 +36,8 @@ def latest(observed: Tensor, span: int) -> Tensor:
     """[B, T, V] bool: of the observed cells of a variable, the last one in each stretch of `span` hours."""
     spans = observed.unflatten(1, (-1, span))
     from_here = spans.flip(2).cumsum(dim=2).flip(2)  # how many are observed in this hour and the rest of the stretch
-    return (spans & (from_here == 1)).flatten(1, 2)
+    found: Tensor = (spans & (from_here == 1)).flatten(1, 2)
+    return found
 
 
 def _embed(width: int) -> nn.Sequential:
