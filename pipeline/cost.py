@@ -20,7 +20,7 @@ from torch.utils.flop_counter import flop_registry
 from pipeline.data.inputs import HOURS, channel_variables
 from pipeline.mimic.variables import load_variables
 from pipeline.params import Encoders
-from pipeline.strategies.checks import example_batch
+from pipeline.strategies.examples import example_batch
 from pipeline.strategies.fitted import Fitted
 from pipeline.strategies.interface import Shapes
 from pipeline.strategies.registry import build, strategy_class

@@ -92,7 +92,7 @@ def time_batch(spec: RunSpec, px: int, image_share: float, batches: int = 5) -> 
 
     from pipeline.data.inputs import HOURS, channel_variables
     from pipeline.data.statics import model_variables
-    from pipeline.strategies.checks import example_batch, example_targets
+    from pipeline.strategies.examples import example_batch, example_targets
     from pipeline.strategies.fitted import Fitted, summary
     from pipeline.strategies.interface import Shapes
     from pipeline.strategies.registry import build

@@ -1,104 +1,81 @@
 """The contract that every strategy is held to: `check_strategy(name)`. It says in one line what a strategy gets wrong.
 
-Public: a third party runs their own strategy through it. `example_batch` makes the batches, for it and for timing.
+Public: a third party runs their own strategy through it. One function a point; those that take training are in
+learning.py, the batches in examples.py.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import gc
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from safetensors import torch as safetensors
 from torch import Tensor, nn
 
-from pipeline.params import Encoders
-from pipeline.strategies.fitted import Fitted, summary
-from pipeline.strategies.interface import CXR, Batch, Epoch, Shapes, Strategy, probabilities
+from pipeline.strategies.examples import (
+    example_batch,
+    example_targets,
+    pairs,
+    select,
+    small_shapes,
+    without_images,
+    without_record,
+)
+from pipeline.strategies.fitted import Fitted
+from pipeline.strategies.interface import Batch, Epoch, Output, Strategy, probabilities
+from pipeline.strategies.learning import Labelled, fit, joint, learned, optimiser_of, take_step
 from pipeline.strategies.registry import build
-from pipeline.tasks import get_task
+from pipeline.training.loop import optimiser_groups
 
+TASKS = ("mortality", "phenotype", "los")
+PX = 32  # four tokens in the image's grid: attention over a single one is constant, and learns nothing
 PHASES = 12  # epochs that the contract drives a strategy through
-SMALL = Encoders(width=16, heads=2, layers=1, dropout=0.1, cnn="narrow", cnn_width=4)
+NOISE = 1e-6  # a gradient this much smaller than the step's largest one is what float32's rounding leaves of zero
+FLOOR = -10.0  # no loss lies below it, whatever the weights are
+CLOSE = 1e-5  # how far a sample's logits may move with its batch
 
 
-def small_shapes(task: str) -> Shapes:
-    """Shapes that make a check take seconds."""
-    categories = (10,) * 5 + (11,) * 5
-    return Shapes(get_task(task), hours=48, channel_variable=(*range(10), *categories), px=16, encoders=SMALL)
+def check_strategy(
+    name: str, hyper: dict[str, Any] | None = None, *, tasks: Sequence[str] = TASKS, thorough: bool = False
+) -> None:
+    """Holds the strategy to the contract on the tasks. Raises AssertionError that names what it gets wrong.
+
+    Seconds; `thorough` (a minute): memory over 200 steps, and learning from three seeds instead of one.
+    """
+    hyper = hyper or {}
+    for task in tasks:
+        torch.manual_seed(0)
+        model = build(name, small_shapes(task, PX), hyper)
+        model.set_prior(torch.linspace(-1, 1, model.shapes.outputs))
+        _check_finite(model, name)
+        _check_inference(model, name)
+        _check_prior(model, name)
+        if isinstance(model, Fitted):
+            _fit(model)
+            _check_finite(model, name)
+        else:
+            _check_gradients(model, name)
+            _check_bounded(model, name)
+        _check_inference(model, name)  # once more, now that there is something to remember
+        _check_modalities(model, name)
+        _check_hours(model, name)
+        _check_additive(model, name)
+        fresh = build(name, small_shapes(task, PX), hyper)
+        _check_saved(model, fresh, name)
+        if not isinstance(model, Fitted):
+            _check_resumed(model, fresh, name)
+    _check_memory(model, name, 200 if thorough else 20)
+    for seed in range(3 if thorough else 1):
+        _check_learning(name, hyper, seed)
 
 
-def example_batch(shapes: Shapes, size: int, with_image: Tensor, seed: int = 0) -> Batch:
-    """A random batch of `size` samples; `with_image` bool [size] says who has an image."""
-    g = torch.Generator().manual_seed(seed)
-    sample = torch.nonzero(with_image).squeeze(1)
-    hours = (size, shapes.hours)
-    ehr = torch.randn(*hours, shapes.channels, generator=g)
-    for variable in {v for v, one_hot in zip(shapes.channel_variable, shapes.one_hot, strict=True) if one_hot}:
-        entries = [i for i, each in enumerate(shapes.channel_variable) if each == variable]
-        charted = torch.randint(len(entries), hours, generator=g)
-        ehr[:, :, entries] = nn.functional.one_hot(charted, len(entries)).float()
-    return Batch(
-        ehr=ehr,
-        observed=torch.rand(*hours, shapes.variables, generator=g) < 0.3,
-        since=torch.rand(*hours, shapes.variables, generator=g),
-        images=torch.rand(len(sample), 1, shapes.px, shapes.px, generator=g),
-        image_sample=sample,
-        image_hours=torch.rand(len(sample), generator=g),
-        image_view=torch.randint(2, (len(sample),), generator=g),
-        image_count=torch.randint(1, 5, (len(sample),), generator=g),
-        present=torch.stack([torch.ones(size, dtype=torch.bool), with_image], dim=1),
-        index=torch.arange(size),
-    )
-
-
-def example_targets(shapes: Shapes, size: int, seed: int = 0) -> Tensor:
-    """Random targets [size, labels] of the task."""
-    g = torch.Generator().manual_seed(seed)
-    if shapes.task.kind == "multiclass":
-        return torch.randint(shapes.outputs, (size, 1), generator=g).float()
-    return (torch.rand(size, shapes.outputs, generator=g) < 0.4).float()
-
-
-def select(batch: Batch, rows: Tensor) -> Batch:
-    """The batch of some of its samples, in the order of `rows`."""
-    place = torch.full((batch.size,), -1)
-    place[batch.image_sample] = torch.arange(len(batch.image_sample))
-    image = place[rows]
-    chosen = image[image >= 0]
-    return dataclasses.replace(
-        batch,
-        ehr=batch.ehr[rows],
-        observed=batch.observed[rows],
-        since=batch.since[rows],
-        images=batch.images[chosen],
-        image_sample=torch.nonzero(image >= 0).squeeze(1),
-        image_hours=batch.image_hours[chosen],
-        image_view=batch.image_view[chosen],
-        image_count=batch.image_count[chosen],
-        present=batch.present[rows],
-        index=batch.index[rows],
-    )
-
-
-def without_record(batch: Batch) -> Batch:
-    """The batch with nobody's EHR: medians, nothing observed."""
-    present = batch.present.clone()
-    present[:, 0] = False
-    return dataclasses.replace(
-        batch,
-        ehr=torch.zeros_like(batch.ehr),
-        observed=torch.zeros_like(batch.observed),
-        since=torch.ones_like(batch.since),
-        present=present,
-    )
-
-
-def without_images(batch: Batch) -> Batch:
-    """The batch with nobody's image."""
-    present = batch.present.clone()
-    present[:, CXR] = False
-    none = {key: value[:0] for key, value in vars(batch).items() if key.startswith("image")}
-    return dataclasses.replace(batch, **none, present=present)
+def _require(condition: bool, name: str, message: str) -> None:
+    if not condition:
+        raise AssertionError(f"{name}: {message}")
 
 
 def _logits(model: Strategy, batch: Batch) -> Tensor:
@@ -107,48 +84,28 @@ def _logits(model: Strategy, batch: Batch) -> Tensor:
     return logits
 
 
-def _require(condition: bool, name: str, message: str) -> None:
-    if not condition:
-        raise AssertionError(f"{name}: {message}")
-
-
-def check_strategy(name: str, hyper: dict[str, Any] | None = None) -> None:
-    """Holds the strategy to the contract on all three tasks. Raises AssertionError that names what it gets wrong."""
-    for task in ("mortality", "phenotype", "los"):
-        torch.manual_seed(0)
-        model = build(name, small_shapes(task), {"lr": 1e-3, **(hyper or {})})
-        model.set_prior(torch.linspace(-1, 1, model.shapes.outputs))
-        if isinstance(model, Fitted):
-            _fit(model)
-        _check_finite(model, name)
-        _check_inference(model, name)
-        _check_modalities(model, name)
-        if isinstance(model, Fitted):
-            _check_reload(model, name, hyper or {})
-        else:
-            _check_gradients(model, name)
+def _labelled(model: Strategy) -> list[Labelled]:
+    """Batches of 8 with labels: some with an image, all, none."""
+    shapes = model.shapes
+    return [
+        (example_batch(shapes, 8, with_image.bool(), seed), example_targets(shapes, 8, seed))
+        for seed, with_image in enumerate((torch.arange(8) % 2, torch.ones(8), torch.zeros(8)))
+    ]
 
 
 def _fit(model: Fitted) -> None:
-    """Fits to targets that show in the record."""
-    batches = [example_batch(model.shapes, 96, torch.zeros(96).bool(), seed) for seed in range(2)]
-    targets = [example_targets(model.shapes, 96, seed) for seed in range(2)]
-    told = [
-        summary(dataclasses.replace(batch, ehr=batch.ehr + target[:, :1, None] - target[:, 0].mean()), model.shapes)
-        for batch, target in zip(batches, targets, strict=True)
-    ]
-    model.fit(told[0].numpy(), targets[0].numpy(), told[1].numpy(), targets[1].numpy())
-
-
-def _check_reload(model: Fitted, name: str, hyper: dict[str, Any]) -> None:
-    """What was fitted lies in the weights: another one answers the same with them."""
-    other = build(name, model.shapes, hyper)
-    other.load_state_dict(model.state_dict())
-    batch = example_batch(model.shapes, 5, torch.zeros(5).bool(), seed=4)
-    _require(torch.equal(_logits(model, batch), _logits(other, batch)), name, "does not answer the same when reloaded")
+    """Fits to targets that show in how the record rises or falls."""
+    rise = torch.linspace(-2, 2, model.shapes.hours)[None, :, None]
+    told = []
+    for seed in range(2):
+        batch, targets = example_batch(model.shapes, 96, torch.zeros(96), seed), example_targets(model.shapes, 96, seed)
+        away = targets[:, :1, None] - targets[:, 0].mean()
+        told.append((dataclasses.replace(batch, ehr=batch.ehr + rise * away), targets))
+    fit(model, told)
 
 
 def _check_finite(model: Strategy, name: str) -> None:
+    """Logits of the right shape, finite, for every small batch, with and without images and records."""
     for training in (True, False):
         model.train(training)
         for size in (1, 2, 5):
@@ -164,16 +121,19 @@ def _check_finite(model: Strategy, name: str) -> None:
 
 
 def _check_inference(model: Strategy, name: str) -> None:
-    """Predictions do not depend on batch mates or on their order, nor on the random state."""
+    """Predictions do not depend on batch mates or on their order, nor on the random state; they leave no trace."""
     model.eval()
+    before = copy.deepcopy(model.state_dict())
     batch = example_batch(model.shapes, 7, torch.tensor([1, 0, 1, 1, 0, 0, 1]).bool(), seed=1)
     whole = _logits(model, batch)
     _require(torch.equal(whole, _logits(model, batch)), name, "two predictions of the same batch differ")
     order = torch.tensor([4, 2, 0, 6, 1, 3, 5])
-    close = torch.allclose(_logits(model, select(batch, order)), whole[order], atol=1e-5)
+    close = torch.allclose(_logits(model, select(batch, order)), whole[order], atol=CLOSE)
     _require(close, name, "a prediction depends on the order of the batch")
     alone = torch.cat([_logits(model, select(batch, torch.tensor([i]))) for i in range(7)])
-    _require(torch.allclose(alone, whole, atol=1e-5), name, "a prediction depends on its batch mates")
+    _require(torch.allclose(alone, whole, atol=CLOSE), name, "a prediction depends on its batch mates")
+    changed = [key for key, value in model.state_dict().items() if not torch.equal(value, before[key])]
+    _require(not changed, name, f"predicting changes {changed[:1]}")
 
 
 def _check_modalities(model: Strategy, name: str) -> None:
@@ -205,34 +165,176 @@ def _check_modalities(model: Strategy, name: str) -> None:
         _require(seen == wanted, name, f"declared for {set(model.modalities)}, sees presence of images: {seen}")
 
 
+def _check_hours(model: Strategy, name: str) -> None:
+    """The order of the hours matters to whoever looks at the EHR."""
+    if "ehr" not in model.modalities:
+        return
+    model.eval()
+    batch, other = (example_batch(model.shapes, 4, torch.ones(4).bool(), seed) for seed in (5, 6))
+    series = ("ehr", "observed", "since")
+    turned = dataclasses.replace(batch, **{key: getattr(batch, key).flip(1) for key in series})
+    swapped = dataclasses.replace(batch, **{key: getattr(other, key) for key in series})
+    whole = _logits(model, batch)
+    by_order, by_record = ((_logits(model, each) - whole).abs().max() for each in (turned, swapped))
+    _require(bool(by_order > 1e-3 * by_record), name, "the order of the hours does not matter")
+
+
+def _check_additive(model: Strategy, name: str) -> None:
+    """What a record adds does not depend on the image where that is declared, be it to logits or to probabilities."""
+    if model.interaction != "additive":
+        return
+    model.eval()
+    two = example_batch(model.shapes, 2, torch.ones(2).bool(), seed=8)
+    logits = _logits(model, pairs(two, torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])))
+    together = [x[0] + x[3] - x[1] - x[2] for x in (logits, probabilities(logits, model.shapes.task))]
+    _require(min(float(x.abs().max()) for x in together) < 1e-4, name, "declared additive, its modalities interact")
+
+
+def _check_prior(model: Strategy, name: str) -> None:
+    """What `forward` returns are logits, to which `self.prior` is added: they go where an extreme prior says."""
+    model.eval()
+    batch, kept = example_batch(model.shapes, 4, torch.tensor([1, 0, 1, 0]).bool()), model.prior.clone()
+    extreme = torch.where(torch.arange(len(kept)) % 2 == 0, 50.0, -50.0)
+    model.set_prior(extreme)
+    logits = _logits(model, batch)
+    model.set_prior(kept)
+    low = logits[:, extreme < 0].amax(dim=1) if len(kept) > 1 else logits.new_zeros(4)
+    apart = bool((logits[:, extreme > 0].amin(dim=1) - low > 1).all())
+    _require(apart, name, "logits do not follow self.prior; they may be probabilities")
+
+
 def _check_gradients(model: Strategy, name: str) -> None:
     """Every trainable parameter gets a gradient, with and without images, in one of PHASES epochs at the latest.
 
-    Each epoch ends in one step, so that a strategy which acts on what was learned has something to act on.
-    losses() holds `task`, and nothing but finite numbers; forward leaves the batch as it is.
+    Each epoch ends in one step, so that a strategy which acts on what was learned has something to act on. All the
+    while, the parameters are those in the optimiser's groups, each once. losses() holds `task`, and nothing but finite
+    numbers; forward leaves the batch as it is.
     """
-    batches = []
-    for seed, with_image in enumerate((torch.arange(8) % 2, torch.ones(8), torch.zeros(8))):
-        batch = example_batch(model.shapes, 8, with_image.bool(), seed=seed)
-        batches.append((batch, example_targets(model.shapes, 8, seed)))
+    batches = _labelled(model)
+    shapes = {key: value.shape for key, value in model.state_dict().items()}
     bare = [key for key, parameter in model.named_parameters() if parameter.requires_grad]
-    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    optimiser = optimiser_of(model)
     for done in range(PHASES):
         model.eval()
         with torch.no_grad():
             model.between_epochs(Epoch(done, PHASES, lambda: batches))
         model.train()
-        model.zero_grad()
-        for batch, targets in batches:
-            there = batch.present.clone()
-            losses = model.losses(model(batch), batch, targets)
+        there = [batch.present.clone() for batch, _ in batches]
+        for losses in take_step(model, optimiser, batches):
             _require("task" in losses, name, "losses() must hold `task`")
             for key, value in losses.items():
                 _require(value.ndim == 0 and bool(value.isfinite()), name, f"loss {key} is not one finite number")
-            torch.stack(list(losses.values())).sum().backward()
-            _require(torch.equal(batch.present, there), name, "forward changed the batch")
-        model.after_backward()
-        moved = {k for k, p in model.named_parameters() if p.grad is not None and bool((p.grad != 0).any())}
-        bare = [key for key in bare if key not in moved]
-        optimiser.step()
+        unchanged = all(torch.equal(batch.present, before) for (batch, _), before in zip(batches, there, strict=True))
+        _require(unchanged, name, "forward changed the batch")
+        sizes = {key: float(p.grad.abs().max()) for key, p in model.named_parameters() if p.grad is not None}
+        bare = [key for key in bare if sizes.get(key, 0.0) <= NOISE * max(sizes.values())]
+        optimised = [id(p) for group in optimiser.param_groups for p in group["params"]]
+        for key, parameter in model.named_parameters():
+            count = optimised.count(id(parameter))
+            message = f"parameter {key} is {count} times in the optimiser"
+            _require(count == int(parameter.requires_grad), name, message)
     _require(not bare, name, f"parameter {bare[0] if bare else ''} gets no gradient")
+    now = {key: value.shape for key, value in model.state_dict().items()}
+    grown = [key for key in {**shapes, **now} if shapes.get(key) != now.get(key)]
+    _require(not grown, name, f"{grown[:1]} grew or changed its shape; a checkpoint could not be loaded")
+
+
+def _check_bounded(model: Strategy, name: str) -> None:
+    """No loss is pulled to minus infinity, by logits that are sure of the truth or by weights that are large."""
+    batch, targets = _labelled(model)[0]
+    model.train()
+    output: Output = model(batch)
+    truth = 2 * targets - 1
+    if model.shapes.task.kind == "multiclass":
+        truth = 2 * nn.functional.one_hot(targets[:, 0].long(), model.shapes.outputs).float() - 1
+
+    def sure(logits: Tensor) -> Tensor:
+        return torch.where(torch.rand(logits.shape) < 0.5, 1e4 * truth, 0.0) if logits.shape == truth.shape else logits
+
+    found = []
+    for _ in range(4):
+        unimodal = {key: sure(value) for key, value in output.unimodal.items()}
+        found.append(dataclasses.replace(output, logits=sure(output.logits), unimodal=unimodal))
+    large = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in large.parameters():
+            parameter.mul_(30)
+    for each, said in (*((model, output) for output in found), (large, large(batch))):
+        for key, loss in each.losses(said, batch, targets).items():
+            value = float(loss.detach())
+            _require(not value < FLOOR, name, f"loss {key} falls to {value:.3g}: not bounded below")
+
+
+def _check_saved(model: Strategy, fresh: Strategy, name: str) -> None:
+    """Whoever loads its parameters and buffers predicts the same bits."""
+    try:
+        saved = safetensors.save(model.state_dict())
+    except (RuntimeError, ValueError) as error:
+        raise AssertionError(f"{name}: safetensors cannot hold its state: {' '.join(str(error).split())}") from None
+    fresh.load_state_dict(safetensors.load(saved))
+    for each in (model, fresh):
+        each.eval()
+    batch = example_batch(model.shapes, 5, torch.tensor([1, 0, 1, 0, 1]).bool(), seed=7)
+    _require(torch.equal(_logits(model, batch), _logits(fresh, batch)), name, "loaded weights predict something else")
+
+
+def _check_resumed(model: Strategy, fresh: Strategy, name: str) -> None:
+    """Training goes on to the same bits in one that has been trained and in one that was loaded."""
+    batches = _labelled(model)
+    for each in (model, fresh):
+        torch.manual_seed(1)
+        optimiser = torch.optim.SGD(optimiser_groups(each, 0.0), lr=1e-3)
+        each.train()
+        take_step(each, optimiser, batches)
+        each.eval()
+        with torch.no_grad():
+            each.between_epochs(Epoch(PHASES, PHASES + 1, lambda: batches))
+    went, resumed = model.state_dict(), fresh.state_dict()
+    differ = [key for key in went if not torch.equal(went[key], resumed[key])]
+    _require(not differ, name, f"resumed training gives another {differ[:1]}: it has a state outside of buffers")
+
+
+def _tensors() -> tuple[int, int]:
+    """Number and bytes of the tensors that Python holds."""
+    gc.collect()
+    held = [each for each in gc.get_objects() if issubclass(type(each), Tensor)]
+    return len(held), sum(each.untyped_storage().nbytes() for each in held)
+
+
+def _check_memory(model: Strategy, name: str, steps: int) -> None:
+    """Steps of training and prediction leave no tensors behind."""
+    batches = _labelled(model)
+    optimiser = None if isinstance(model, Fitted) else optimiser_of(model)
+
+    def go(count: int) -> tuple[int, int]:
+        for _ in range(count):
+            if optimiser:
+                model.train()
+                take_step(model, optimiser, batches[:1])
+                optimiser.zero_grad()
+            model.eval()
+            _logits(model, batches[0][0])
+        return _tensors()
+
+    before, after = go(2), go(steps)
+    _require(
+        after[0] <= before[0] and after[1] <= before[1],
+        name,
+        f"{after[0] - before[0]} more tensors, {after[1] - before[1]} more bytes after {steps} steps",
+    )
+
+
+def _check_learning(name: str, hyper: dict[str, Any], seed: int) -> None:
+    """From four pairs of a record and an image: what the record says, what the image says, and their exclusive or.
+
+    The exclusive or is learned by who is declared joint over both, and by nobody else.
+    """
+    found = learned(name, hyper, seed)
+    after = f"({found.steps} steps, seed {seed})"
+    for signal in ("ehr", "cxr"):
+        wanted = signal in found.model.modalities
+        said = "is not learned" if wanted else "is learned, though it is not declared"
+        _require((signal in found.right) == wanted, name, f"a signal in {signal} alone {said} {after}")
+    wanted = joint(found.model)
+    said = "is not learned, though it is declared joint" if wanted else "is learned by a strategy that is not joint"
+    _require(("xor" in found.right) == wanted, name, f"the exclusive or of EHR and image {said} {after}")

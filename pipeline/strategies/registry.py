@@ -12,7 +12,7 @@ from pipeline.errors import InputError
 if TYPE_CHECKING:  # torch takes a second to import, and most of what asks for names needs none
     from pipeline.strategies.interface import Shapes, Strategy
 
-_SHARED = {"__init__", "cards", "interface", "encoders", "fitted", "registry", "checks"}
+_SHARED = {"__init__", "cards", "checks", "encoders", "examples", "fitted", "interface", "learning", "registry"}
 
 
 def names() -> list[str]:

@@ -9,7 +9,7 @@ from pipeline.data.inputs import HOURS, channel_variables
 from pipeline.mimic.variables import load_variables
 from pipeline.params import load
 from pipeline.strategies import registry
-from pipeline.strategies.checks import example_batch, example_targets
+from pipeline.strategies.examples import example_batch, example_targets
 from pipeline.strategies.fitted import Fitted
 from pipeline.strategies.interface import Epoch, Shapes
 from pipeline.tasks import get_task

@@ -8,15 +8,22 @@ import torch
 from torch import nn
 
 from pipeline.errors import InputError
-from pipeline.strategies import cards, registry
+from pipeline.strategies import cards, learning, registry
 from pipeline.strategies.cards import ENTRIES, read_card
 from pipeline.strategies.checks import check_strategy
 from pipeline.strategies.interface import Output, Strategy
+from pipeline.strategies.learning import learned
 
 
 @pytest.mark.parametrize("name", registry.names())
 def test_contract(name):
     check_strategy(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", registry.names())
+def test_the_whole_contract(name):
+    check_strategy(name, thorough=True)
 
 
 @pytest.mark.parametrize("name", registry.names())
@@ -49,14 +56,34 @@ def test_a_card_reads_what_the_class_declares_and_nothing_else(tmp_path, monkeyp
 
 
 class Good(Strategy):
+    """EHR alone: one linear layer on all hours."""
+
     modalities = frozenset({"ehr"})
+    interaction = "additive"
 
     def __init__(self, shapes):
         super().__init__(shapes)
-        self.head = nn.Linear(shapes.channels, shapes.outputs)
+        self.head = nn.Linear(shapes.hours * shapes.channels, shapes.outputs)
 
     def forward(self, batch):
-        return Output(self.head(batch.ehr.mean(dim=1)))
+        return Output(self.head(batch.ehr.flatten(1)) + self.prior)
+
+
+class GoodFusion(Good):
+    """A linear layer on all pixels more; what is absent is zero."""
+
+    modalities = frozenset({"ehr", "cxr"})
+
+    def __init__(self, shapes):
+        super().__init__(shapes)
+        self.image_head = nn.Linear(shapes.px**2, shapes.outputs)
+
+    def of_image(self, batch):
+        logits = self.image_head(batch.images.flatten(1))
+        return logits.new_zeros((batch.size, self.shapes.outputs)).index_copy(0, batch.image_sample, logits)
+
+    def forward(self, batch):
+        return Output(super().forward(batch).logits + self.of_image(batch))
 
 
 class DeadParameter(Good):
@@ -65,9 +92,21 @@ class DeadParameter(Good):
         self.unused = nn.Linear(2, 2)
 
 
+class GradientOfRounding(Good):
+    """A bias that cancels in a softmax: its gradient is not zero, but noise."""
+
+    def __init__(self, shapes):
+        super().__init__(shapes)
+        self.score, self.bias = nn.Linear(shapes.channels, 1, bias=False), nn.Parameter(torch.zeros(1))
+
+    def forward(self, batch):
+        weights = torch.softmax(self.score(batch.ehr) + self.bias, dim=1)
+        return Output(self.head((weights * batch.ehr).flatten(1)) + self.prior)
+
+
 class LooksAtTheBatch(Good):
     def forward(self, batch):
-        x = batch.ehr.mean(dim=1)
+        x = batch.ehr.flatten(1)
         return Output(self.head(x - x.mean(dim=0)))
 
 
@@ -101,33 +140,205 @@ class Noisy(Good):
         return Output(super().forward(batch).logits + torch.randn(()))
 
 
+class Probabilities(Good):
+    def forward(self, batch):
+        return Output(torch.sigmoid(super().forward(batch).logits))
+
+
+class BagOfHours(Good):
+    def __init__(self, shapes):
+        super().__init__(shapes)
+        self.head = nn.Linear(shapes.channels, shapes.outputs)
+
+    def forward(self, batch):
+        return Output(self.head(batch.ehr.mean(dim=1)) + self.prior)
+
+
+class CountsPredictions(Good):
+    def __init__(self, shapes):
+        super().__init__(shapes)
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, batch):
+        self.seen += batch.size
+        return super().forward(batch)
+
+
+class GrowsAParameter(Good):
+    """As CareBench's AUG: what is added after the optimiser is built is in none of its groups."""
+
+    def between_epochs(self, epoch):
+        if epoch.done == 1:
+            self.booster = nn.Parameter(torch.zeros(self.shapes.outputs))
+
+    def forward(self, batch):
+        return Output(super().forward(batch).logits + getattr(self, "booster", 0.0))
+
+
+class GrowsABuffer(Good):
+    def __init__(self, shapes):
+        super().__init__(shapes)
+        self.register_buffer("memory", torch.zeros(1))
+
+    def between_epochs(self, epoch):
+        self.memory = torch.cat([self.memory, self.memory])
+
+
+class BoostsWithoutBound(Good):
+    """As CareBench's AUG: a cross-entropy is taken off the loss."""
+
+    def forward(self, batch):
+        logits = super().forward(batch).logits
+        return Output(logits, unimodal={"before": logits, "last": 0.5 * logits})
+
+    def losses(self, output, batch, targets):
+        left = targets * torch.sigmoid(output.unimodal["before"]) if self.shapes.task.kind != "multiclass" else 0.0
+        residual = nn.functional.binary_cross_entropy_with_logits(output.unimodal["last"], left + 0 * output.logits)
+        return {**super().losses(output, batch, targets), "boost": -0.5 * residual}
+
+
+class PushesApart(Good):
+    def losses(self, output, batch, targets):
+        return {**super().losses(output, batch, targets), "apart": -0.01 * self.head.weight.square().sum()}
+
+
+class TiedWeights(Good):
+    def __init__(self, shapes):
+        super().__init__(shapes)
+        self.again = nn.Linear(1, 1, bias=False)
+        self.again.weight = self.head.weight
+
+
+class CountsEpochsAside(Good):
+    """What a checkpoint does not hold decides how training goes on."""
+
+    epochs = 0
+
+    def between_epochs(self, epoch):
+        self.epochs += 1
+
+    def losses(self, output, batch, targets):
+        return {"task": super().losses(output, batch, targets)["task"] / (1 + self.epochs)}
+
+
+class Remembers(Good):
+    """As CareBench's Flex-MoE: a list that every forward pass makes longer."""
+
+    def __init__(self, shapes):
+        super().__init__(shapes)
+        self.kept = []
+
+    def forward(self, batch):
+        output = super().forward(batch)
+        self.kept.append(output.logits.detach())
+        return output
+
+
+class DeafToItsImages(Good):
+    """The image reaches the logits, but by weights that are not trained."""
+
+    modalities = frozenset({"ehr", "cxr"})
+
+    def forward(self, batch):
+        logits = super().forward(batch).logits
+        bright = batch.images.mean(dim=(1, 2, 3))
+        return Output(logits + torch.zeros(batch.size, 1).index_copy(0, batch.image_sample, bright[:, None]))
+
+
+class DeafToItsRecord(GoodFusion):
+    def __init__(self, shapes):
+        super().__init__(shapes)
+        del self.head
+
+    def forward(self, batch):
+        return Output(self.of_image(batch) + batch.ehr[:, :24].mean(dim=(1, 2))[:, None] + self.prior)
+
+
+class SumCalledJoint(GoodFusion):
+    interaction = "joint"
+
+
+class ProductCalledAdditive(GoodFusion):
+    def forward(self, batch):
+        image = self.of_image(batch)
+        both = (Good.forward(self, batch).logits - self.prior) * image
+        return Output(super().forward(batch).logits + 0.01 * both)
+
+
+class NetworkCalledAdditive(GoodFusion):
+    def __init__(self, shapes):
+        super().__init__(shapes)
+        self.first = nn.Linear(2 * shapes.outputs, 32)
+        self.last = nn.Linear(32, shapes.outputs)
+
+    def forward(self, batch):
+        record = Good.forward(self, batch).logits - self.prior
+        joint = torch.cat([record, self.of_image(batch)], dim=1)
+        return Output(self.last(torch.tanh(self.first(joint))) + self.prior)
+
+
+@pytest.fixture
+def planted(monkeypatch):
+    """Makes a class the one of pipeline/strategies/planted.py."""
+
+    def plant(cls):
+        module = types.ModuleType("pipeline.strategies.planted")
+        monkeypatch.setattr(cls, "__module__", module.__name__)
+        module.Planted = cls
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        monkeypatch.setattr(registry, "names", lambda: ["planted"])
+
+    return plant
+
+
 @pytest.mark.parametrize(
     ("cls", "message"),
     [
         (DeadParameter, r"parameter unused\.weight gets no gradient"),
-        (LooksAtTheBatch, "batch mates"),
+        (GradientOfRounding, "parameter bias gets no gradient"),
+        (LooksAtTheBatch, "a prediction depends on its batch mates"),
         (IgnoresImages, "sees images: False"),
         (PeeksAtPresence, "sees presence of images: True"),
         (PeeksAtTheView, "sees image_view: True"),
         (WrongShape, "logits are"),
-        (DividesByImages, "not finite"),
+        (DividesByImages, "logits of a batch of 1 are not finite"),
         (Noisy, "two predictions of the same batch differ"),
+        (Probabilities, "may be probabilities"),
+        (BagOfHours, "the order of the hours does not matter"),
+        (CountsPredictions, r"predicting changes \['seen'\]"),
+        (GrowsAParameter, "parameter booster is 0 times in the optimiser"),
+        (GrowsABuffer, r"\['memory'\] grew"),
+        (BoostsWithoutBound, "loss boost falls to -.*: not bounded below"),
+        (PushesApart, "loss apart falls to -.*: not bounded below"),
+        (TiedWeights, "safetensors cannot hold its state"),
+        (CountsEpochsAside, "it has a state outside of buffers"),
+        (Remembers, "more tensors"),
+        (DeafToItsImages, "a signal in cxr alone is not learned"),
+        (DeafToItsRecord, "a signal in ehr alone is not learned"),
+        (SumCalledJoint, "the exclusive or of EHR and image is not learned, though it is declared joint"),
+        (NetworkCalledAdditive, "declared additive, its modalities interact"),
+        (ProductCalledAdditive, "declared additive, its modalities interact"),
     ],
 )
-def test_the_contract_names_what_is_wrong(monkeypatch, cls, message):
-    module = types.ModuleType("pipeline.strategies.planted")
-    cls.__module__ = module.__name__
-    module.Planted = cls
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(registry, "names", lambda: ["planted"])
-    with pytest.raises(AssertionError, match=message):
-        check_strategy("planted")
+def test_the_contract_names_what_is_wrong(planted, cls, message):
+    planted(cls)
+    with pytest.raises(AssertionError, match=f"^planted: .*{message}") as caught:
+        check_strategy("planted", tasks=["phenotype"])
+    assert "\n" not in str(caught.value)
 
 
-def test_a_good_one_passes(monkeypatch):
-    module = types.ModuleType("pipeline.strategies.planted")
-    Good.__module__ = module.__name__
-    module.Planted = Good
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(registry, "names", lambda: ["planted"])
+@pytest.mark.parametrize(
+    ("cls", "right"),
+    [(Good, {"ehr"}), (GoodFusion, {"ehr", "cxr"}), (NetworkCalledAdditive, {"ehr", "cxr", "xor"})],
+)
+def test_what_is_learned_is_what_can_be(planted, monkeypatch, cls, right):
+    planted(cls)
+    monkeypatch.setattr(cls, "interaction", "joint")  # nobody is let off early
+    monkeypatch.setattr(learning, "STEPS", 200)
+    assert learned("planted", {"lr": 1e-3}, seed=0).right == right
+
+
+@pytest.mark.parametrize("cls", [Good, GoodFusion])
+def test_a_good_one_passes(planted, cls):
+    planted(cls)
     check_strategy("planted")

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
-from pipeline.strategies.checks import example_batch, example_targets, small_shapes
 from pipeline.strategies.drfuse import divergence, pool_logits, ranking
+from pipeline.strategies.examples import example_batch, example_targets, small_shapes
 from pipeline.strategies.registry import build
 
 

@@ -12,8 +12,8 @@ from pipeline.data.batches import Batches
 from pipeline.data.tensors import load_fold
 from pipeline.mimic.variables import load_variables
 from pipeline.strategies.cards import read_card
-from pipeline.strategies.checks import example_batch, small_shapes
 from pipeline.strategies.ehr_metadata import metadata
+from pipeline.strategies.examples import example_batch, small_shapes
 from pipeline.strategies.interface import CXR
 from pipeline.strategies.registry import build
 from pipeline.tasks import get_task

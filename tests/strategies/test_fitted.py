@@ -17,7 +17,7 @@ from pipeline.data.tensors import load_fold
 from pipeline.errors import InputError
 from pipeline.mimic.variables import load_variables
 from pipeline.params import Encoders, TrainingScale, load
-from pipeline.strategies.checks import example_batch, example_targets, small_shapes, without_record
+from pipeline.strategies.examples import example_batch, example_targets, small_shapes, without_record
 from pipeline.strategies.fitted import features, summary
 from pipeline.strategies.interface import Shapes, probabilities
 from pipeline.strategies.registry import build

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
-from pipeline.strategies.checks import example_batch, example_targets, small_shapes
+from pipeline.strategies.examples import example_batch, example_targets, small_shapes
 from pipeline.strategies.flexmoe import Experts, chance_of_choice, unevenness
 from pipeline.strategies.interface import Epoch
 from pipeline.strategies.registry import build

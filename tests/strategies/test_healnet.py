@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
-from pipeline.strategies.checks import check_strategy, example_batch, small_shapes, without_record
+from pipeline.strategies.checks import check_strategy
+from pipeline.strategies.examples import example_batch, small_shapes, without_record
 from pipeline.strategies.healnet import Update, fourier
 from pipeline.strategies.registry import build
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.strategies.checks import example_batch, example_targets, small_shapes
+from pipeline.strategies.examples import example_batch, example_targets, small_shapes
 from pipeline.strategies.interface import CXR, EHR, probabilities, task_loss
 from pipeline.strategies.late_average import mean_logits
 from pipeline.strategies.registry import build

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
-from pipeline.strategies.checks import example_batch, small_shapes, without_record
+from pipeline.strategies.examples import example_batch, small_shapes, without_record
 from pipeline.strategies.registry import build
 
 WITH_IMAGE = torch.tensor([1, 0, 1, 0, 0]).bool()

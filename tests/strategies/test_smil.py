@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
-from pipeline.strategies.checks import example_batch, example_targets, small_shapes
+from pipeline.strategies.examples import example_batch, example_targets, small_shapes
 from pipeline.strategies.interface import Epoch
 from pipeline.strategies.registry import build
 from pipeline.strategies.smil import blind, k_means

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
-from pipeline.strategies.checks import check_strategy, example_batch, small_shapes, without_record
+from pipeline.strategies.checks import check_strategy
 from pipeline.strategies.encoders import observed_cells
+from pipeline.strategies.examples import example_batch, small_shapes, without_record
 from pipeline.strategies.registry import build
 from pipeline.strategies.utde import TimeAttention, TimeEmbedding
 

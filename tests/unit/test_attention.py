@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.strategies.checks import SMALL
 from pipeline.strategies.encoders import Attention, AttentionLayer
+from pipeline.strategies.examples import SMALL
 
 
 def linear(layer, x):

@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.cost import COUNTS, TASK, FlopCounter, cost, costs
 from pipeline.params import Encoders
 from pipeline.strategies import registry
-from pipeline.strategies.checks import SMALL, example_batch, small_shapes
 from pipeline.strategies.encoders import LSTMEncoder, TransformerEncoder
+from pipeline.strategies.examples import SMALL, example_batch, small_shapes
 from pipeline.strategies.interface import Output, Strategy
 
 
