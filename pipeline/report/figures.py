@@ -23,7 +23,7 @@ from matplotlib.ticker import MaxNLocator
 INK, MUTED, RULE = "#1b1f24", "#5b6571", "#d8dde3"
 # Okabe & Ito (2008), yellow left out (too faint on white) and the blues first.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f5f3f")
-DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)))
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 WIDTH = 4.7
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
@@ -65,7 +65,7 @@ class Looks:
         self._place = {name: i for i, name in enumerate(strategies)}
 
     def line(self, strategy: str) -> dict[str, Any]:
-        """Colour and dash: 21 combinations before one comes again."""
+        """Colour and dash: 28 combinations before one comes again."""
         place = self._place[strategy]
         return {"color": PALETTE[place % len(PALETTE)], "linestyle": DASHES[place // len(PALETTE) % len(DASHES)]}
 
@@ -107,10 +107,13 @@ def themed(svg: str) -> str:
     return re.sub("|".join(names), lambda hit: f"var({names[hit.group()]})", svg)
 
 
-def _legend(figure: Figure, axes: Axes, columns: int = 2) -> None:
+def _legend(figure: Figure, axes: Axes) -> None:
+    """Below the axes; from its third row on the figure grows with it."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="outside lower left", ncols=min(columns, len(handles)), handlelength=2.4)
+        columns = min(len(handles), 2 if len(handles) <= 4 else 3)
+        figure.legend(handles, labels, loc="outside lower left", ncols=columns, handlelength=2.4)
+        figure.set_figheight(figure.get_figheight() + 0.19 * max(0, -(-len(handles) // columns) - 2))
 
 
 def forest(rows: pl.DataFrame, metric: str, metric_title: str, name: str, title: str) -> str:
@@ -278,5 +281,5 @@ def phenotypes(
         axes.set_ylim(len(rows) - 0.5, -0.9)
         axes.set_xlabel("AUROC")
         axes.set_title(title)
-        _legend(figure, axes, columns=3)
+        _legend(figure, axes)
         return _svg(figure, name, title)

@@ -89,8 +89,17 @@ def test_themed_figures_follow_the_page():
     assert "<style" not in svg
 
 
-def test_looks_tell_twenty_strategies_apart():
-    names = [f"s{i}" for i in range(20)]
+def test_looks_tell_two_dozen_strategies_apart():
+    names = [f"s{i}" for i in range(25)]
     looks = Looks(names)
-    assert len({str(looks.line(name)) for name in names}) == 20
-    assert len({str(looks.point(name)) for name in names}) == 20
+    assert len({str(looks.line(name)) for name in names}) == 25
+    assert len({str(looks.point(name)) for name in names}) == 25
+
+
+def test_a_long_legend_does_not_squeeze_its_figure():
+    def height(count):
+        names = [f"s{i}" for i in range(count)]
+        rows = [{"cohort": "base", "strategy": name, "fpr": x, "tpr": x} for name in names for x in (0.0, 1.0)]
+        return float(re.search(r'height="([\d.]+)pt"', roc(pl.DataFrame(rows), "base", Looks(names), "x", "X"))[1])
+
+    assert height(1) == height(4) < height(12) < height(24)
