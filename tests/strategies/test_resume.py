@@ -1,4 +1,4 @@
-"""Every strategy goes on, after a kill, to the weights of a run made in one go; what is fitted at once is fitted anew."""
+"""Every strategy goes on, after a kill, to the weights of a run made in one go (what is fitted at once: is fitted anew)."""
 
 import dataclasses
 
@@ -31,7 +31,8 @@ def data(tmp_path_factory):
 
 @pytest.mark.parametrize("strategy", registry.names())
 def test_a_killed_run_goes_on_to_the_same_weights(root, data, tmp_path, strategy):
-    training = dataclasses.replace(load(root / "params.yaml").training, device="cpu", checkpoint_seconds=0.0)
+    params = load(root / "params.yaml")
+    training = dataclasses.replace(params.training, device="cpu", checkpoint_seconds=0.0)
     (spec,) = runs(
         strategy,
         "mortality",
