@@ -1,4 +1,4 @@
-"""Every strategy goes on, after a kill, to the weights of a run made in one go (what is fitted at once: is fitted anew)."""
+"""Every strategy goes on, after a kill, to the weights of a run in one go (what is fitted at once: is fitted anew)."""
 
 import dataclasses
 
