@@ -15,7 +15,7 @@ from typing import Any, Literal
 import yaml
 
 from pipeline.errors import InputError
-from pipeline.strict import Loader, build
+from pipeline.strict import build, read_yaml
 
 FILE = Path("params.yaml")
 INPUT_HOURS = 48  # of the stay, which models see; the prediction is made at their end
@@ -409,7 +409,7 @@ def load(path: Path | str = FILE) -> Params:
     """
     path = Path(path)
     try:
-        value = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
+        value = read_yaml(path)
     except FileNotFoundError:
         raise InputError(f"{path}: not found; run from the root of the project") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

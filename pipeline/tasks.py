@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 from pipeline.errors import InputError
+from pipeline.strict import read_yaml
 
 PHENOTYPES_FILE = Path(__file__).parent / "mimic" / "phenotypes.yaml"
 
@@ -26,7 +25,7 @@ class Task:
 
 def phenotype_slugs() -> tuple[str, ...]:
     """The 25 phenotypes' slugs in the benchmark's (alphabetical) order."""
-    return tuple(row["slug"] for row in yaml.safe_load(PHENOTYPES_FILE.read_text(encoding="utf-8"))["phenotypes"])
+    return tuple(row["slug"] for row in read_yaml(PHENOTYPES_FILE)["phenotypes"])
 
 
 # Lower edges of the length-of-stay classes in days; the last is open (design: rules of the cohort).

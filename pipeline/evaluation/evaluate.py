@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import yaml
 
 from pipeline import files
 from pipeline.evaluation.cells import read_history, read_people, read_predictions
@@ -23,6 +22,7 @@ from pipeline.evaluation.metrics import BINARY
 from pipeline.evaluation.scores import Sampler, Scored, headline, in_cohort, score
 from pipeline.evaluation.tables import phenotype_markdown, results_markdown
 from pipeline.params import Evaluation, Grid, TrainingScale
+from pipeline.strict import read_yaml
 from pipeline.tasks import PHENOTYPES_FILE, Task, get_task
 
 log = logging.getLogger(__name__)
@@ -165,7 +165,7 @@ def _rows(scored: Scored, task: Task, key: dict[str, Any], confidence: float) ->
 
 
 def _label_rows(scored: Scored, task: Task, key: dict[str, Any], confidence: float) -> list[dict[str, Any]]:
-    about = {row["slug"]: row for row in yaml.safe_load(PHENOTYPES_FILE.read_text(encoding="utf-8"))["phenotypes"]}
+    about = {row["slug"]: row for row in read_yaml(PHENOTYPES_FILE)["phenotypes"]}
     found = []
     for label in task.labels:
         row = {

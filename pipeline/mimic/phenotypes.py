@@ -15,8 +15,8 @@ from importlib import resources
 from pathlib import Path
 
 import polars as pl
-import yaml
 
+from pipeline.strict import read_yaml
 from pipeline.tasks import PHENOTYPES_FILE
 
 LATER_CODES_FILE = Path(__file__).with_name("later_codes.yaml")
@@ -34,7 +34,7 @@ def normalise_code(column: str = "icd_code") -> pl.Expr:
 @functools.cache
 def phenotype_categories() -> dict[str, int]:
     """Slug -> CCS category of the 25 phenotypes, in the benchmark's order."""
-    rows = yaml.safe_load(PHENOTYPES_FILE.read_text(encoding="utf-8"))["phenotypes"]
+    rows = read_yaml(PHENOTYPES_FILE)["phenotypes"]
     return {row["slug"]: int(row["ccs"]) for row in rows}
 
 
@@ -87,7 +87,7 @@ def read_icd10() -> str:
 
 def later_codes() -> dict[int, dict[str, dict[str, str | int]]]:
     """later_codes.yaml: icd_version -> code -> {ccs, parent, note}."""
-    content: dict[int, dict[str, dict[str, str | int]]] = yaml.safe_load(LATER_CODES_FILE.read_text(encoding="utf-8"))
+    content: dict[int, dict[str, dict[str, str | int]]] = read_yaml(LATER_CODES_FILE)
     return content
 
 
@@ -111,7 +111,7 @@ def load_legacy() -> pl.DataFrame:
     slugs = phenotype_categories()
     icd9 = load_ccs().filter((pl.col("icd_version") == 9) & pl.col("ccs").is_in(list(slugs.values())))
     codes = list(icd9.select("icd_code", "ccs").iter_rows())
-    for slug, listed in yaml.safe_load(LEGACY_FILE.read_text(encoding="utf-8")).items():
+    for slug, listed in read_yaml(LEGACY_FILE).items():
         codes += [(code, slugs[slug]) for code in listed.split()]
     rows = [(version, code, ccs, "legacy") for version in (9, 10) for code, ccs in codes]
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")

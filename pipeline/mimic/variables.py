@@ -16,6 +16,7 @@ from typing import Any, Literal
 import yaml
 
 from pipeline.errors import InputError
+from pipeline.strict import read_yaml
 
 FILE = Path(__file__).with_name("variables.yaml")
 OTHER = "Other"  # the vocabulary entry that takes a category's unknown texts
@@ -136,7 +137,7 @@ def load_all(path: Path = FILE) -> tuple[Variable, ...]:
     itemid twice, or needs a variable that is not there.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path.name}: cannot be read: {' '.join(str(error).split())}") from None
     try:

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import yaml
 
 from pipeline.params import Synthetic
+from pipeline.strict import read_yaml
 from pipeline.synthetic import model, traps
 from pipeline.synthetic.streams import pick, stream
 from pipeline.tasks import phenotype_slugs
@@ -29,7 +29,7 @@ SECOND_CODE = 0.2  # chance of a second code of the same category
 @cache
 def codes() -> dict[str, Any]:
     """The content of codes.yaml."""
-    return dict(yaml.safe_load(CODES_FILE.read_text(encoding="utf-8")))
+    return dict(read_yaml(CODES_FILE))
 
 
 def draw_phenotypes(params: Synthetic, admissions: pl.DataFrame, pictured: np.ndarray[Any, Any]) -> pl.DataFrame:
