@@ -1,4 +1,7 @@
-"""A strategy's card and declarations, read from its source: nobody need import torch to tell what a strategy is."""
+"""A strategy's card and declarations, read from its source: nobody need import torch to tell what a strategy is.
+
+`python -m pipeline.strategies.cards` writes docs/strategies.md, all cards, anew.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,13 @@ import ast
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline import files
 from pipeline.errors import InputError
+from pipeline.strategies.registry import names
 
 ENTRIES = ("Paper", "Idea", "Missing image", "Changed")
+DOCUMENT = Path("docs/strategies.md")
+COMMAND = "python -m pipeline.strategies.cards"
 
 
 @dataclass(frozen=True)
@@ -21,6 +28,13 @@ class Card:
     modalities: tuple[str, ...]
     missing: str
     interaction: str
+
+    @property
+    def group(self) -> str:
+        """`fusion` (both modalities), `unimodal` (one), or `control`: told of images, without a pixel."""
+        if {"ehr", "cxr"} <= set(self.modalities):
+            return "fusion"
+        return "unimodal" if len(self.modalities) == 1 else "control"
 
 
 def read_card(name: str) -> Card:
@@ -56,3 +70,39 @@ def read_card(name: str) -> Card:
         missing=declared["missing"],
         interaction=declared["interaction"],
     )
+
+
+GROUPS = {"unimodal": "One modality", "control": "Controls that see no pixel", "fusion": "Fusion"}
+HEAD = f"""# The strategies
+
+Written by `{COMMAND}` from the cards at the head of the files in `pipeline/strategies/`; edit those.
+
+*Sees*: `ehr` the record, `cxr` the pixels, `presence` whether there is an image, `metadata` its hour, view and number.
+*Missing*: `native` has a mechanism of its own for absent images, `complete` is a method for complete pairs that was
+given one; either way the card says which. *Interaction*: `additive` if what a record adds to the answer is the same
+whatever the image, `joint` if not; `check_strategy` holds each to what it declares, and to the rest of the contract
+(CONTRIBUTING.md). Hyper-parameters stand under `strategies` in params.yaml.
+"""
+
+
+def render(cards: list[Card]) -> str:
+    """Markdown: a table of what each declares, then the cards, group by group, by name."""
+    groups = {group: sorted((c for c in cards if c.group == group), key=lambda c: c.name) for group in GROUPS}
+    lines = [HEAD, "| strategy | group | sees | missing | interaction |", "|---|---|---|---|---|"]
+    for group, members in groups.items():
+        for card in members:
+            sees = ", ".join(sorted(card.modalities, key=["ehr", "cxr", "presence", "metadata"].index))
+            missing = card.missing if "cxr" in card.modalities else "–"
+            link = f"[{card.name}](#{card.name})"
+            lines.append(f"| {link} | {group} | {sees} | {missing} | {card.interaction} |")
+    for group, members in groups.items():
+        lines += ["", f"## {GROUPS[group]}"]
+        for card in members:
+            lines += ["", f"### {card.name}", "", card.summary]
+            for entry in ENTRIES:
+                lines += ["", f"**{entry}.** {card.entries[entry]}"]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    files.write_text(render([read_card(name) for name in names()]), DOCUMENT)

@@ -9,7 +9,9 @@ in training and at inference, and the sample's tokens are routed to expert 1. Re
 one that is removed at inference enters as a record in which nothing was charted.
 Changed: tokens are hours and cells of the image's grid, not linear views of a pooled vector; pre-norm with true
 residuals. The loop draws the samples' order, so the warm-up (complete samples first) is that the special router waits.
-With one incomplete combination, an even load over the other experts would oppose the special router and is left out.
+With one incomplete combination, an even load over the other experts would oppose the special router and is left out. In
+the matched cohort no image is missing in training: the bank is then not trained, and an image removed at inference is
+replaced by its random start. The full paper could not be read: the source is a description of the authors' code.
 """
 
 from __future__ import annotations

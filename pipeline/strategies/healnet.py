@@ -5,8 +5,9 @@ Idea: latents shared by all modalities are updated by cross-attention to each mo
 the light of the others; the mean of the latents predicts.
 Missing image: its update is skipped and the latents go on untouched, in training and at inference; so for a record.
 Changed: the tokens are those of the shared encoders, where the paper reads raw values (`tokens: raw`: hours, pixels);
-the passes after the first share their weights; max_freq 10, since the authors' 2 makes all bands equal. CareBench never
-skips, and in the authors' code a skip hangs on an exception that is swallowed.
+the passes after the first share their weights; max_freq 10, since the authors' 2 makes all bands equal; the latents
+attend to each other once a pass, where the authors' do so after each modality, a skipped one too. 16 latents, where
+CareBench has 256. CareBench never skips, and in the authors' code a skip hangs on an exception that is swallowed.
 """
 
 from __future__ import annotations

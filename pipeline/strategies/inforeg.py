@@ -7,7 +7,8 @@ Missing image: the shared treatment, a learned vector in place of the image's ve
 image's own loss and the comparison of modalities see pairs alone.
 Changed: the official code watches one modality's window and never holds back the visual one (its second branch repeats
 the first one's condition); here the window and the hold are the stronger one's, whichever it is in the batch. Fisher
-information is that of the losses, before the hold is added.
+information is that of the losses, before the hold is added. The full paper could not be read: the source is a
+description of the authors' code.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ Missing image: native. Its latent is gathered from the memory, in training and a
 Changed: neighbours are the first training stays with both modalities, encoded anew between epochs, not the batch: a
 prediction depends on nobody else in it. A stay is not its own neighbour; rows of the graph are normalised, LayerNorm
 stands for BatchNorm. Similarity is a mean over what the pair has in common, and the learned threshold never takes the
-closest neighbour away (in CareBench no similarity can reach it, so its graph is always empty).
+closest neighbour away (in CareBench no similarity can reach it, so its graph is always empty). The full paper could not
+be read: the source is a description of the authors' notebook.
 """
 
 from __future__ import annotations

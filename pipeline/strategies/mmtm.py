@@ -7,7 +7,9 @@ Missing image: a learned vector stands in for its squeezed map in every module a
 training and at inference: the series is still gated, and there is no map to gate.
 Changed: one joint loss and one optimiser, where MedFuse's version takes three steps a batch; a transformer layer reads
 the gated series where that has a second LSTM layer. CareBench's gates reach no further stage, act on a pooled vector
-repeated 48 times, and take four steps on the same loss; its length-of-stay results are those of the first epoch.
+repeated 48 times, and take four steps on the same loss; its length-of-stay results are those of the first epoch. Gates
+lie in (0, 2), at 1 where nothing is excited: this factor of two could not be confirmed in the paper, and the official
+code's gates lie in (0, 1).
 """
 
 from __future__ import annotations

@@ -7,8 +7,9 @@ Missing image: the cross-attention is skipped (identity), and the shared treatme
 place in the head, in training and at inference.
 Changed: an image where the paper has notes: its grid tokens, each with the embedding of its time, since attention over
 a single time is constant. The filled grid is embedded by the shared transformer, where the paper has a linear map
-(`filled: linear`). CareBench has no charted values, no attention over their times and no gate; its two sequences are
-500 copies of one vector each.
+(`filled: linear`). The times of charted values are the hours of the grid, not minutes; the head sees the last hour and
+the mean of the image's tokens. CareBench has no charted values, no attention over their times and no gate; its two
+sequences are 500 copies of one vector each.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ def outline(page):
 
 def test_every_strategy_and_number_of_the_tables_is_there(page, made):
     for strategy in STRENGTH:
-        assert page.count(f'<th scope="row">{strategy}</th>') == 3 * 4 + 2  # results; cost at two scales
+        assert page.count(f'<th scope="row">{strategy}</th>') == 3 * 4 + 2 + 1  # results; cost at two scales; what it declares
 
     table = pl.read_csv(made / "reports" / "tables" / "results.csv")
     for row in table.filter(pl.col("train_cohort") == pl.col("eval_cohort")).iter_rows(named=True):
@@ -260,9 +260,11 @@ def test_code_in_cards_and_names_of_checks_are_written_for_people(own, shown):
     path = own / "data" / "runs" / "los" / "lstm" / "card.json"
     card = json.loads(path.read_text())
     card["entries"]["Changed"] = "also `observed` where x < 1"
+    card["interaction"] = "additive <b>"
     path.write_text(json.dumps(card))
     html, _ = build(own / "data", own / "reports", shown | SMALL)
     assert "<dd>also <code>observed</code> where x &lt; 1</dd>" in html
+    assert '<tr><th scope="row">lstm</th><td>cxr, ehr</td><td>complete</td><td>additive &lt;b&gt;</td></tr>' in html
     for check in json.loads((own / "reports" / "audit.json").read_text())["checks"]:
         assert f'<th scope="row">{check["name"].replace("_", " ")}</th>' in html
 
