@@ -89,7 +89,7 @@ def outline(page):
 
 def test_every_strategy_and_number_of_the_tables_is_there(page, made):
     for strategy in STRENGTH:
-        assert page.count(f'<th scope="row">{strategy}</th>') == 3 * 4 + 2 + 1  # results; cost at two scales; what it declares
+        assert page.count(f'<th scope="row">{strategy}</th>') == 3 * 4 + 2 + 1  # results; cost, twice; declarations
 
     table = pl.read_csv(made / "reports" / "tables" / "results.csv")
     for row in table.filter(pl.col("train_cohort") == pl.col("eval_cohort")).iter_rows(named=True):
