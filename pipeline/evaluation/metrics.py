@@ -34,12 +34,15 @@ def _gather(segment: Ints, rows: Ints, segments: int, subjects: int) -> csr_arra
 
 
 def rank_metrics(scores: Floats, labels: Bools, rows: Ints, draws: SubjectDraws) -> tuple[Floats, Floats]:
-    """(AUROC, average precision), each [1 + D]; NaN with one class alone or constant scores.
+    """(AUROC, average precision), each [1 + D]; NaN with one class alone.
+
+    Constant scores tell nobody apart: 0.5 and the prevalence. Left out, a strategy that learns no more than the prior
+    of its harder labels would have a macro mean over the easy ones.
 
     One sort; then sums of weights between consecutive distinct scores that hold a positive. Only these matter: a step
     of either curve in which no positive is passed adds nothing to average precision, and to AUROC through the next.
     """
-    if not labels.any() or labels.all() or scores.min() == scores.max():
+    if not labels.any() or labels.all():
         return nothing(draws), nothing(draws)
     order = np.argsort(-scores, kind="stable")
     scores, labels, rows = scores[order], labels[order], rows[order]
