@@ -238,7 +238,7 @@ def test_a_fresh_clone_is_clean_apart_from_outputs_that_are_not_made(project, tm
                 assert state in ("deleted", "not in cache"), f"{stage}: {change}"
 
 
-def test_touching_one_strategy_concerns_its_cells_alone(project):
+def test_touching_one_strategy_concerns_its_cells_and_the_cost_alone(project):
     path = project / "pipeline/strategies/lstm.py"
     before = path.read_text()
     path.write_text(before + "\n# touched\n")
@@ -246,7 +246,7 @@ def test_touching_one_strategy_concerns_its_cells_alone(project):
         status = json.loads(call(project, "dvc", "status", "--json"))
     finally:
         path.write_text(before)
-    assert sorted(status) == ["train@lstm-los", "train@lstm-mortality", "train@lstm-phenotype"]
+    assert sorted(status) == ["cost", "train@lstm-los", "train@lstm-mortality", "train@lstm-phenotype"]
 
 
 def test_the_same_runs_come_from_the_run_store_and_are_the_same_bytes(project):

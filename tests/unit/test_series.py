@@ -460,12 +460,6 @@ def test_absent_files_and_an_empty_cohort_are_named(tmp_path):
     assert not (tmp_path / "series" / "values.npy").exists()
 
 
-def test_ctrl_c_inside_of_a_query_is_ctrl_c(tmp_path):
-    paths = write(tmp_path, chart(), output())
-    with pytest.raises(KeyboardInterrupt), series.open_events(paths[0], CORE, SERIES, INGEST):
-        raise RuntimeError("Query interrupted")  # what DuckDB makes of the signal
-
-
 def test_too_little_memory_names_the_knob(tmp_path):
     paths = write(tmp_path, chart(), output())
     with (  # noqa: PT012
