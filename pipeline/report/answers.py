@@ -1,0 +1,51 @@
+"""What the page shows for one of the four questions: a sentence, the figure that leads, tables, other figures.
+
+Each question has a module here (when, which, robust, fair) whose `answer` reads the tables that a stage wrote, and
+nothing else; the page lays them out. Numbers are formatted by pipeline.evaluation.text and tables.Cell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.evaluation.tables import Cell
+
+Value = str | int | Cell | None  # of a table's cell; None is shown as "n. e."
+
+
+@dataclass(frozen=True)
+class AnswerFigure:
+    """A figure: `svg` as pipeline.report.figures draws it, `source` the table that it shows (below reports/)."""
+
+    name: str
+    svg: str
+    caption: str
+    source: str
+
+
+@dataclass(frozen=True)
+class AnswerTable:
+    """A table: the first column is the row's name; a Cell is an estimate with its interval; `folded`: closed at first."""
+
+    title: str
+    note: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[Value, ...], ...]
+    source: str
+    stage: str
+    folded: bool = True
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`key` is the section's anchor; `sentence` holds every number with its interval; the first figure leads.
+
+    `notes` are what a reader must know before the tables: what is exploratory, what is too small to tell.
+    """
+
+    key: str
+    question: str
+    sentence: str
+    notes: tuple[str, ...]
+    figures: tuple[AnswerFigure, ...]
+    tables: tuple[AnswerTable, ...]
