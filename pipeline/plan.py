@@ -96,7 +96,8 @@ def time_batch(spec: RunSpec, px: int, image_share: float, batches: int = 5) -> 
     from pipeline.strategies.fitted import Fitted, summary
     from pipeline.strategies.interface import Shapes
     from pipeline.strategies.registry import build
-    from pipeline.training.loop import autocast, optimiser_groups, train_step
+    from pipeline.training.loop import autocast, train_step
+    from pipeline.training.optimiser import AdamW, optimiser_groups
     from pipeline.training.run import pick_device, prepare_torch
 
     prepare_torch()
@@ -118,7 +119,7 @@ def time_batch(spec: RunSpec, px: int, image_share: float, batches: int = 5) -> 
         start = time.perf_counter()
         strategy.fit(told[0], goal[0], told[1], goal[1])
         fitted = (time.perf_counter() - start) / FITTED_STAYS * spec.batch_size
-    optimiser = torch.optim.AdamW(optimiser_groups(strategy, 0.01), lr=1e-6, fused=True)
+    optimiser = AdamW(optimiser_groups(strategy, 0.01), lr=1e-6, fused=True)
     generator = torch.Generator()
     there = torch.arange(spec.batch_size) < round(spec.batch_size * image_share)
     batch = example_batch(shapes, spec.batch_size, there)

@@ -25,7 +25,10 @@ class AnswerFigure:
 
 @dataclass(frozen=True)
 class AnswerTable:
-    """A table: the first column is the row's name; a Cell is an estimate with its interval; `folded`: closed at first."""
+    """A table: the first column is the row's name; a Cell is an estimate with its interval.
+
+    `folded`: closed until the reader opens it.
+    """
 
     title: str
     note: str

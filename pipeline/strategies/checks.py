@@ -29,7 +29,7 @@ from pipeline.strategies.fitted import Fitted
 from pipeline.strategies.interface import Batch, Epoch, Output, Strategy, probabilities
 from pipeline.strategies.learning import Labelled, fit, joint, learned, optimiser_of, take_step
 from pipeline.strategies.registry import build
-from pipeline.training.loop import optimiser_groups
+from pipeline.training.optimiser import optimiser_groups
 
 TASKS = ("mortality", "phenotype", "los")
 PX = 32  # four tokens in the image's grid: attention over a single one is constant, and learns nothing

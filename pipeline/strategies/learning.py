@@ -13,7 +13,7 @@ from pipeline.strategies.fitted import Fitted, summary
 from pipeline.strategies.interface import Batch, Epoch, Shapes, Strategy
 from pipeline.strategies.registry import build
 from pipeline.tasks import get_task
-from pipeline.training.loop import optimiser_groups
+from pipeline.training.optimiser import AdamW, optimiser_groups
 
 SIGNALS = ("ehr", "cxr", "xor")  # label k of the phenotypes is what signal k mod 3 says
 STEPS, EPOCH = 600, 20
@@ -33,7 +33,7 @@ class Learned(NamedTuple):
 
 def optimiser_of(model: Strategy) -> torch.optim.Optimizer:
     """The loop's groups, with a learning rate for a few steps."""
-    return torch.optim.AdamW(optimiser_groups(model, 0.0), lr=LR)
+    return AdamW(optimiser_groups(model, 0.0), lr=LR)
 
 
 def take_step(

@@ -27,9 +27,9 @@ from pipeline.training.grid import RunSpec
 from pipeline.training.store import Store
 
 log = logging.getLogger("train")
-# What the forkserver imports once for all runs: the run's code, and what torch.optim imports at its first use. Not
-# Polars, which starts threads: they do not survive the fork.
-PRELOAD = ["pipeline.training.run", "pipeline.strategies.encoders", "torch._dynamo"]
+# What the forkserver imports once for all runs: the run's code. Not Polars, which starts threads: they do not survive
+# the fork.
+PRELOAD = ["pipeline.training.run", "pipeline.strategies.encoders"]
 
 
 class _Bar:

@@ -31,6 +31,7 @@ from pipeline.tasks import Task
 from pipeline.training.augment import augment
 from pipeline.training.grid import RunSpec
 from pipeline.training.monitor import monitor_score
+from pipeline.training.optimiser import AdamW, optimiser_groups, schedule
 
 EVAL_BATCH = 256
 
@@ -48,23 +49,6 @@ class Progress:
 def stream(*key: int) -> int:
     """A seed for a random stream, from a key of small integers."""
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
-
-
-def optimiser_groups(strategy: Strategy, weight_decay: float) -> list[dict[str, Any]]:
-    """Every trainable parameter in exactly one of two groups; biases, norms and single vectors are not decayed."""
-    params = [p for p in strategy.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in params if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-
-
-def schedule(step: int, steps: int, warmup_share: float) -> float:
-    """Factor on lr at `step` of `steps`: linear warm-up, then a cosine to zero."""
-    warmup = max(1, round(steps * warmup_share))
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
@@ -183,7 +167,7 @@ def fit(
     train, val = rows_of(data, spec, device)
     removed = torch.from_numpy(data.removed_at < spec.train_missing).to(device)
     strategy.set_prior(prior_logits(batches.targets(train), task).to(device))
-    optimiser = torch.optim.AdamW(optimiser_groups(strategy, training.weight_decay), lr=spec.hyper["lr"], fused=True)
+    optimiser = AdamW(optimiser_groups(strategy, training.weight_decay), lr=spec.hyper["lr"], fused=True)
     steps_per_epoch = math.ceil(len(train) / spec.batch_size)
     steps = steps_per_epoch * spec.max_epochs
 

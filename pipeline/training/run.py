@@ -44,7 +44,7 @@ def prepare_torch() -> None:
     """One intra-op thread (parallelism is over runs; bits depend on the number of threads), deterministic kernels."""
     torch.set_num_threads(1)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms would import a compiler
     # A twentieth of a step, and nothing here reads such memory.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 

@@ -20,7 +20,8 @@ from pipeline.strategies.interface import Shapes
 from pipeline.strategies.registry import build
 from pipeline.tasks import get_task
 from pipeline.training.grid import runs
-from pipeline.training.loop import fit, optimiser_groups
+from pipeline.training.loop import fit
+from pipeline.training.optimiser import optimiser_groups
 from pipeline.training.run import prepare_torch
 from tests.fabricate import fabricate
 

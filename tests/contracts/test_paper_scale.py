@@ -13,7 +13,8 @@ from pipeline.strategies.examples import example_batch, example_targets
 from pipeline.strategies.fitted import Fitted
 from pipeline.strategies.interface import Epoch, Shapes
 from pipeline.tasks import get_task
-from pipeline.training.loop import optimiser_groups, train_step
+from pipeline.training.loop import train_step
+from pipeline.training.optimiser import AdamW, optimiser_groups
 from pipeline.training.run import prepare_torch
 
 PARAMS = load()
@@ -33,7 +34,7 @@ def paper_steps(name):
     )
     strategy = registry.build(name, shapes, PARAMS.strategies[name])
     hyper = PARAMS.strategies[name]
-    optimiser = torch.optim.AdamW(optimiser_groups(strategy, PARAMS.training.weight_decay), lr=hyper["lr"], fused=True)
+    optimiser = AdamW(optimiser_groups(strategy, PARAMS.training.weight_decay), lr=hyper["lr"], fused=True)
 
     def batches():
         for seed, images in enumerate(IMAGES):

@@ -16,7 +16,7 @@ from pipeline.data.inputs import HOURS, channel_variables
 from pipeline.data.tensors import load_fold
 from pipeline.errors import InputError
 from pipeline.mimic.variables import load_variables
-from pipeline.params import Encoders, TrainingScale, load
+from pipeline.params import TrainingScale, load
 from pipeline.strategies.examples import example_batch, example_targets, small_shapes, without_record
 from pipeline.strategies.fitted import features, summary
 from pipeline.strategies.interface import Shapes, probabilities
@@ -27,9 +27,9 @@ from pipeline.training.grid import runs
 from pipeline.training.run import make_run
 from pipeline.training.store import Store, data_fingerprint
 from tests.fabricate import fabricate
+from tests.unit.small import ENCODERS
 
 FITTED = ["gbm", "logistic"]
-ENCODERS = Encoders(width=8, heads=2, layers=1, dropout=0.1, cnn="narrow", cnn_width=4)
 SCALE = TrainingScale(
     cohorts=("base",), folds=(0,), seeds=(0,), train_missing=(0.0,), batch_size=16, max_epochs=9, patience=9
 )

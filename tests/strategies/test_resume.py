@@ -6,15 +6,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline.params import Encoders, TrainingScale, load
+from pipeline.params import TrainingScale, load
 from pipeline.strategies import registry
 from pipeline.strategies.fitted import Fitted
 from pipeline.training.grid import runs
 from pipeline.training.run import make_run
 from pipeline.training.store import Store, data_fingerprint
 from tests.fabricate import fabricate
+from tests.unit.small import ENCODERS
 
-ENCODERS = Encoders(width=8, heads=2, layers=1, dropout=0.1, cnn="narrow", cnn_width=4)
 SCALE = TrainingScale(
     cohorts=("base",), folds=(0,), seeds=(0,), train_missing=(0.0,), batch_size=16, max_epochs=3, patience=9
 )

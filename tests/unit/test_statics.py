@@ -12,14 +12,14 @@ from pipeline import files
 from pipeline.data.inputs import channel_variables
 from pipeline.data.statics import STATICS, model_variables, static_values
 from pipeline.data.tensors import load_fold
-from pipeline.params import Encoders, TrainingScale, load
+from pipeline.params import TrainingScale, load
 from pipeline.tasks import get_task
 from pipeline.training.grid import runs
 from pipeline.training.run import make_run
 from pipeline.training.store import Store, data_fingerprint
 from tests.fabricate import fabricate
+from tests.unit.small import ENCODERS
 
-ENCODERS = Encoders(width=8, heads=2, layers=1, dropout=0.1, cnn="narrow", cnn_width=4)
 SCALE = TrainingScale(
     cohorts=("base",), folds=(0,), seeds=(0,), train_missing=(0.0,), batch_size=16, max_epochs=1, patience=9
 )
