@@ -298,7 +298,7 @@ def test_kill_9_in_a_pool_loses_nothing_and_leaves_no_orphan(root, data, tmp_pat
 
 
 def test_a_worker_of_a_pool_imports_next_to_nothing_of_torch_of_its_own(root, data, tmp_path):
-    """The server that it is forked from has it all; and that, too, does without torch's compiler: two seconds a cell."""
+    """The server that it is forked from has it all; and that does without torch's compiler: two seconds a cell."""
     code = """
 import importlib, sys
 from pathlib import Path
