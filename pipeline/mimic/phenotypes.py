@@ -7,12 +7,12 @@ Beside it, to compare with, the map of MedFuse and CareBench (legacy_medfuse.yam
 
 from __future__ import annotations
 
-import csv
 import functools
 import io
 import re
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -62,16 +62,23 @@ def parse_icd10(text: str) -> tuple[Categories, dict[int, str]]:
 
     Raises ValueError where a code stands in two categories.
     """
-    codes: Categories = {}
-    labels: dict[int, str] = {}
-    rows = csv.reader(io.StringIO(text))
-    next(rows)
-    for code, category, _, label, *_ in rows:
-        code, number = code.strip("' "), int(category.strip("' "))
-        labels[number] = label.strip()
-        if codes.setdefault(code, number) != number:
-            raise ValueError(f"ICD-10 code {code} stands in CCS {codes[code]} and {number}")
-    return codes, labels
+    table = pl.read_csv(io.StringIO(text), infer_schema=False)
+    code, category, _, label = table.columns[:4]
+    table = table.select(
+        pl.col(code).str.strip_chars("' ").alias("code"),
+        pl.col(category).str.strip_chars("' ").cast(pl.Int32).alias("category"),
+        pl.col(label).str.strip_chars().alias("label"),
+    )
+    twice = table.unique(["code", "category"], maintain_order=True).filter(pl.col("code").is_duplicated())
+    if twice.height:
+        code = twice["code"][0]
+        first, second, *_ = twice.filter(code=code)["category"]
+        raise ValueError(f"ICD-10 code {code} stands in CCS {first} and {second}")
+    return _mapping(table, "code", "category"), _mapping(table, "category", "label")
+
+
+def _mapping(table: pl.DataFrame, key: str, value: str) -> dict[Any, Any]:
+    return dict(zip(table[key].to_list(), table[value].to_list(), strict=True))
 
 
 def read_icd9() -> str:
@@ -94,12 +101,15 @@ def later_codes() -> dict[int, dict[str, dict[str, str | int]]]:
 @functools.cache
 def load_ccs() -> pl.DataFrame:
     """All codes that are known: icd_version, icd_code, ccs, source (hcup or later); one row per (version, code)."""
-    rows = [(9, code, ccs, "hcup") for code, ccs in parse_icd9(read_icd9())[0].items()]
-    icd10 = parse_icd10(read_icd10())[0]
-    rows += [(10, code, ccs, "hcup") for code, ccs in icd10.items()]
+    parts = [(9, "hcup", parse_icd9(read_icd9())[0]), (10, "hcup", parse_icd10(read_icd10())[0])]
     for version, codes in later_codes().items():
-        rows += [(version, code, int(entry["ccs"]), "later") for code, entry in codes.items()]
-    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+        parts.append((version, "later", {code: int(entry["ccs"]) for code, entry in codes.items()}))
+    return pl.concat(
+        pl.DataFrame({"icd_code": list(codes), "ccs": list(codes.values())}, schema_overrides=SCHEMA).select(
+            pl.lit(version, SCHEMA["icd_version"]).alias("icd_version"), "icd_code", "ccs", source=pl.lit(source)
+        )
+        for version, source, codes in parts
+    )
 
 
 @functools.cache

@@ -113,13 +113,9 @@ def item_table(variables: Sequence[Variable]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema_overrides={"variable": pl.Int32, "itemid": pl.Int32})
 
 
-def _reads_text(variable: Variable) -> bool:
-    return bool(variable.vocabulary or variable.drop_texts)
-
-
 def _charted_texts(events: Events) -> list[tuple[int, str]]:
     """Every (itemid, text) charted under the variables whose texts matter."""
-    itemids = [item.itemid for variable in events.variables if _reads_text(variable) for item in variable.items]
+    itemids = [item.itemid for variable in events.variables if variable.reads_text for item in variable.items]
     return events.connection.execute(
         "select distinct itemid, text from events where itemid in $itemids and text is not null order by all",
         {"itemids": itemids},
@@ -138,7 +134,7 @@ def text_table(variables: Sequence[Variable], charted: Sequence[tuple[int, str]]
             "dropped": variable.drops(text),
         }
         for index, variable in enumerate(variables)
-        if _reads_text(variable)
+        if variable.reads_text
         for itemid, text in charted
         if itemid in {item.itemid for item in variable.items}
     ]

@@ -10,7 +10,7 @@ import contextlib
 import json
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +48,13 @@ Counts = dict[str, Any]
 AGAIN = "in a second stay"  # noted of a row that the table holds already, for another stay
 
 
-def ingest(manifest: dict[str, Any], itemids: Mapping[str, Sequence[int]], params: Ingest, out: Path) -> Counts:
+def ingest(manifest: dict[str, Any], itemids: Mapping[str, Mapping[int, bool]], params: Ingest, out: Path) -> Counts:
     """Write one Parquet file per table of the schema to `out`; return what was read, kept and left out, per table.
 
-    The files appear in `out` when all are done.
-    `itemids` gives the needed itemids per source (chartevents, ...). An optional table that is not there
-    becomes a file without rows. Raises InputError that names file, line and column where a file is malformed or a key
-    stands twice, and params key where memory does not suffice.
+    The files appear in `out` when all are done. `itemids` gives the needed itemids per source (chartevents, ...), and
+    whether their text is kept. An optional table that is not there becomes a file without rows. Raises InputError that
+    names file, line and column where a file is malformed or a key stands twice, and params key where memory does not
+    suffice.
     """
     counts: Counts = {}
     with _connect(out.parent, params) as (connection, scratch):
@@ -79,13 +79,17 @@ def _ingest_table(
     table: Table,
     path: Path | None,
     header: list[str],
-    itemids: Mapping[str, Sequence[int]],
+    itemids: Mapping[str, Mapping[int, bool]],
     out: Path,
 ) -> Counts:
     with _one_line(path or out):
         if table.itemids:
-            connection.execute("create or replace temp table needed (itemid integer)")
-            connection.execute("insert into needed select unnest($ids)", {"ids": list(itemids[table.itemids])})
+            needed = itemids[table.itemids]
+            connection.execute("create or replace temp table needed (itemid integer, has_text boolean)")
+            connection.execute(
+                "insert into needed select unnest($ids), unnest($texts)",
+                {"ids": list(needed), "texts": list(needed.values())},
+            )
         source = _csv(path, header, table) if path else _empty(table)
         connection.execute(f"create or replace temp view source as {source}")
         query = (SQL_FOLDER / QUERIES[name]).read_text(encoding="utf-8")

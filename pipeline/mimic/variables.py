@@ -105,6 +105,11 @@ class Variable:
     hours_before: int
     derive: Derivation | None
 
+    @property
+    def reads_text(self) -> bool:
+        """Whether what counts is the text that was charted, not only the number."""
+        return bool(self.vocabulary or self.drop_texts)
+
     def code(self, text: str) -> int | None:
         """Index of a charted text in the vocabulary; that of Other, or None for an ordinal, where it is unknown."""
         found = _index(self.texts).get(normalise(text))
@@ -240,6 +245,14 @@ def with_helpers(variables: tuple[Variable, ...]) -> tuple[Variable, ...]:
     return tuple(found.values())
 
 
-def needed_itemids(source: str) -> list[int]:
-    """Itemids of all variables, whatever their tier, that come from `chartevents`, ...; ascending."""
-    return sorted({item.itemid for variable in load_all() if variable.source == source for item in variable.items})
+def needed_itemids(source: str) -> dict[int, bool]:
+    """Itemids of all variables, whatever their tier, that come from `chartevents`, ...; ascending.
+
+    With each, whether what is charted under it is a text that any of them reads.
+    """
+    found: dict[int, bool] = {}
+    for variable in load_all():
+        if variable.source == source:
+            for item in variable.items:
+                found[item.itemid] = found.get(item.itemid, False) or variable.reads_text
+    return dict(sorted(found.items()))

@@ -79,7 +79,11 @@ FILES = {
     "cxr/mimic-cxr-2.0.0-chexpert.csv.gz": LABELS,
     "cxr/mimic-cxr-2.0.0-negbio.csv.gz": LABELS,
 }
-NEEDED = {"chartevents": [220045, 223900, 224650], "outputevents": [226559], "labevents": [50912, 51003]}
+NEEDED = {  # itemids, and whether their text is read
+    "chartevents": {220045: False, 223900: True, 224650: True},
+    "outputevents": {226559: False},
+    "labevents": {50912: False, 51003: False},
+}
 BOUNDS = Ingest(memory_gb=1.0, threads=1)
 
 

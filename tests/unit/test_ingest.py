@@ -79,10 +79,10 @@ def test_chart_rows_of_needed_items_are_kept_and_the_others_counted(interim):
     frames, counts = interim
     at = datetime(2150, 1, 1, 12, 30)
     assert frames["chart"].rows() == [
-        (31, at, 220045, "90", 90.0),
+        (31, at, 220045, None, 90.0),
         (31, at, 223900, "NA", None),
         (31, at, 224650, "None", None),
-        (31, datetime(2150, 1, 1, 13), 220045, "88", 88.0),
+        (31, datetime(2150, 1, 1, 13), 220045, None, 88.0),
     ]
     assert counts["chart"] == {
         "rows_read": 9,
