@@ -70,11 +70,11 @@ def test_a_mistake_names_its_key(tmp_path, content, key, value, message):
 
 
 def test_fewer_folds_concern_the_chosen_scale_alone(tmp_path, content):
-    """A small cohort is split in three, whatever `study` and `paper` ask for."""
+    """A small cohort is split in three, whatever `paper` asks for."""
     put(content, "splits.folds", 3)
     assert load(written(tmp_path, content)).splits.folds == 3
-    put(content, "scale", "study")
-    with pytest.raises(InputError, match=r"scales\.study\.training\.folds: 3 is not below splits\.folds"):
+    put(content, "scale", "paper")
+    with pytest.raises(InputError, match=r"scales\.paper\.training\.folds: 3 is not below splits\.folds"):
         load(written(tmp_path, content))
 
 
