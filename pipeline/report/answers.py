@@ -38,6 +38,14 @@ class AnswerTable:
     stage: str
     folded: bool = True
 
+    @property
+    def numeric(self) -> tuple[bool, ...]:
+        """Which columns hold numbers and Cells alone."""
+        return tuple(
+            place > 0 and all(cell is None or isinstance(cell, int | Cell) for cell in column)
+            for place, column in enumerate(zip(*self.rows, strict=True) if self.rows else self.header)
+        )
+
 
 @dataclass(frozen=True)
 class Answer:

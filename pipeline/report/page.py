@@ -25,6 +25,7 @@ from pipeline.evaluation.tables import METRIC_TITLES, TASK_TITLES, phenotype_gri
 from pipeline.evaluation.text import percent
 from pipeline.report import figures
 from pipeline.report.facts import Block, blocks, words
+from pipeline.report.questions import answers
 from pipeline.tasks import get_task
 
 FOLDER = Path(__file__).parent
@@ -244,6 +245,9 @@ def build(data: Path, reports: Path, params: dict[str, Any]) -> tuple[str, dict[
     drawn = _draw(grid.strategies, grid.tasks, training.cohorts, table, histories, curves)
     if "phenotype" in grid.tasks:
         drawn |= _draw_phenotypes(phenotypes, grid.strategies)
+    questions = answers(reports / "tables", params)
+    for figure in (each for answer in questions for each in answer.figures):
+        drawn[figure.name] = figure.svg
     audit, splits = _json(reports / "audit.json"), _json(reports / "data" / "splits.json")
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
@@ -258,6 +262,7 @@ def build(data: Path, reports: Path, params: dict[str, Any]) -> tuple[str, dict[
         style=Markup((FOLDER / "style.css").read_text(encoding="utf-8")),
         script=Markup((FOLDER / "sort.js").read_text(encoding="utf-8")),
         banners=banners(manifest),
+        answers=questions,
         grid=grid,
         training=training,
         draws=params["scales"].evaluation.draws,

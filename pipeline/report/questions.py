@@ -1,0 +1,29 @@
+"""The answers of the page, in its order: which module answers from which tables and knobs."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from pipeline.report import fair, known, robust, when, which
+from pipeline.report.answers import Answer
+from pipeline.report.reliance import reliance
+
+
+def answers(tables: Path, params: dict[str, Any]) -> list[Answer]:
+    """The four answers and, where the truth was planted, how they compare with it; `tables` is reports/tables.
+
+    Raises InputError where a table is missing.
+    """
+    confidence, rule = params["evaluation"].confidence, params["verdicts"]
+    helps = when.answer(tables, rule)
+    figures, found = reliance(tables)
+    truth = known.answer(tables, rule)
+    return [
+        dataclasses.replace(helps, figures=(*helps.figures, *figures), tables=(*helps.tables, *found)),
+        which.answer(tables, params["grid"], params["evaluation"], params["compare"]),
+        robust.answer(tables, confidence),
+        fair.answer(tables, params["fairness"], confidence),
+        *([] if truth is None else [truth]),
+    ]
