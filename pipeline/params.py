@@ -306,7 +306,10 @@ class Encoders:
 
 @dataclass(frozen=True)
 class TrainingScale:
-    """The grid of runs inside a train cell, and how long a run may take."""
+    """The grid of runs inside a train cell, and how long a run may take.
+
+    `train_missing` are the shares of training images removed; all but 0 are for the tasks in `missing_tasks` alone.
+    """
 
     cohorts: tuple[Literal["base", "matched"], ...]
     folds: tuple[int, ...]
@@ -315,9 +318,10 @@ class TrainingScale:
     batch_size: int
     max_epochs: int
     patience: int
+    missing_tasks: tuple[Literal["mortality", "phenotype", "los"], ...] = ("mortality", "phenotype", "los")
 
     def __post_init__(self) -> None:
-        for name in ("cohorts", "folds", "seeds", "train_missing"):
+        for name in ("cohorts", "folds", "seeds", "train_missing", "missing_tasks"):
             _distinct(name, getattr(self, name))
         for fold in self.folds:
             _at_least(0, folds=fold)
