@@ -306,7 +306,10 @@ class Encoders:
 
 @dataclass(frozen=True)
 class TrainingScale:
-    """The grid of runs inside a train cell, and how long a run may take."""
+    """The grid of runs inside a train cell, and how long a run may take.
+
+    `train_missing` are the shares of training images removed; all but 0 are for the tasks in `missing_tasks` alone.
+    """
 
     cohorts: tuple[Literal["base", "matched"], ...]
     folds: tuple[int, ...]
@@ -315,15 +318,43 @@ class TrainingScale:
     batch_size: int
     max_epochs: int
     patience: int
+    missing_tasks: tuple[Literal["mortality", "phenotype", "los"], ...] = ("mortality", "phenotype", "los")
 
     def __post_init__(self) -> None:
-        for name in ("cohorts", "folds", "seeds", "train_missing"):
+        for name in ("cohorts", "folds", "seeds", "train_missing", "missing_tasks"):
             _distinct(name, getattr(self, name))
         for fold in self.folds:
             _at_least(0, folds=fold)
         for share in self.train_missing:
             _share("train_missing", share)
         _at_least(1, batch_size=self.batch_size, max_epochs=self.max_epochs, patience=self.patience)
+
+
+@dataclass(frozen=True)
+class ProbeScale:
+    """What trained models are shown besides the test stays as they are.
+
+    `test_missing` are the shares of images or records removed at inference, by each of `mechanisms`; `last_hours`: that
+    many hours at the end of a record are absent. Modalities are swapped among at most `stays` test stays with an image
+    a fold, whose square is the number of pairs; `permutations` of them are looked at.
+    """
+
+    test_missing: tuple[float, ...]
+    mechanisms: tuple[Literal["mcar", "mar"], ...]
+    last_hours: tuple[int, ...]
+    stays: int
+    permutations: int
+
+    def __post_init__(self) -> None:
+        for name in ("test_missing", "mechanisms", "last_hours"):
+            _distinct(name, getattr(self, name))
+        for share in self.test_missing:
+            _require(0 < share <= 1, f"test_missing: must be in (0, 1], is {share}")
+        _require(max(self.test_missing) == 1, f"test_missing: must hold 1, is {list(self.test_missing)}")
+        for hours in self.last_hours:
+            _require(0 < hours < INPUT_HOURS, f"last_hours: must lie between 0 and {INPUT_HOURS}, is {hours}")
+        _at_least(2, stays=self.stays)
+        _at_least(1, permutations=self.permutations)
 
 
 @dataclass(frozen=True)
@@ -344,6 +375,7 @@ class Scale:
     images: ImagesScale
     encoders: Encoders
     training: TrainingScale
+    probe: ProbeScale
     evaluation: EvaluationScale
 
 

@@ -52,7 +52,8 @@ def stays_frame(n: int, rng: np.random.Generator) -> pl.DataFrame:
 def fabricate(folder: Path, n: int = 160, px: int = 16, seed: int = 0, noise: float = 0.5, tier: str = "core") -> Path:
     """Writes the packed artefacts of `n` stays below `folder` and returns it.
 
-    Odd phenotypes and mortality follow the heart rate, even phenotypes the brightness of the image where there is one.
+    Odd phenotypes and mortality follow the heart rate, even phenotypes the brightness of the image where there is one;
+    so does edema in the reports, and effusion in every second one.
     """
     rng = np.random.default_rng(seed)
     stays = stays_frame(n, rng)
@@ -106,9 +107,25 @@ def fabricate(folder: Path, n: int = 160, px: int = 16, seed: int = 0, noise: fl
             values, (part == "train").to_numpy(), [v.name for v in variables], [v.kind != "category" for v in variables]
         )
     files.write_parquet(stays, folder / "cohort/stays.parquet")
-    eligible = index.select("stay_id", "dicom_id", "hours_from_intime", "view", pl.lit(1, pl.Int32).alias("rank"))
-    second = eligible.filter(pl.col("stay_id") % 3 == 0).with_columns(rank=pl.lit(2, pl.Int32), view=pl.lit("PA"))
+    eligible = index.select(
+        "stay_id",
+        "dicom_id",
+        "hours_from_intime",
+        "view",
+        pl.lit(1, pl.Int32).alias("rank"),
+        (pl.col("row") + 50_000_000).alias("study_id"),
+    )
+    second = eligible.filter(pl.col("stay_id") % 3 == 0).with_columns(
+        rank=pl.lit(2, pl.Int32), view=pl.lit("PA"), study_id=pl.col("study_id") + 1_000_000
+    )
+    told = np.where(image_cause[rows] > 0.1, 1.0, np.where(image_cause[rows] < -0.1, 0.0, -1.0))
+    findings = index.select(
+        (pl.col("row") + 50_000_000).alias("study_id"),
+        pl.Series("Edema", told),
+        pl.when(pl.col("row") % 2 == 0).then(pl.Series(told)).alias("Pleural Effusion"),
+    )
     files.write_parquet(pl.concat([eligible, second]).sort("stay_id", "rank"), folder / "cohort/cxr.parquet")
+    files.write_parquet(findings, folder / "interim/cxr_findings.parquet")
     files.write_parquet(labels, folder / "cohort/labels.parquet")
     files.write_parquet(index, folder / "images/index.parquet")
     files.write_array(pixels, folder / "images/pixels.npy")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.data.inputs import SeriesInputs, build_inputs
+from pipeline.data.inputs import HOURS, SeriesInputs, build_inputs
 from pipeline.data.statics import STATICS, static_values
 from pipeline.data.statistics import describe
 from pipeline.errors import InputError
@@ -53,10 +53,12 @@ class FoldTensors:
     targets: Array  # float32 [N, labels]
 
 
-def load_fold(folder: Path, fold: int, task: Task, variables: tuple[Variable, ...], mechanism: str) -> FoldTensors:
+def load_fold(
+    folder: Path, fold: int, task: Task, variables: tuple[Variable, ...], mechanism: str, hours: int = HOURS
+) -> FoldTensors:
     """The arrays of `fold` from the artefacts below `folder` (data/). `mechanism`: mcar or mar, for removed_at.
 
-    `variables`: statics.model_variables.
+    `variables`: statics.model_variables. `hours`: nothing was charted after that many; what came before is carried on.
     """
     import polars as pl
 
@@ -78,7 +80,8 @@ def load_fold(folder: Path, fold: int, task: Task, variables: tuple[Variable, ..
     rows = stays
     for frame in (splits, images, counts, removed, labels):
         rows = rows.join(frame, on="stay_id", how="left", maintain_order="left", validate="1:1")
-    values = np.load(folder / "series/values.npy", mmap_mode="r")
+    values = np.load(folder / "series/values.npy", mmap_mode="c")
+    values[:, hours:] = np.nan  # in memory alone
     if rows["part"].null_count() or values.shape[0] != rows.height:
         raise InputError(f"{folder}: splits or values.npy do not fit stays.parquet; run `dvc repro`")
     statistics = json.loads((folder / "series/statistics.json").read_text(encoding="utf-8"))[str(fold)]

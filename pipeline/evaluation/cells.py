@@ -81,7 +81,7 @@ def read_predictions(
         .with_columns(_key_types())
         .with_columns(pl.col("stay_id").cast(pl.Int64), pl.col(outputs).cast(pl.Float64))
     )
-    _check_runs(frame, run_keys(training), path)
+    _check_runs(frame, run_keys(training, task.name), path)
     _check_probabilities(frame, task, outputs, path)
     _check_stays(frame, people, path)
     known = people.select("fold", "stay_id", "subject_id", "has_cxr", *task.labels)
@@ -100,7 +100,7 @@ def read_history(data: Path, task: Task, strategy: str, training: TrainingScale)
     frame = _read(path, [*KEY, "epoch", "train_loss", "val_loss", monitor, "monitor", "best"]).with_columns(
         _key_types()
     )
-    _check_runs(frame, run_keys(training), path)
+    _check_runs(frame, run_keys(training, task.name), path)
     return frame.sort(*KEY, "epoch").select(
         pl.lit(task.name).alias("task"),
         pl.lit(strategy).alias("strategy"),

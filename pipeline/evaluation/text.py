@@ -35,6 +35,14 @@ def with_interval(value: float | None, low: float | None, high: float | None, di
     return f"{number(value, digits)} ({number(low, digits)}–{number(high, digits)})"
 
 
+FEW = 10  # people
+
+
+def suppressed(count: int | None) -> str | None:
+    """The count, or "<10" where it is of fewer than ten people, and not of none; None stays None."""
+    return None if count is None else f"<{FEW}" if 0 < count < FEW else str(count)
+
+
 def percent(share: float) -> str:
     """0.95 -> 95%, 0.975 -> 97.5%."""
     return f"{100 * share:.4g}%"

@@ -24,10 +24,13 @@ class RunKey(NamedTuple):
         return ", ".join(f"{name}={value}" for name, value in self._asdict().items())
 
 
-def run_keys(scale: TrainingScale) -> list[RunKey]:
-    """The runs of every cell, in the order in which they are made. Only the matched cohort is trained with removal."""
+def run_keys(scale: TrainingScale, task: str) -> list[RunKey]:
+    """The runs of a task's cells, in the order in which they are made.
+
+    With images removed only the matched cohort is trained, and of the tasks those in `missing_tasks`.
+    """
     grid = itertools.product(scale.cohorts, scale.folds, scale.seeds, scale.train_missing)
-    return [RunKey(*key) for key in grid if key[0] == "matched" or not key[3]]
+    return [RunKey(*key) for key in grid if not key[3] or (key[0] == "matched" and task in scale.missing_tasks)]
 
 
 @dataclass(frozen=True)
@@ -86,5 +89,5 @@ def runs(
             max_epochs=scale.max_epochs,
             patience=scale.patience,
         )
-        for key in run_keys(scale)
+        for key in run_keys(scale, task)
     ]

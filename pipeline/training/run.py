@@ -18,10 +18,10 @@ from pipeline import files
 from pipeline.data.batches import Batches, image_format
 from pipeline.data.inputs import HOURS, channel_variables
 from pipeline.data.statics import model_variables
-from pipeline.data.tensors import load_fold
+from pipeline.data.tensors import FoldTensors, load_fold
 from pipeline.errors import InputError
 from pipeline.strategies.fitted import Fitted
-from pipeline.strategies.interface import Shapes, probabilities
+from pipeline.strategies.interface import Shapes, Strategy, probabilities
 from pipeline.strategies.registry import build
 from pipeline.tasks import get_task
 from pipeline.training.fitting import fit_once
@@ -49,6 +49,19 @@ def prepare_torch() -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
+def untrained(spec: RunSpec, tensors: FoldTensors) -> Strategy:
+    """The run's strategy as it is built, for the data's variables and pixels."""
+    shapes = Shapes(
+        task=get_task(spec.task),
+        hours=HOURS,
+        channel_variable=channel_variables(model_variables(spec.tier, spec.training.statics)),
+        px=int(tensors.pixels.shape[1]),
+        encoders=spec.encoders,
+        pretrained=spec.training.pretrained,
+    )
+    return build(spec.strategy, shapes, spec.hyper)
+
+
 def make_run(spec: RunSpec, store: Store, data: Path, report: Report) -> None:
     """Makes the run unless it is finished; waits while another process has claimed it."""
     with store.claimed(spec) as folder:
@@ -60,16 +73,8 @@ def make_run(spec: RunSpec, store: Store, data: Path, report: Report) -> None:
         task = get_task(spec.task)
         variables = model_variables(spec.tier, spec.training.statics)
         tensors = load_fold(data, spec.fold, task, variables, spec.train_mechanism.replace("none", "mcar"))
-        shapes = Shapes(
-            task=task,
-            hours=HOURS,
-            channel_variable=channel_variables(variables),
-            px=int(tensors.pixels.shape[1]),
-            encoders=spec.encoders,
-            pretrained=spec.training.pretrained,
-        )
         torch.manual_seed(stream(spec.seed))
-        strategy = build(spec.strategy, shapes, spec.hyper).to(device)
+        strategy = untrained(spec, tensors).to(device)
         if ("lr" in spec.hyper) == isinstance(strategy, Fitted):
             what = "unknown; it is fitted, not descended" if "lr" in spec.hyper else "missing"
             raise InputError(f"strategies.{spec.strategy}.lr: {what}")

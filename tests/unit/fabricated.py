@@ -103,7 +103,7 @@ def _cell(
     images = labels.select("stay_id").with_columns(pl.Series("image", has_cxr))
     strength = STRENGTH.get(strategy, 1.0)
     predictions, history = [], []
-    for key in run_keys(scale):
+    for key in run_keys(scale, task_name):
         rows = splits.filter((pl.col("fold") == key.fold) & (pl.col("part") != "train")).join(labels, on="stay_id")
         rows = rows.join(images, on="stay_id").sort("part", "stay_id")
         n = rows.height

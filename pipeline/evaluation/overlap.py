@@ -1,0 +1,52 @@
+"""Overlap: how likely an image was for those who have one, and for those who could have had one and have none.
+
+Removal in dependence on patient traits imitates the absence of images only where both groups hold people alike. The
+propensity is that of data/masks.parquet: a logistic model of has_cxr on traits known at admission, fitted to a fold's
+training stays where an image could have been there (Rosenbaum & Rubin 1983).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from pipeline.data.masks import absence_odds
+from pipeline.evaluation.text import suppressed
+
+BINS = 10
+OVERLAP: dict[str, Any] = {
+    "fold": pl.Int64,
+    "image": pl.String,
+    "from": pl.Float64,
+    "to": pl.Float64,
+    "stays": pl.String,
+}
+
+
+def overlap(data: Path, folds: Iterable[int]) -> pl.DataFrame:
+    """Stays by fold, presence of an image and tenth of the propensity scale; counts below 10 are suppressed.
+
+    Of a fold whose training stays allow no model there are no rows.
+    """
+    stays = pl.read_parquet(data / "cohort/stays.parquet")
+    splits = pl.read_parquet(data / "splits.parquet")
+    could = (stays["cxr_status"] != "not_collectable").to_numpy()
+    has_cxr = stays["has_cxr"].to_numpy()
+    rows = []
+    for fold in folds:
+        part = splits.filter(pl.col("fold") == fold).select("stay_id", "part")
+        train = (stays.join(part, on="stay_id", how="left", maintain_order="left")["part"] == "train").to_numpy()
+        odds, fitted = absence_odds(stays, train)
+        if not fitted:
+            continue
+        place = np.minimum((BINS / (1 + odds)).astype(int), BINS - 1)
+        for image, chosen in (("present", has_cxr), ("absent", could & ~has_cxr)):
+            counts = np.bincount(place[chosen], minlength=BINS)
+            for i, count in enumerate(counts.tolist()):
+                row = {"fold": fold, "image": image, "from": i / BINS, "to": (i + 1) / BINS}
+                rows.append({**row, "stays": suppressed(count)})
+    return pl.DataFrame(rows, schema=OVERLAP, orient="row")

@@ -1,0 +1,326 @@
+"""Question 3 on the page: what missing images and records cost, from the tables of the stage `robustness`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from pipeline.errors import InputError
+from pipeline.evaluation.overlap import OVERLAP
+from pipeline.evaluation.robustness import CURVES, FAMILIES, NATURAL, SUMMARY
+from pipeline.evaluation.robustness_text import preferred, stops
+from pipeline.evaluation.tables import METRIC_TITLES, TASK_TITLES, Cell
+from pipeline.evaluation.text import NOT_ESTIMABLE, percent
+from pipeline.report import robust_figures
+from pipeline.report.answers import Answer, AnswerFigure, AnswerTable, Value
+
+QUESTION = "How robust are they when a modality is missing?"
+STAGE = "robustness"
+SCHEMAS = {
+    "robustness": CURVES,
+    "robustness_summary": SUMMARY,
+    "robustness_natural": NATURAL,
+    "robustness_families": FAMILIES,
+    "overlap": OVERLAP,
+}
+GROUP_TITLES = {
+    "base": "All stays",
+    "matched": "With an image",
+    "not_taken": "No image, could have been taken",
+    "not_collectable": "No image, none could be there",
+}
+HEADLINE_ORDER = ("phenotype", "mortality", "los")  # the figure with the most labels leads
+
+
+def read_table(path: Path, schema: dict[str, Any]) -> pl.DataFrame:
+    """A table as its stage wrote it. Raises InputError where it is absent or has other columns."""
+    if not path.is_file():
+        raise InputError(f"{path}: not found; run the stage that writes it (dvc repro)")
+    try:
+        return pl.read_csv(path, schema=schema)
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
+
+
+def cell(row: dict[str, Any] | None, name: str) -> Cell | None:
+    """The number called `name` of a row, with its interval; None where there is no row."""
+    return None if row is None else Cell(row[name], row[f"{name}_low"], row[f"{name}_high"])
+
+
+def _title(task: str) -> str:
+    return TASK_TITLES[task].split(" (")[0]
+
+
+def _short(task: str) -> str:
+    """For the middle of a sentence."""
+    title = _title(task)
+    return title if title[:2].isupper() else title.lower()
+
+
+def answer(tables: Path, confidence: float) -> Answer:
+    """The section; `tables` is the folder of the stage's tables.
+
+    Raises InputError where a table is absent or cannot be read.
+    """
+    read = {name: read_table(tables / f"{name}.csv", schema) for name, schema in SCHEMAS.items()}
+    shown = {name: preferred(table) for name, table in read.items() if name != "overlap"}
+    tasks = [task for task in HEADLINE_ORDER if task in shown["robustness"]["task"].to_list()]
+    return Answer(
+        key="robust",
+        question=QUESTION,
+        sentence=_sentence(shown, tasks),
+        notes=_notes(read, shown, confidence),
+        figures=tuple(_figures(shown, read["overlap"], tasks)),
+        tables=tuple(_tables(read, shown, tasks)),
+    )
+
+
+def _first_metric(table: pl.DataFrame, task: str) -> pl.DataFrame:
+    rows = table.filter(task=task)
+    return rows.filter(metric=rows["metric"][0]) if rows.height else rows
+
+
+def _families(shown: dict[str, pl.DataFrame], task: str) -> dict[str, dict[str, Any]]:
+    """The rows of native, complete and their difference with every image removed."""
+    rows = _first_metric(shown["robustness_families"], task).filter(modality="cxr", mechanism="mcar", rate=1.0)
+    return {row["family"]: row for row in rows.iter_rows(named=True)}
+
+
+def _sentence(shown: dict[str, pl.DataFrame], tasks: list[str]) -> str:
+    """What all images are worth to both families, whether they differ, and until when fusion pays."""
+    families = {task: rows for task in tasks if (rows := _families(shown, task))}
+    if not families:
+        return "The grid holds no fusion strategy, so that there is nothing to lose with the images."
+    there = [name for name in ("native", "complete") if next(iter(families.values()))[name]["strategies"]]
+    lost = "; ".join(_lost(task, rows, there) for task, rows in families.items())
+    pays = _pays(shown, list(families))
+    if len(there) == 1:
+        which = "all" if there == ["native"] else "none"
+        return (
+            f"With every image removed at inference, the fusion strategies, {which} of them built for missing images, "
+            f"lose, on average, {lost}. {pays}"
+        )
+    told = {task: _sign(rows["difference"]) for task, rows in families.items()}
+    verdicts = [
+        f"the former lose {what} on {_short(task)} (exploratory)" for task, what in told.items() if what is not None
+    ]
+    verdict = " and ".join(verdicts) or "which of the two lose less is too small to tell"
+    return (
+        "With every image removed at inference, strategies built for missing images lose, on average, "
+        f"{lost}; {verdict}. {pays}"
+    )
+
+
+def _lost(task: str, rows: dict[str, dict[str, Any]], there: list[str]) -> str:
+    """0.003 (−0.004–0.009) of AUROC on phenotypes; where there are both families, what the other one loses."""
+    first, *others = (_text(cell(rows[name], "loss")) for name in there)
+    metric = METRIC_TITLES[rows["native"]["metric"]]
+    metric = metric if metric.isupper() else metric.lower()
+    found = f"{first} of {metric} on {_short(task)}"
+    if others:
+        difference = _text(cell(rows["difference"], "loss"))
+        found += f", those made for complete pairs {others[0]} (difference {difference})"
+    return found
+
+
+def _sign(difference: dict[str, Any]) -> str | None:
+    """less or more, where the interval says so."""
+    low, high = difference["loss_low"], difference["loss_high"]
+    if low is None or high is None or low <= 0 <= high:
+        return None
+    return "less" if high < 0 else "more"
+
+
+def _text(number: Cell | None) -> str:
+    return NOT_ESTIMABLE if number is None else number.text
+
+
+def _pays(shown: dict[str, pl.DataFrame], tasks: list[str]) -> str:
+    """Which fusion strategies lead the EHR-only reference for certain, and when these stop paying."""
+    found, compared = [], False
+    for task in tasks:
+        curves = _first_metric(shown["robustness"], task).filter(modality="none")
+        fusion = _first_metric(shown["robustness_summary"], task).filter(
+            pl.col("missing").is_not_null(), modality="cxr", mechanism="mcar"
+        )
+        compared = compared or fusion["reference"].null_count() < fusion.height
+        sure = fusion.filter(pl.col("strategy").is_in(curves.filter(pl.col("lead_low") > 0)["strategy"].to_list()))
+        if sure.height:
+            when = ", ".join(f"{row['strategy']} {_when(row)}" for row in sure.iter_rows(named=True))
+            against = f"{sure.height} of {fusion.height} lead the EHR alone ({sure['reference'][0]})"
+            found.append(f"On {_short(task)} {against} with every image there: {when}.")
+    if found:
+        return " ".join(found)
+    if not compared:
+        return "There is no EHR-only strategy to compare with."
+    return (
+        "No fusion strategy leads the EHR alone by more than its interval even with every image there, so that the "
+        "share of images at which fusion stops paying is too small to tell."
+    )
+
+
+def _when(row: dict[str, Any]) -> str:
+    """Until which share removed a strategy pays, with the interval of that share."""
+    if row["pays"] != "until":
+        return "pays even with every image removed"
+    low, high = ("all" if row[end] is None else percent(round(row[end], 2)) for end in ("stops_low", "stops_high"))
+    return f"pays until {percent(round(row['stops'], 2))} ({low}–{high}) are removed"
+
+
+def _notes(read: dict[str, pl.DataFrame], shown: dict[str, pl.DataFrame], confidence: float) -> tuple[str, ...]:
+    curves = shown["robustness"]
+    cohort = curves["train_cohort"][0] if curves.height else "matched"
+    notes = [
+        f"Models trained on the {cohort} cohort, and images or records removed from the test stays with an image "
+        f"({curves['n'][0] if curves.height else 0} stays); intervals are {percent(confidence)}, paired over subjects. "
+        "What is removed is the same for every strategy, and what is removed at a rate is so at every higher one.",
+        "That strategies built for missing images lose less than the others is an exploratory comparison of group "
+        "means: the groups differ in more than this.",
+    ]
+    trained = sorted(set(read["robustness"]["train_missing"].to_list()) - {0.0})
+    if not trained:
+        notes.append("No model was trained with images removed at this scale (scales.X.training.train_missing).")
+    return tuple(notes)
+
+
+def _figures(shown: dict[str, pl.DataFrame], overlap: pl.DataFrame, tasks: list[str]) -> list[AnswerFigure]:
+    found = []
+    for modality, what in (("cxr", "images"), ("ehr", "records")):
+        for task in tasks:
+            rows = _first_metric(shown["robustness"], task).filter(
+                pl.col("modality").is_in(("none", modality)), pl.col("mechanism").is_in(("none", "mcar"))
+            )
+            summary = shown["robustness_summary"].filter(task=task)
+            fusion = summary.filter(pl.col("missing").is_not_null())["strategy"].unique(maintain_order=True).to_list()
+            if not fusion or rows["value"].null_count() == rows.height:
+                continue
+            families = _first_metric(shown["robustness_families"], task).filter(
+                pl.col("modality").is_in(("none", modality)), pl.col("mechanism").is_in(("none", "mcar"))
+            )
+            known = summary["reference"].drop_nulls()
+            reference = (known[0], rows.filter(strategy=known[0])) if len(known) else None
+            name = f"robust_{modality}_{task}"
+            metric = METRIC_TITLES[rows["metric"][0]]
+            title = f"{_title(task)}: {metric} as {what} go"
+            svg = robust_figures.degradation(
+                [rows.filter(strategy=strategy) for strategy in fusion],
+                {family: families.filter(family=family) for family in robust_figures.FAMILIES},
+                reference,
+                what,
+                metric,
+                name,
+                title,
+            )
+            caption = "Removed at random from the test stays with an image; bands are intervals of the group means."
+            found.append(AnswerFigure(name, svg, caption, "tables/robustness_families.csv"))
+    if overlap.height:
+        fold = overlap["fold"][0]
+        svg = robust_figures.overlap(overlap.filter(fold=fold), "robust_overlap", "Who could have had an image")
+        caption = (
+            f"Stays where an image could have been there, by the propensity model of fold {fold}, which also decides "
+            "who loses an image first where removal depends on patient traits. Counts below ten are not shown."
+        )
+        found.append(AnswerFigure("robust_overlap", svg, caption, "tables/overlap.csv"))
+    return found
+
+
+def _tables(read: dict[str, pl.DataFrame], shown: dict[str, pl.DataFrame], tasks: list[str]) -> list[AnswerTable]:
+    found = []
+    for task in tasks:
+        curves, summary = (_first_metric(shown[name], task) for name in ("robustness", "robustness_summary"))
+        found.append(_curve_table(task, curves, summary))
+        found += _trained_table(task, _first_metric(read["robustness"], task))
+        for cohort in read["robustness_natural"]["train_cohort"].unique().sort().to_list():
+            rows = _first_metric(read["robustness_natural"], task).filter(train_cohort=cohort, train_missing=0.0)
+            found.append(_natural_table(task, cohort, rows))
+    return found
+
+
+def _curve_table(task: str, curves: pl.DataFrame, summary: pl.DataFrame) -> AnswerTable:
+    metric = METRIC_TITLES[curves["metric"][0]]
+    hours = curves.filter(mechanism="last_hours")["rate"].unique().sort().to_list()
+    header = [
+        "Strategy",
+        "Missing images",
+        "Nothing removed",
+        "All images removed",
+        "Lost with the images",
+        "Mean over rates, at random",
+        "Mean over rates, by traits",
+        "Stops paying at",
+        "Lost with the records",
+        *(f"Change, last {48 * rate:g} h absent" for rate in hours),
+    ]
+    body: list[tuple[Value, ...]] = []
+    for strategy in curves["strategy"].unique(maintain_order=True):
+        own = {
+            (row["modality"], row["mechanism"], row["rate"]): row for row in curves.filter(strategy=strategy).to_dicts()
+        }
+        short = {(row["modality"], row["mechanism"]): row for row in summary.filter(strategy=strategy).to_dicts()}
+        whole, images = own[("none", "none", 0.0)], short.get(("cxr", "mcar"), next(iter(short.values())))
+        body.append(
+            (
+                strategy,
+                images["missing"] or "–",
+                cell(whole, "value"),
+                cell(own.get(("cxr", images["mechanism"], 1.0)), "value"),
+                cell(images, "loss"),
+                cell(short.get(("cxr", "mcar")), "area"),
+                cell(short.get(("cxr", "mar")), "area"),
+                stops(images) or "–",
+                cell(short.get(("ehr", "mcar")), "loss"),
+                *(cell(own.get(("ehr", "last_hours", rate)), "change") for rate in hours),
+            )
+        )
+    return AnswerTable(
+        title=f"{_title(task)}: {metric} with images or records removed",
+        note="Stops paying: the share of images at which the lead over the EHR alone is gone, by interpolation.",
+        header=tuple(header),
+        rows=tuple(body),
+        source="tables/robustness_summary.csv",
+        stage=STAGE,
+    )
+
+
+def _trained_table(task: str, curves: pl.DataFrame) -> list[AnswerTable]:
+    """What training with images removed changes; nothing where no model was."""
+    rows = curves.filter(pl.col("train_missing") > 0, mechanism="mcar", modality="cxr")
+    rows = pl.concat([curves.filter(pl.col("train_missing") > 0, modality="none"), rows])
+    if not rows.height:
+        return []
+    rates = rows["rate"].unique().sort().to_list()
+    body: list[tuple[Value, ...]] = []
+    for strategy in rows["strategy"].unique(maintain_order=True):
+        for share in rows["train_missing"].unique().sort().to_list():
+            own = {row["rate"]: row for row in rows.filter(strategy=strategy, train_missing=share).to_dicts()}
+            body.append((strategy, percent(share), *(cell(own.get(rate), "gain") for rate in rates)))
+    metric = METRIC_TITLES[rows["metric"][0]]
+    return [
+        AnswerTable(
+            title=f"{_title(task)}: what training with images removed changes ({metric})",
+            note="Difference to the same strategy trained with every image, by the share removed at inference.",
+            header=("Strategy", "Removed in training", *(f"{percent(rate)} removed" for rate in rates)),
+            rows=tuple(body),
+            source="tables/robustness.csv",
+            stage=STAGE,
+        )
+    ]
+
+
+def _natural_table(task: str, cohort: str, rows: pl.DataFrame) -> AnswerTable:
+    counts = {row["group"]: row["n"] for row in rows.iter_rows(named=True)}
+    body: list[tuple[Value, ...]] = []
+    for strategy in rows["strategy"].unique(maintain_order=True):
+        own = {row["group"]: row for row in rows.filter(strategy=strategy).to_dicts()}
+        body.append((strategy, *(cell(own[group], "value") for group in GROUP_TITLES)))
+    metric = METRIC_TITLES[rows["metric"][0]] if rows.height else ""
+    return AnswerTable(
+        title=f"{_title(task)}: {metric} where images are missing by nature, trained on {cohort}",
+        note="Test stays as they are. Groups differ in more than the image: in era, admission and mix of diagnoses.",
+        header=("Strategy", *(f"{title} (n = {counts.get(group, 0)})" for group, title in GROUP_TITLES.items())),
+        rows=tuple(body),
+        source="tables/robustness_natural.csv",
+        stage=STAGE,
+    )

@@ -1,0 +1,114 @@
+"""The figures of the robustness section and of reliance: degradation curves, overlap, what scores rest on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
+
+from pipeline.report.figures import INK, MARKERS, MUTED, PALETTE, WIDTH, _figure, _legend, _svg
+
+FAMILIES = {
+    "native": "built for missing: mean",
+    "complete": "for complete pairs: mean",
+}
+
+
+def _line(rows: pl.DataFrame, column: str) -> tuple[np.ndarray[Any, Any], ...]:
+    """Rates and values with their bounds, by rate; a bound that is not known is the value."""
+    rows = rows.sort("rate").filter(pl.col(column).is_not_null())
+    bounds = (pl.col(f"{column}_{end}").fill_null(pl.col(column)) for end in ("low", "high"))
+    return tuple(each.to_numpy() for each in rows.select("rate", column, *bounds).get_columns())
+
+
+def degradation(
+    strategies: Sequence[pl.DataFrame],
+    families: Mapping[str, pl.DataFrame],
+    reference: tuple[str, pl.DataFrame] | None,
+    what: str,
+    metric: str,
+    name: str,
+    title: str,
+) -> str:
+    """A metric by the share of images (or records: `what`) removed: each fusion strategy thin, families with intervals.
+
+    All tables have the columns rate, value, value_low and value_high.
+    """
+    with _figure(WIDTH, 3.7) as (figure, (axes,)):
+        for i, rows in enumerate(strategies):
+            rates, values, _, _ = _line(rows, "value")
+            axes.plot(rates, values, color=MUTED, linewidth=0.6, alpha=0.55, label=None if i else "a fusion strategy")
+        for i, (family, rows) in enumerate(families.items()):
+            rates, values, low, high = _line(rows, "value")
+            if len(rates):
+                axes.fill_between(rates, low, high, color=PALETTE[i], alpha=0.15, linewidth=0)
+                axes.plot(rates, values, color=PALETTE[i], marker=MARKERS[i], markersize=4, label=FAMILIES[family])
+        if reference is not None:
+            rates, values, _, _ = _line(reference[1], "value")
+            axes.plot(rates, values, color=INK, linestyle=(0, (4, 2)), label=f"EHR alone ({reference[0]})")
+        axes.set_xlim(-0.02, 1.02)
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.set_xlabel(f"Share of {what} removed at inference")
+        axes.set_ylabel(metric)
+        axes.set_title(title)
+        _legend(figure, axes)
+        return _svg(figure, name, title)
+
+
+def overlap(rows: pl.DataFrame, name: str, title: str) -> str:
+    """Stays by propensity of having an image; a bar of fewer than ten has no height of its own, and says so."""
+    with _figure(WIDTH, 3.2) as (figure, (axes,)):
+        for i, image in enumerate(("present", "absent")):
+            chosen = rows.filter(image=image)
+            known = chosen.with_columns(count=pl.col("stays").cast(pl.Int64, strict=False))
+            places = chosen["from"].to_numpy() + (0.03 if i == 0 else 0.07)
+            counts = known["count"].fill_null(0).to_numpy()
+            axes.bar(places, counts, width=0.036, color=PALETTE[i], label=f"image {image}")
+            for place, text in zip(places, chosen["stays"].to_list(), strict=True):
+                if text.startswith("<"):
+                    axes.text(place, 0, text, ha="center", va="bottom", rotation=90, fontsize=6.5, color=MUTED)
+        axes.set_xlim(0, 1)
+        axes.set_xlabel("Propensity of having an image, by patient traits")
+        axes.set_ylabel("Stays")
+        axes.grid(axis="x", visible=False)
+        axes.set_title(title)
+        _legend(figure, axes)
+        return _svg(figure, name, title)
+
+
+def shapley(rows: pl.DataFrame, metric: str, name: str, title: str) -> str:
+    """What each modality adds to the score of each fusion strategy; `rows` of reliance.csv of one task and cohort."""
+    strategies = rows["strategy"].unique(maintain_order=True).to_list()
+    with _figure(WIDTH, 1.15 + 0.3 * len(strategies)) as (figure, (axes,)):
+        for i, (quantity, label) in enumerate((("shapley_ehr", "EHR"), ("shapley_cxr", "image"))):
+            _points(axes, rows.filter(quantity=quantity), strategies, 0.15 if i else -0.15, i, label)
+        axes.axvline(0, color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
+        axes.set_yticks(range(len(strategies)), strategies)
+        axes.set_ylim(len(strategies) - 0.5, -0.5)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel(f"{metric} that each modality adds (Shapley value)")
+        axes.set_title(title)
+        _legend(figure, axes)
+        return _svg(figure, name, title)
+
+
+def _points(axes: Axes, rows: pl.DataFrame, strategies: Sequence[str], shift: float, look: int, label: str) -> None:
+    shown = rows.filter(pl.col("value").is_not_null())
+    if not shown.height:
+        return
+    low, high = (shown[end].fill_null(shown["value"]).to_numpy() for end in ("low", "high"))
+    values = shown["value"].to_numpy()
+    axes.errorbar(
+        values,
+        [strategies.index(strategy) + shift for strategy in shown["strategy"]],
+        xerr=np.maximum(0.0, np.array([values - low, high - values])),
+        fmt=MARKERS[look],
+        color=PALETTE[look],
+        markersize=4.5,
+        elinewidth=1.3,
+        label=label,
+    )
