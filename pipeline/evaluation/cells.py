@@ -133,6 +133,11 @@ def _key_types() -> list[pl.Expr]:
     return [pl.col("fold", "seed").cast(pl.Int64), pl.col("train_missing").cast(pl.Float64).round(6)]
 
 
+def read_columns(path: Path, columns: list[str]) -> pl.DataFrame:
+    """Columns of a Parquet or CSV file; InputError, naming it, where it or one of them is absent."""
+    return _read(path, columns)
+
+
 def _read(path: Path, columns: list[str]) -> pl.DataFrame:
     if not path.is_file():
         raise InputError(f"{path}: not found; the stage that writes it has not run for these params")

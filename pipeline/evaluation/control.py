@@ -99,9 +99,7 @@ def positive_control(
 
 
 def _auroc(predictions: pl.DataFrame, task: Task, finding: str, sampler: Sampler) -> tuple[Floats, int]:
-    """Draws [1 + D] of the readout's AUROC on test, averaged over the runs in which it is estimable, and their number.
-
-    """
+    """Draws [1 + D] of the readout's AUROC on test, and the number of runs, over which it is averaged."""
     certain = predictions.with_columns(pl.col(finding).fill_null(0.0)).filter(pl.col(finding) >= 0)
     values, weights = [], []
     for (fold, seed), run in certain.sort("fold", "seed", "stay_id").group_by("fold", "seed", maintain_order=True):

@@ -36,7 +36,7 @@ from pipeline.evaluation.paired import (
     throws,
 )
 from pipeline.evaluation.scores import MACRO, Sampler, headline
-from pipeline.evaluation.strata import ALL, FEWEST, Stratum, label_groups, stay_strata, suppressed
+from pipeline.evaluation.strata import ALL, Stratum, label_groups, stay_strata, suppressed
 from pipeline.evaluation.verdicts import judged
 from pipeline.params import Evaluation, Grid, TrainingScale, Verdicts
 from pipeline.tasks import Task, get_task
@@ -69,15 +69,6 @@ CHOSEN_SCHEMA: dict[str, Any] = {
     **dict.fromkeys(("task", "cohort", "role", "strategy", "metric"), pl.String),
     "validation": pl.Float64,
     "chosen": pl.Boolean,
-}
-
-ICD_SCHEMA: dict[str, Any] = {
-    "phenotype": pl.String,
-    "icd_version": pl.Int64,
-    "has_cxr": pl.Boolean,
-    "n": pl.String,
-    "positives": pl.String,
-    "prevalence": pl.Float64,
 }
 
 
@@ -154,7 +145,8 @@ class Contest:
                 parts = mean_of(share, self.task.labels) if label == MACRO else share.get(label)
                 self._add(cell.strategy, label, stratum, own, against, parts, stays, positives[label])
             for group, labels in self._groups.items() if stratum == ALL else ():
-                pair = [{(MACRO, each): macro(of, labels, each) for each in metrics_of(self.task)} for of in (own, against)]
+                metrics = metrics_of(self.task)
+                pair = [{(MACRO, each): macro(of, labels, each) for each in metrics} for of in (own, against)]
                 count = sum(positives[label] or 0 for label in labels)
                 self._add(cell.strategy, MACRO, group, pair[0], pair[1], mean_of(share, labels), stays, count)
 
@@ -200,13 +192,12 @@ class Contest:
         winner = self.choice("fusion")
         if self.best is None or winner is None:
             return
-        first, second = metrics_of(self.task)
         cell = next(cell for cohort, cell in cells(self.known, self.task, winner) if cohort == self.cohort)
         others = second_p(cell.runs, self.best.runs, self.task, ALL, rule.permutations, seed)
         for row in self.rows:
             row["chosen"] = row["strategy"] == winner
             if row["chosen"] and (row["stratum"], row["group"]) == ALL:
-                if row["metric"] == first:
+                if row["metric"] == metrics_of(self.task)[0]:
                     row["family"] = CONFIRMATORY
                 else:
                     row["p"] = others[row["label"]]
@@ -221,7 +212,7 @@ def mean_of(parts: Mapping[str, Floats], labels: Iterable[str]) -> Floats | None
 
 def cells(known: Source, task: Task, strategy: str) -> Iterator[tuple[str, Cell]]:
     """A strategy's cells by cohort."""
-    strata = {cohort: stay_strata(cohort) for cohort in known.training.cohorts}
+    strata = {str(cohort): stay_strata(cohort) for cohort in known.training.cohorts}
     return read_cells(known.data, task, strategy, known.training, known.people, known.sampler, strata)
 
 
@@ -233,7 +224,8 @@ def gain(known: Source) -> Gain:
     for name in known.grid.tasks:
         task = get_task(name)
         contests = {
-            cohort: Contest(known, task, cohort, control.passed(checked, cohort)) for cohort in known.training.cohorts
+            str(cohort): Contest(known, task, cohort, control.passed(checked, cohort))
+            for cohort in known.training.cohorts
         }
         unimodal, fusion = known.roles(task)
         for strategy in unimodal:
@@ -267,9 +259,7 @@ def _control(known: Source) -> pl.DataFrame:
     alone = [name for name in known.roles(task)[0] if modalities(known.data, task, name) == frozenset({"cxr"})]
     if not alone:
         return pl.DataFrame(schema=control.SCHEMA)
-    return control.positive_control(
-        known.data, task, alone, known.training, known.people, known.sampler, known.rule
-    )
+    return control.positive_control(known.data, task, alone, known.training, known.people, known.sampler, known.rule)
 
 
 def _add_holm(rows: list[dict[str, Any]]) -> None:
@@ -281,19 +271,3 @@ def _add_holm(rows: list[dict[str, Any]]) -> None:
     for family in families.values():
         for row, adjusted in zip(family, randomisation.holm([row.get("p") for row in family]), strict=True):
             row["p_holm"] = adjusted
-
-
-def icd(people: pl.DataFrame, labels: Iterable[str]) -> pl.DataFrame:
-    """Prevalence of each phenotype by ICD version and image: of all stays, `people` a row a stay and fold.
-
-    Columns phenotype, icd_version, has_cxr, n, positives, prevalence; fewer than ten people are not told apart.
-    """
-    stays = people.unique("stay_id").sort("stay_id")
-    rows = []
-    for label in labels:
-        groups = stays.group_by("icd_version", "has_cxr").agg(pl.len(), pl.col(label).cast(pl.Int64).sum())
-        for version, image, n, positives in groups.sort("icd_version", "has_cxr").iter_rows():
-            shown = min(n, positives) >= FEWEST
-            share = positives / n if shown else None
-            rows.append((label, version, image, suppressed(n), suppressed(positives), share))
-    return pl.DataFrame(rows, schema=ICD_SCHEMA, orient="row")

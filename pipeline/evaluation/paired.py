@@ -78,7 +78,9 @@ def runs_of(
             draws, weights = SubjectDraws(unique, (np.ones((len(unique), 1)),)), np.ones(1)
         else:
             draws, weights = sampler.subjects("test", int(str(fold))), sampler.seed(int(str(seed)))
-        masks = run.select(where.cast(pl.Boolean).fill_null(False).alias("/".join(name)) for name, where in strata.items())
+        masks = run.select(
+            where.cast(pl.Boolean).fill_null(False).alias("/".join(name)) for name, where in strata.items()
+        )
         found.append(
             Run(
                 fold=int(str(fold)),
@@ -208,8 +210,8 @@ def shares(a: Sequence[Run], b: Sequence[Run], task: Task, stratum: Stratum) -> 
 def _run_shares(a: Run, b: Run, task: Task, keep: Bools, size: int) -> Iterator[tuple[str, Floats | None]]:
     at = a.at[keep]
     if task.kind == "multiclass":
-        right = [(run.scores.argmax(axis=1) == run.truth[:, 0])[keep].astype(np.float64) for run in (a, b)]
-        yield MACRO, randomisation.mean_shares(*right, at, size)
+        one, two = ((run.scores.argmax(axis=1) == run.truth[:, 0])[keep].astype(np.float64) for run in (a, b))
+        yield MACRO, randomisation.mean_shares(one, two, at, size)
         return
     if keep.any():
         ranked = [randomisation.ranks(run.scores[keep]) for run in (a, b)]

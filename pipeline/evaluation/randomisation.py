@@ -6,11 +6,11 @@ a coin decides whether the predictions of A and B change places, in all stays, s
 (Phipson & Smyth 2010). So that scores may change places, each model's are ranked within the run first: AUROC and
 average precision of either model alone stay what they are.
 
-Of AUROC and accuracy the difference after a throw is *linear* in the signs s (+1 stay, −1 swap) of the subjects. For a
-pair of a positive i and a negative j, with k the win of the first over the second: where both have the same sign the
-difference is s_i (k(a_i, a_j) − k(b_i, b_j)), else s_i (k(a_i, b_j) − k(b_i, a_j)); written with (1 ± s_i s_j) / 2, what
-is left are s_i and s_j alone, each times the stay's placement by A less that by B, among the other class's scores of
-*both* models. So all throws of all comparisons are one matrix product. Other metrics (average precision, kappa) are
+Of AUROC and accuracy the difference after a throw is *linear* in the signs s (+1 stay, −1 swap) of the subjects. For
+a pair of a positive i and a negative j, with k the win of the first over the second: where both have the same sign the
+difference is s_i (k(a_i, a_j) − k(b_i, b_j)), else s_i (k(a_i, b_j) − k(b_i, a_j)); written with (1 ± s_i s_j) / 2,
+what is left are s_i and s_j alone, each times the stay's placement by A less that by B, among the other class's scores
+of *both* models. So all throws of all comparisons are one matrix product. Other metrics (average precision, kappa) are
 computed anew for each throw, from weights 0 and 1 on the scores of both models (`swapped`).
 """
 
@@ -47,7 +47,7 @@ def auroc_shares(a: Floats, b: Floats, labels: Bools, at: Ints, subjects: int) -
     for own, other, sign in ((labels, ~labels, 1.0), (~labels, labels, -1.0)):
         pooled = np.sort(np.concatenate([a[other], b[other]]))
         share[own] = sign * (_below(pooled, a[own]) - _below(pooled, b[own]))
-    return np.bincount(at, share / (2.0 * positives * negatives), subjects)
+    return np.asarray(np.bincount(at, share / (2.0 * positives * negatives), subjects), dtype=np.float64)
 
 
 def _below(pooled: Floats, values: Floats) -> Floats:
@@ -58,7 +58,9 @@ def _below(pooled: Floats, values: Floats) -> Floats:
 
 def mean_shares(a: Floats, b: Floats, at: Ints, subjects: int) -> Floats | None:
     """Each subject's share of mean(a) − mean(b), [S]: accuracy, of what was right. None without a stay."""
-    return np.bincount(at, (a - b) / len(a), subjects) if len(a) else None
+    if not len(a):
+        return None
+    return np.asarray(np.bincount(at, (a - b) / len(a), subjects), dtype=np.float64)
 
 
 def signs(sizes: Sequence[int], folds: Sequence[int], throws: int, seed: int) -> Iterator[Floats]:
