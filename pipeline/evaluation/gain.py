@@ -19,12 +19,10 @@ import polars as pl
 from pipeline.evaluation import control, randomisation
 from pipeline.evaluation.bootstrap import Floats
 from pipeline.evaluation.cells import read_people
+from pipeline.evaluation.choice import chosen, kind_of
 from pipeline.evaluation.paired import (
-    FUSION,
-    UNIMODAL,
     Cell,
     Draws,
-    choose,
     counts,
     macro,
     metrics_of,
@@ -95,8 +93,9 @@ class Source:
 
     def roles(self, task: Task) -> tuple[list[str], list[str]]:
         """(unimodal, fusion) strategies of the grid, in its order."""
-        looks = {name: modalities(self.data, task, name) for name in self.grid.strategies}
-        return [name for name in looks if looks[name] in UNIMODAL], [name for name in looks if looks[name] == FUSION]
+        kinds = {name: kind_of(self.data, task.name, name) for name in self.grid.strategies}
+        unimodal, fusion = ([name for name, kind in kinds.items() if kind == role] for role in ROLES)
+        return unimodal, fusion
 
 
 def source(
@@ -114,7 +113,7 @@ class Contest:
 
     def __init__(self, known: Source, task: Task, cohort: str, control_passed: bool) -> None:
         self.known, self.task, self.cohort, self.control_passed = known, task, cohort, control_passed
-        self.validation: dict[str, list[tuple[str, float | None]]] = {role: [] for role in ROLES}
+        self.validation: dict[str, dict[str, float | None]] = {role: {} for role in ROLES}
         self.best: Cell | None = None
         self.rows: list[dict[str, Any]] = []
         self._against: dict[Stratum, Draws] = {}
@@ -123,18 +122,18 @@ class Contest:
 
     def choice(self, role: str) -> str | None:
         """The strategy with the best headline metric on validation."""
-        return choose(self.validation[role])
+        return chosen(self.validation[role], self.validation[role])
 
     def enter_unimodal(self, cell: Cell) -> None:
         """Keeps the best one; all enter before the first fusion strategy does."""
-        self.validation["unimodal"].append((cell.strategy, cell.validation))
+        self.validation["unimodal"][cell.strategy] = cell.validation
         if self.choice("unimodal") == cell.strategy:
             self.best = cell
             self._against = {stratum: scored(cell.runs, self.task, stratum) for stratum in stay_strata(self.cohort)}
 
     def enter_fusion(self, cell: Cell) -> None:
         """Its differences to the best unimodal strategy; none where that is not known."""
-        self.validation["fusion"].append((cell.strategy, cell.validation))
+        self.validation["fusion"][cell.strategy] = cell.validation
         if self.best is None:
             return
         for stratum, against in self._against.items():
@@ -220,7 +219,7 @@ def gain(known: Source) -> Gain:
     """The tables, from the cells that the grid names. Raises InputError as `cells.read_predictions` does."""
     checked = _control(known)
     rows: list[dict[str, Any]] = []
-    chosen: list[tuple[Any, ...]] = []
+    choices: list[tuple[Any, ...]] = []
     for name in known.grid.tasks:
         task = get_task(name)
         contests = {
@@ -239,14 +238,14 @@ def gain(known: Source) -> Gain:
             contest.finish()
             rows += contest.rows
             for role in ROLES:
-                chosen += [
+                choices += [
                     (name, cohort, role, strategy, metrics_of(task)[0], value, strategy == contest.choice(role))
-                    for strategy, value in contest.validation[role]
+                    for strategy, value in contest.validation[role].items()
                 ]
     _add_holm(rows)
     return Gain(
         pl.DataFrame(rows, schema=SCHEMA, orient="row"),
-        pl.DataFrame(chosen, schema=CHOSEN_SCHEMA, orient="row"),
+        pl.DataFrame(choices, schema=CHOSEN_SCHEMA, orient="row"),
         checked,
     )
 

@@ -76,6 +76,11 @@ def difference(row: dict[str, Any]) -> Cell:
     return Cell(row["difference"], row["low"], row["high"])
 
 
+def probability(p: float | None) -> str:
+    """0.042, or <0.001; blank where it was not asked for, or is not estimable."""
+    return "" if p is None else "<0.001" if p < 0.001 else number(p)
+
+
 def confirmatory(table: pl.DataFrame) -> pl.DataFrame:
     """The rows of gain.csv that were declared beforehand."""
     return table.filter(family=CONFIRMATORY)
@@ -106,7 +111,7 @@ def gain_markdown(found: Gain, rule: Verdicts) -> str:
             *(row[name] for name in ("strategy", "unimodal")),
             METRIC_TITLES[row["metric"]],
             difference(row).text,
-            number(row["p_holm"]),
+            probability(row["p_holm"]),
             row["verdict"] or NOT_ESTIMABLE,
         ]
         for row in confirmatory(found.table).iter_rows(named=True)
@@ -117,7 +122,7 @@ def gain_markdown(found: Gain, rule: Verdicts) -> str:
         of = rows["unimodal"][0] if rows.height else ""
         lines += [f"### {TASK_TITLES[task]}, {cohort} cohort, {METRIC_TITLES[metric]}, less {of}", ""]
         body = [
-            [row["strategy"], difference(row).text, number(row["p"]), row["verdict"] or NOT_ESTIMABLE]
+            [row["strategy"], difference(row).text, probability(row["p"]), row["verdict"] or NOT_ESTIMABLE]
             for row in rows.iter_rows(named=True)
         ]
         lines += [markdown_table(["Strategy", "Difference", "p", "Verdict"], body)]

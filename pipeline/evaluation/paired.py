@@ -20,16 +20,15 @@ from pipeline.errors import InputError
 from pipeline.evaluation import randomisation
 from pipeline.evaluation.bootstrap import Floats, SubjectDraws, average_labels, average_runs
 from pipeline.evaluation.cells import cell_folder, read_predictions
+from pipeline.evaluation.choice import validation_score
 from pipeline.evaluation.evaluate import HEADLINE, kinds_of_run
 from pipeline.evaluation.metrics import Bools, Ints, accuracy, confusion, kappa, rank_metrics
-from pipeline.evaluation.scores import MACRO, Sampler, headline, in_cohort
-from pipeline.evaluation.strata import ALL, Stratum
+from pipeline.evaluation.scores import MACRO, Sampler, in_cohort
+from pipeline.evaluation.strata import Stratum
 from pipeline.params import TrainingScale
 from pipeline.tasks import Task
 
 Draws = dict[tuple[str, str], Floats]  # by (label, metric), [1 + D]
-UNIMODAL = (frozenset({"ehr"}), frozenset({"cxr"}))
-FUSION = frozenset({"ehr", "cxr"})
 
 
 def metrics_of(task: Task) -> tuple[str, str]:
@@ -63,21 +62,14 @@ class Run:
 
 
 def runs_of(
-    predictions: pl.DataFrame, task: Task, sampler: Sampler | None, strata: Mapping[Stratum, pl.Expr]
+    predictions: pl.DataFrame, task: Task, sampler: Sampler, strata: Mapping[Stratum, pl.Expr]
 ) -> tuple[Run, ...]:
-    """The runs of `predictions` (of one part and kind), sorted by fold and seed.
-
-    Without a sampler there is only the sample itself: draws of one column.
-    """
+    """The runs of `predictions` (of one kind of run, test stays alone), sorted by fold and seed."""
     rows = predictions.sort("fold", "seed", "stay_id")
     found = []
     for (fold, seed), run in rows.group_by("fold", "seed", maintain_order=True):
         subjects = run["subject_id"].to_numpy()
-        if sampler is None:
-            unique = np.unique(subjects)
-            draws, weights = SubjectDraws(unique, (np.ones((len(unique), 1)),)), np.ones(1)
-        else:
-            draws, weights = sampler.subjects("test", int(str(fold))), sampler.seed(int(str(seed)))
+        draws, weights = sampler.subjects("test", int(str(fold))), sampler.seed(int(str(seed)))
         masks = run.select(
             where.cast(pl.Boolean).fill_null(False).alias("/".join(name)) for name, where in strata.items()
         )
@@ -133,17 +125,9 @@ def read_cells(
         if cohort in seen:
             continue
         seen.add(cohort)
-        rows = predictions.filter(in_cohort(cohort))
-        validation = runs_of(rows.filter(part="val"), task, None, {ALL: pl.lit(True)})
-        value = float(scored(validation, task, ALL)[headline(task), metrics_of(task)[0]][0])
-        runs = runs_of(rows.filter(part="test"), task, sampler, strata[cohort])
-        yield cohort, Cell(strategy, None if np.isnan(value) else value, runs)
-
-
-def choose(cells: Iterable[tuple[str, float | None]]) -> str | None:
-    """The strategy with the best score on validation, the first of equals; None where none is estimable."""
-    known = [(strategy, value) for strategy, value in cells if value is not None]
-    return max(known, key=lambda each: each[1])[0] if known else None
+        rows = predictions.filter((pl.col("part") == "test") & in_cohort(cohort))
+        runs = runs_of(rows, task, sampler, strata[cohort])
+        yield cohort, Cell(strategy, validation_score(predictions, task), runs)
 
 
 def scored(runs: Sequence[Run], task: Task, stratum: Stratum) -> Draws:
