@@ -98,7 +98,8 @@ def gain_markdown(found: Gain, rule: Verdicts) -> str:
         "# When does fusion help?",
         "",
         "Fusion less the best unimodal strategy, both chosen on validation; test folds. "
-        f"Verdicts: {rule_in_words(rule)}. p: approximate randomisation; in the confirmatory family after Holm over all of it.",
+        f"Verdicts: {rule_in_words(rule)}. "
+        "p: approximate randomisation; in the confirmatory family after Holm over all of it.",
         "",
         "## Confirmatory",
         "",

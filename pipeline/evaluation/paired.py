@@ -224,8 +224,9 @@ def second_p(
     a: Sequence[Run], b: Sequence[Run], task: Task, stratum: Stratum, count: int, seed: int
 ) -> dict[str, float | None]:
     """p of the second metric (average precision, kappa) by label and MACRO: computed anew for every throw."""
+    if not a:
+        return dict.fromkeys((*task.labels, MACRO))
     offset, total = _offsets(a)
-    several = task.kind == "multilabel"
     blocks: dict[str, list[Floats]] = {label: [] for label in (task.labels if task.kind != "multiclass" else (MACRO,))}
     pools = [_pool(one, two, task, stratum) for one, two in zip(a, b, strict=True)]
     for sign in chain([np.ones((1, total))], throws(a, count, seed)):
@@ -239,7 +240,7 @@ def second_p(
         for label, values in by_run.items():
             blocks[label].append(average_runs(np.array(values), np.ones((len(values), sign.shape[0]))))
     null = {label: np.concatenate(each) for label, each in blocks.items()}
-    if several:
+    if task.kind == "multilabel":
         null[MACRO] = average_labels(np.array(list(null.values())))
     return {label: randomisation.null_p(values) for label, values in null.items()}
 
