@@ -135,7 +135,7 @@ def _permuted(known: Source, task: Task, cohort: str, strategy: str) -> list[dic
     """The last rung: the mean over the probe's permutations, against the same model unpermuted on the same stays."""
     path = known.data / "probes" / strategy / "swaps.parquet"
     if not path.is_file():
-        return [_left_out(task, cohort, "permuted", f"no probe of {strategy}, which validation chose")]
+        return [_left_out(task, cohort, "permuted", f"no probe of {strategy}")]
     swaps = read_swaps(path, task, cohort, known.people)
     if not swaps.height:
         return [_left_out(task, cohort, "permuted", f"the probe of {strategy} has no permuted images for this")]

@@ -27,6 +27,7 @@ from pipeline.evaluation.metrics import Bools, Ints
 
 SWAPS = 3  # the fourth stream of random numbers, after the parts and the seeds of pipeline.evaluation.bootstrap
 BLOCK = 512  # throws at once
+ALPHA = 0.05  # of a family, in text
 TIE = 1e-9  # differences that are equal but for rounding
 
 
