@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 
@@ -70,6 +70,46 @@ def forest(
         axes.spines["left"].set_visible(False)
         axes.grid(axis="y", visible=False)
         axes.set_ylim(max(1, len(rows)) - 0.4, -0.7)
+        axes.set_xlabel(axis)
+        axes.set_title(title)
+        _legend(figure, axes)
+        return _svg(figure, name, title)
+
+
+class Block(NamedTuple):
+    """A block of a caterpillar: its name, a cell a strategy and whether it is the one chosen, and a target."""
+
+    name: str
+    cells: tuple[tuple[Cell, bool], ...]
+    target: float | None
+
+
+def caterpillar(blocks: Sequence[Block], axis: str, target: str, name: str, title: str, margin: float) -> str:
+    """Intervals of all strategies of each block, the smallest first, the chosen one in another colour."""
+    lines = sum(len(block.cells) for block in blocks)
+    with _figure(WIDTH, 1.3 + 0.34 * len(blocks) + 0.055 * lines) as (figure, (axes,)):
+        axes.axvspan(-margin, margin, color=RULE, linewidth=0, alpha=0.8)
+        axes.axvline(0, color=MUTED, linewidth=0.8)
+        top, step = 0.0, 0.055 / 0.34  # a block's name takes one unit
+        for block in blocks:
+            axes.text(0, top + 0.45, block.name, transform=axes.get_yaxis_transform(), fontsize=7.5)
+            known = sorted((cell.value, cell, own) for cell, own in block.cells if cell.value is not None)
+            places = [top + 1 + step * i for i in range(len(known))]
+            for place, (_, cell, own) in zip(places, known, strict=True):
+                if cell.low is not None and cell.high is not None:
+                    axes.plot([cell.low, cell.high], [place] * 2, color=PALETTE[own], linewidth=1.6 if own else 0.9)
+            for i, label in enumerate(("every fusion strategy", "the one that validation chose")):
+                of = [(value, place) for (value, _, own), place in zip(known, places, strict=True) if own == bool(i)]
+                dots: dict[str, Any] = {"marker": MARKERS[i], "color": PALETTE[i], "label": "" if top else label}
+                axes.plot([value for value, _ in of], [place for _, place in of], ls="none", markersize=3 + i, **dots)
+            bottom = top + 1 + step * len(known)
+            if block.target is not None:
+                ends = [top + 0.8, bottom - 0.1]
+                axes.plot([block.target] * 2, ends, color=PALETTE[2], linewidth=2, label="" if top else target)
+            top = bottom
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+        axes.set_ylim(top, 0)
         axes.set_xlabel(axis)
         axes.set_title(title)
         _legend(figure, axes)

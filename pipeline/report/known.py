@@ -15,7 +15,7 @@ from pipeline.evaluation.tables import Cell
 from pipeline.evaluation.verdicts import UNDETERMINED
 from pipeline.params import Verdicts
 from pipeline.report.answers import Answer, AnswerFigure, AnswerTable, Value
-from pipeline.report.differences import Point, Row, forest, scatter
+from pipeline.report.differences import Block, Point, caterpillar, scatter
 
 KEY, QUESTION = "known", "Is what was planted found?"
 STAGE = "known"
@@ -36,10 +36,10 @@ def answer(tables: Path, rule: Verdicts) -> Answer | None:
     if not by_label.height:
         return None
     notes = (
-        "Planted are the causes of every label (docs/synthetic-hospital.md). Attainable is what an oracle gains "
-        "that knows them and sees them as record and radiograph show them, noise and all; the models see hours and pixels.",
-        f"Right is “gain” where more than {rule.margin:g} is attainable, and “no gain” where it is not; undetermined is "
-        "neither. One hospital, one seed: shares over several hospitals are not measured here.",
+        "Planted are the causes of every label (docs/synthetic-hospital.md). Attainable is what an oracle gains which "
+        "knows them, and sees them as record and radiograph show them, noise and all; models see hours and pixels.",
+        f"Right is “gain” where more than {rule.margin:g} is attainable, and “no gain” where it is not; undetermined "
+        "is neither. One hospital, one seed: shares over several hospitals are not measured here.",
     )
     cohorts = by_label["cohort"].unique(maintain_order=True).to_list()
     return Answer(
@@ -70,6 +70,19 @@ def sentence(by_label: pl.DataFrame, kinds: pl.DataFrame) -> str:
 def _figures(by_label: pl.DataFrame, kinds: pl.DataFrame, cohorts: list[str], rule: Verdicts) -> list[AnswerFigure]:
     drawn = []
     for cohort in cohorts:
+        chosen = by_label.filter(cohort=cohort, task="phenotype")["strategy"].unique().to_list()
+        blocks = []
+        for kind in kinds.filter(cohort=cohort)["kind"].unique(maintain_order=True):
+            rows = kinds.filter(cohort=cohort, kind=kind)
+            cells = [(texts.difference(row), row["strategy"] in chosen) for row in rows.iter_rows(named=True)]
+            blocks.append(Block(TITLES[kind], tuple(cells), rows["attainable"][0]))
+        if blocks:
+            name, title = f"known_kinds_{cohort}", f"Gain by kind of truth, {cohort} cohort"
+            axis, target = "Macro mean difference of AUROC", "attainable, by the oracle"
+            caption = f"Each fusion strategy less the best unimodal one; the band is ±{rule.margin:g}."
+            svg = caterpillar(blocks, axis, target, name, title, rule.margin)
+            drawn.append(AnswerFigure(name, svg, caption, "tables/known_kinds.csv"))
+    for cohort in cohorts:
         rows = by_label.filter(cohort=cohort).drop_nulls("attainable")
         points = [
             Point(row["kind"], row["attainable"], Cell(row["found"], row["low"], row["high"]))
@@ -79,16 +92,6 @@ def _figures(by_label: pl.DataFrame, kinds: pl.DataFrame, cohorts: list[str], ru
         groups = [kind for kind in answers.KINDS if kind in rows["kind"]]
         caption = "A label a dot, by the kind of its truth; on the dashed line all that can be gained was."
         drawn.append(AnswerFigure(name, scatter(points, groups, name, title), caption, "tables/known.csv"))
-    for cohort in cohorts:
-        header, grid = answers.kind_grid(kinds, cohort)
-        if grid:
-            name, title = f"known_kinds_{cohort}", f"Gain by kind of truth, {cohort} cohort"
-            bars = [Row(strategy, tuple(cells)) for strategy, cells in grid]
-            series = [TITLES[kind] for kind in header[1:]]
-            axis = "Macro mean difference of AUROC"
-            caption = f"Each fusion strategy less the best unimodal one; the band is ±{rule.margin:g}."
-            svg = forest(bars, series, axis, name, title, rule.margin)
-            drawn.append(AnswerFigure(name, svg, caption, "tables/known_kinds.csv"))
     return drawn
 
 

@@ -141,8 +141,8 @@ def notes(
     if silent:
         where = f"{_joined(silent)} cohort{'s' if len(silent) > 1 else ''}"
         found.append(
-            f"“{NO_GAIN}” is not said for the {where}: the images alone have not passed the positive control, so that an "
-            "encoder that learned nothing is as good an explanation."
+            f"“{NO_GAIN}” is not said for the {where}: the images alone have not passed the positive control, so that "
+            "an encoder that learned nothing is as good an explanation."
         )
     found.append(
         "Confirmatory is one test a task and phenotype in each cohort: the fusion strategy against the unimodal "
