@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 
 TRAITS = ("icd_version",)
 ROLES = ("unimodal", "fusion")
+SECOND_THROWS = 1000  # at most, where each throw is computed anew
 CONFIRMATORY, EXPLORATORY = "confirmatory", "exploratory"
 KEY = ("task", "cohort", "label", "stratum", "group", "metric", "strategy")
 SCHEMA: dict[str, Any] = {
@@ -192,7 +193,8 @@ class Contest:
         if self.best is None or winner is None:
             return
         cell = next(cell for cohort, cell in cells(self.known, self.task, winner) if cohort == self.cohort)
-        others = second_p(cell.runs, self.best.runs, self.task, ALL, rule.permutations, seed)
+        count = min(rule.permutations, SECOND_THROWS)
+        others = second_p(cell.runs, self.best.runs, self.task, ALL, count, seed)
         for row in self.rows:
             row["chosen"] = row["strategy"] == winner
             if row["chosen"] and (row["stratum"], row["group"]) == ALL:

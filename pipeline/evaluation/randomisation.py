@@ -89,7 +89,7 @@ def swapped(subjects: NDArray[np.int64], sign: Floats) -> tuple[SubjectDraws, Su
     Rows of the weights are A's predictions of the S subjects, then B's: a metric of the 2n scores of both models, with
     `at` and `at + S` as rows, is that of A (of B) after the throw.
     """
-    kept = (1.0 + sign.T) / 2.0
+    kept = np.ascontiguousarray((1.0 + sign.T) / 2.0)  # in the order in which sparse sums read it
     rows = np.concatenate([subjects, subjects])
     first, second = np.concatenate([kept, 1.0 - kept]), np.concatenate([1.0 - kept, kept])
     return SubjectDraws(rows, (first,)), SubjectDraws(rows, (second,))
