@@ -72,6 +72,8 @@ def sentence(family: pl.DataFrame, chosen: pl.DataFrame, ladder: pl.DataFrame, r
         lead = f"Fusion beats the best single modality for {_joined(gained)}"
     elif (own["verdict"] == NO_GAIN).all():
         lead = f"Fusion adds nothing that matters (±{rule.margin:g}) to the best single modality"
+    elif own["verdict"].is_null().all():
+        lead = "These data are too small to tell whether fusion beats the best single modality"
     else:
         lead = "Whether fusion beats the best single modality cannot be told from these data"
     each = []
@@ -95,7 +97,8 @@ def _below(row: dict[str, Any]) -> str:
 
 def _cell(row: dict[str, Any]) -> str:
     cell = texts.difference(row)
-    return f"+{cell.text}" if cell.value is not None and cell.value > 0 else cell.text
+    text = f"+{cell.text}" if cell.value is not None and cell.value > 0 else cell.text
+    return text if cell.interval or cell.value is None else f"{text} (too few stays for an interval)"
 
 
 def _why_nothing(chosen: pl.DataFrame) -> str:

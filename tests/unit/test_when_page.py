@@ -109,6 +109,13 @@ def test_a_gain_is_named_and_a_mere_lead_is_not():
     assert said(unclear).startswith("Whether fusion beats the best single modality cannot be told from these data.")
 
 
+def test_an_estimate_without_an_interval_is_too_small_to_tell():
+    bare = confirmed(low=None, high=None, verdict=None)
+    text = said(bare, bare | {"cohort": "matched", "difference": None})
+    assert text.startswith("These data are too small to tell whether fusion beats the best single modality.")
+    assert "+0.020 (too few stays for an interval) in the base cohort and n. e. in the matched cohort" in text
+
+
 def test_no_gain_is_said_only_where_all_tasks_say_so():
     none = confirmed(verdict="no gain", low=-0.004, high=0.004, difference=0.0)
     assert said(none).startswith("Fusion adds nothing that matters (±0.01) to the best single modality.")
