@@ -70,7 +70,7 @@ def sentence(family: pl.DataFrame, chosen: pl.DataFrame, ladder: pl.DataFrame, r
     gained = [f"{_named(row)} ({row['cohort']} cohort)" for row in own.filter(verdict=GAIN).iter_rows(named=True)]
     if gained:
         lead = f"Fusion beats the best single modality for {_joined(gained)}"
-    elif (own["verdict"] == NO_GAIN).all():
+    elif own.filter(verdict=NO_GAIN).height == own.height:  # a null is no "no gain"
         lead = f"Fusion adds nothing that matters (±{rule.margin:g}) to the best single modality"
     elif own["verdict"].is_null().all():
         lead = "These data are too small to tell whether fusion beats the best single modality"
