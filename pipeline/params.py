@@ -267,6 +267,32 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Verdicts:
+    """When a paired difference is called a gain, or none (pipeline.evaluation.verdicts); fixed before the run.
+
+    `margin` is a difference of AUROC too small to matter, `control_auroc` what the image encoder must reach on the
+    findings of the radiologists' reports before "no gain" is said; `permutations` are throws of the randomisation test.
+    """
+
+    margin: float
+    confidence: float
+    equivalence_confidence: float
+    permutations: int
+    control_auroc: float
+
+    def __post_init__(self) -> None:
+        for name in ("confidence", "equivalence_confidence"):
+            _require(0 < getattr(self, name) < 1, f"{name}: must be in (0, 1), is {getattr(self, name)}")
+        for name in ("margin", "control_auroc"):
+            _share(name, getattr(self, name))
+        _require(
+            self.equivalence_confidence <= self.confidence,
+            f"equivalence_confidence: must be at most confidence, is {self.equivalence_confidence}",
+        )
+        _at_least(1, permutations=self.permutations)
+
+
+@dataclass(frozen=True)
 class SyntheticScale:
     """Size of the synthetic hospital: patients, and pixels of the longer image side."""
 
@@ -396,6 +422,7 @@ class Params:
     grid: Grid
     training: Training
     evaluation: Evaluation
+    verdicts: Verdicts
     scales: dict[str, Scale]
     strategies: dict[str, dict[str, Any]]
 

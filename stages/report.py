@@ -20,6 +20,7 @@ SHOWN = (
     "grid",
     "training",
     "evaluation",
+    "verdicts",
     "scales",
     "strategies",
 )

@@ -7,7 +7,7 @@ data/runs. A missing cell, a missing or surplus run and a run that does not cove
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -28,8 +28,10 @@ def cell_folder(data: Path, task: str, strategy: str) -> Path:
     return data / "runs" / task / strategy
 
 
-def read_people(data: Path, tasks: Iterable[Task], folds: Iterable[int]) -> pl.DataFrame:
-    """A row a stay and fold, sorted by (fold, stay_id): subject_id, part, has_cxr and the labels of `tasks`.
+def read_people(data: Path, tasks: Iterable[Task], folds: Iterable[int], traits: Sequence[str] = ()) -> pl.DataFrame:
+    """A row a stay and fold, sorted by (fold, stay_id): subject_id, part, has_cxr, the labels of `tasks` and `traits`.
+
+    `traits` are further columns of stays.parquet, as they stand there.
 
     Raises InputError for a file or column that is absent, a stay without labels and a label that is null.
     """
@@ -37,7 +39,7 @@ def read_people(data: Path, tasks: Iterable[Task], folds: Iterable[int]) -> pl.D
     splits = _read(data / "splits.parquet", ["stay_id", "fold", "part"]).with_columns(
         pl.col("stay_id", "fold").cast(pl.Int64)
     )
-    stays = _read(data / "cohort" / "stays.parquet", ["stay_id", "subject_id", "has_cxr"]).with_columns(
+    stays = _read(data / "cohort" / "stays.parquet", ["stay_id", "subject_id", "has_cxr", *traits]).with_columns(
         pl.col("stay_id", "subject_id").cast(pl.Int64)
     )
     truth = _read(data / "cohort" / "labels.parquet", ["stay_id", *labels]).with_columns(
@@ -117,8 +119,23 @@ def read_history(data: Path, task: Task, strategy: str, training: TrainingScale)
     )
 
 
+def read_findings(data: Path, findings: Iterable[str]) -> pl.DataFrame:
+    """stay_id and CheXpert `findings` (1, 0, −1 or null) in the report on the image that the benchmark uses of a stay.
+
+    Raises InputError where a file or column is absent.
+    """
+    image = _read(data / "cohort" / "cxr.parquet", ["stay_id", "rank", "study_id"]).filter(rank=1)
+    told = _read(data / "interim" / "cxr_findings.parquet", ["study_id", *findings])
+    return image.join(told, on="study_id").select(pl.col("stay_id").cast(pl.Int64), *findings).sort("stay_id")
+
+
 def _key_types() -> list[pl.Expr]:
     return [pl.col("fold", "seed").cast(pl.Int64), pl.col("train_missing").cast(pl.Float64).round(6)]
+
+
+def read_columns(path: Path, columns: list[str]) -> pl.DataFrame:
+    """Columns of a Parquet or CSV file; InputError, naming it, where it or one of them is absent."""
+    return _read(path, columns)
 
 
 def _read(path: Path, columns: list[str]) -> pl.DataFrame:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from pipeline.evaluation.text import markdown_table, number, percent, with_interval
+from pipeline.evaluation.text import bounds, markdown_table, number, percent, with_interval
 
 TASK_TITLES = {
     "mortality": "ICU mortality",
@@ -40,7 +40,7 @@ class Cell(NamedTuple):
     @property
     def interval(self) -> str:
         """0.750–0.871, or nothing."""
-        return "" if self.low is None or self.high is None else f"{number(self.low)}–{number(self.high)}"
+        return "" if self.low is None or self.high is None else bounds(self.low, self.high)
 
     @property
     def text(self) -> str:

@@ -28,11 +28,16 @@ def number(value: float | None, digits: int = 3) -> str:
     return NOT_ESTIMABLE if value is None else f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
 
+def bounds(low: float, high: float, digits: int = 3) -> str:
+    """0.750–0.871; with "to" where a minus sign would stand beside the dash."""
+    return f"{number(low, digits)}{'–' if min(low, high) >= 0 else ' to '}{number(high, digits)}"
+
+
 def with_interval(value: float | None, low: float | None, high: float | None, digits: int = 3) -> str:
     """0.812 (0.750–0.871); the interval is left out where there is none."""
     if value is None or low is None or high is None:
         return number(value, digits)
-    return f"{number(value, digits)} ({number(low, digits)}–{number(high, digits)})"
+    return f"{number(value, digits)} ({bounds(low, high, digits)})"
 
 
 FEW = 10  # people

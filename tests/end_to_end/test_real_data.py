@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 STAGES = ["manifest", "ingest", "cohort", "labels", "series", "images", "splits", "masks", "statistics", "audit"]
-AGGREGATES = ["evaluate", "robustness", "reliance", "report"]
+AGGREGATES = ["evaluate", "robustness", "reliance", "gain", "known", "report"]
 
 
 @pytest.mark.real_data

@@ -15,6 +15,14 @@ from pipeline.tasks import get_task, phenotype_slugs
 from pipeline.training.grid import run_keys
 
 STRENGTH = {"lstm": 0.8, "transformer": 1.0, "resnet": 0.5, "late_fusion": 1.3}
+MODALITIES = {
+    "lstm": ["ehr"],
+    "transformer": ["ehr"],
+    "gbm": ["ehr"],
+    "resnet": ["cxr"],
+    "ehr_presence": ["ehr", "presence"],
+    "ehr_metadata": ["ehr", "metadata", "presence"],
+}
 
 
 def training(
@@ -52,8 +60,11 @@ def fabricate(
             "los_days": los,
             "age": random.integers(18, 90, stays),
             "has_cxr": has_cxr,
+            # of streams of their own, so that what is drawn after them stays the same
+            "icd_version": np.random.default_rng([seed, 6]).choice([9, 10], stays, p=[0.6, 0.4]).astype(np.int16),
         }
     ).write_parquet(data / "cohort" / "stays.parquet")
+    _findings(data, stay_id, has_cxr, np.random.default_rng([seed, 7]))
     labels: dict[str, np.ndarray] = {
         "icu_mortality": random.random(stays) < 1 / (1 + np.exp(2 - risk)),
         "hospital_mortality": random.random(stays) < 0.2,
@@ -72,6 +83,17 @@ def fabricate(
         for strategy in strategies:
             _cell(data, task, strategy, scale, splits, pl.DataFrame({"stay_id": stay_id, **labels}), has_cxr)
     _facts(root, kind, stays, folds)
+
+
+def _findings(data: Path, stay_id: np.ndarray, has_cxr: np.ndarray, random: np.random.Generator) -> None:
+    """cxr.parquet, and what the reports on the images say."""
+    stays = stay_id[has_cxr]
+    study_id = 50_000_000 + np.arange(len(stays))
+    pl.DataFrame({"stay_id": stays, "rank": 1, "study_id": study_id}).write_parquet(data / "cohort" / "cxr.parquet")
+    said = np.array([1.0, 0.0, -1.0, None], dtype=object)
+    findings = {name: random.choice(said, len(stays)).tolist() for name in ("Pleural Effusion", "Edema")}
+    (data / "interim").mkdir()
+    pl.DataFrame({"study_id": study_id, **findings}).write_parquet(data / "interim" / "cxr_findings.parquet")
 
 
 def _splits(stay_id: np.ndarray, subject_id: np.ndarray, folds: int) -> pl.DataFrame:
@@ -151,8 +173,12 @@ def _cell(
     )
     pl.DataFrame(history, infer_schema_length=None).write_csv(folder / "history.csv")
     entries = dict.fromkeys(("Paper", "Idea", "Missing image", "Changed"), f"<b>about</b> {strategy}")
-    modalities = ["cxr"] if strategy == "resnet" else ["cxr", "ehr"]
-    card = {"name": strategy, "summary": "one", "entries": entries, "modalities": modalities}
+    card = {
+        "name": strategy,
+        "summary": "one",
+        "entries": entries,
+        "modalities": MODALITIES.get(strategy, ["cxr", "ehr"]),
+    }
     (folder / "card.json").write_text(json.dumps({**card, "missing": "complete", "interaction": "joint"}))
 
 

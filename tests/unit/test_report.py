@@ -264,7 +264,7 @@ def test_code_in_cards_and_names_of_checks_are_written_for_people(own, shown):
     path.write_text(json.dumps(card))
     html, _ = build(own / "data", own / "reports", shown | SMALL)
     assert "<dd>also <code>observed</code> where x &lt; 1</dd>" in html
-    assert '<tr><th scope="row">lstm</th><td>cxr, ehr</td><td>complete</td><td>additive &lt;b&gt;</td></tr>' in html
+    assert '<tr><th scope="row">lstm</th><td>ehr</td><td>–</td><td>additive &lt;b&gt;</td></tr>' in html
     for check in json.loads((own / "reports" / "audit.json").read_text())["checks"]:
         assert f'<th scope="row">{check["name"].replace("_", " ")}</th>' in html
 

@@ -1,0 +1,191 @@
+"""The tables of question 1 for people: Markdown, prevalence by ICD version and image, and writing them all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from pipeline import files
+from pipeline.errors import InputError
+from pipeline.evaluation.gain import CONFIRMATORY, Gain
+from pipeline.evaluation.scores import MACRO
+from pipeline.evaluation.strata import ALL, FEWEST, suppressed
+from pipeline.evaluation.tables import METRIC_TITLES, TASK_TITLES, Cell
+from pipeline.evaluation.text import NOT_ESTIMABLE, markdown_table, number, percent
+from pipeline.params import Verdicts
+from pipeline.strict import read_yaml
+from pipeline.tasks import PHENOTYPES_FILE
+
+ICD_SCHEMA: dict[str, Any] = {
+    "phenotype": pl.String,
+    "icd_version": pl.Int64,
+    "has_cxr": pl.Boolean,
+    "n": pl.String,
+    "positives": pl.String,
+    "prevalence": pl.Float64,
+}
+
+
+def icd(people: pl.DataFrame, labels: Iterable[str]) -> pl.DataFrame:
+    """Prevalence of each phenotype by ICD version and image: of all stays, `people` a row a stay and fold.
+
+    Columns phenotype, icd_version, has_cxr, n, positives, prevalence; fewer than ten people are not told apart.
+    """
+    stays = people.unique("stay_id").sort("stay_id")
+    rows = []
+    for label in labels:
+        groups = stays.group_by("icd_version", "has_cxr").agg(pl.len(), pl.col(label).cast(pl.Int64).sum())
+        for version, image, n, positives in groups.sort("icd_version", "has_cxr").iter_rows():
+            shown = min(n, positives) >= FEWEST
+            share = positives / n if shown else None
+            rows.append((label, version, image, suppressed(n), suppressed(positives), share))
+    return pl.DataFrame(rows, schema=ICD_SCHEMA, orient="row")
+
+
+def read_table(path: Path, schema: dict[str, Any]) -> pl.DataFrame:
+    """A table that a stage wrote; an empty field is null. Raises InputError where it is absent or of another shape."""
+    if not path.is_file():
+        raise InputError(f"{path}: not found; the stage that writes it has not run for these params")
+    try:
+        frame = pl.read_csv(path, schema_overrides=schema)
+        return frame.select(pl.col(name) for name in schema)
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
+
+
+def label_title(label: str) -> str:
+    """A label for people: a phenotype's HCUP name."""
+    names = {row["slug"]: row["label"] for row in read_yaml(PHENOTYPES_FILE)["phenotypes"]}
+    return str({**names, MACRO: "all labels", "icu_mortality": "ICU mortality"}.get(label, label))
+
+
+def rule_in_words(rule: Verdicts) -> str:
+    """What the verdicts mean."""
+    return (
+        f"gain: the lower bound of the {percent(rule.confidence)} interval is above 0; no gain: the "
+        f"{percent(rule.equivalence_confidence)} interval lies within ±{rule.margin:g}, and the images alone rank both "
+        f"findings of the positive control with an AUROC of {rule.control_auroc:g} or more; otherwise undetermined"
+    )
+
+
+def difference(row: dict[str, Any]) -> Cell:
+    """The difference with its interval."""
+    return Cell(row["difference"], row["low"], row["high"])
+
+
+def probability(p: float | None) -> str:
+    """0.042, or <0.001; blank where it was not asked for, or is not estimable."""
+    return "" if p is None else "<0.001" if p < 0.001 else number(p)
+
+
+def confirmatory(table: pl.DataFrame) -> pl.DataFrame:
+    """The rows of gain.csv that were declared beforehand."""
+    return table.filter(family=CONFIRMATORY)
+
+
+def headline_rows(table: pl.DataFrame, task: str, cohort: str, metric: str) -> pl.DataFrame:
+    """The rows of every fusion strategy for a task's own label, over all stays."""
+    rows = table.filter(task=task, cohort=cohort, metric=metric, stratum=ALL[0])
+    return rows.filter(pl.col("label").is_in([MACRO, "icu_mortality"]))
+
+
+def gain_markdown(found: Gain, rule: Verdicts) -> str:
+    """gain.md: the confirmatory family, then every fusion strategy by task and cohort, the choices and the control."""
+    lines = [
+        "# When does fusion help?",
+        "",
+        "Fusion less the best unimodal strategy, both chosen on validation; test folds. "
+        f"Verdicts: {rule_in_words(rule)}. "
+        "p: approximate randomisation; in the confirmatory family after Holm over all of it.",
+        "",
+        "## Confirmatory",
+        "",
+    ]
+    header = ["Task", "Cohort", "Label", "Fusion", "Unimodal", "Metric", "Difference", "p (Holm)", "Verdict"]
+    body = [
+        [
+            *(row[name] for name in ("task", "cohort")),
+            label_title(row["label"]),
+            *(row[name] for name in ("strategy", "unimodal")),
+            METRIC_TITLES[row["metric"]],
+            difference(row).text,
+            probability(row["p_holm"]),
+            row["verdict"] or NOT_ESTIMABLE,
+        ]
+        for row in confirmatory(found.table).iter_rows(named=True)
+    ]
+    lines += [markdown_table(header, body, numbers_from=6), "## Exploratory: every fusion strategy", ""]
+    for task, cohort, metric in found.table.select("task", "cohort", "metric").unique(maintain_order=True).iter_rows():
+        rows = headline_rows(found.table, task, cohort, metric)
+        of = rows["unimodal"][0] if rows.height else ""
+        lines += [f"### {TASK_TITLES[task]}, {cohort} cohort, {METRIC_TITLES[metric]}, less {of}", ""]
+        body = [
+            [row["strategy"], difference(row).text, probability(row["p"]), row["verdict"] or NOT_ESTIMABLE]
+            for row in rows.iter_rows(named=True)
+        ]
+        lines += [markdown_table(["Strategy", "Difference", "p", "Verdict"], body)]
+    lines += ["## Positive control: findings told by the images alone", ""]
+    body = [
+        [row["strategy"], row["cohort"], row["finding"], Cell(row["auroc"], row["low"], row["high"]).text, _yes(row)]
+        for row in found.control.iter_rows(named=True)
+    ]
+    lines += [markdown_table(["Strategy", "Cohort", "Finding", "AUROC", "Passed"], body, numbers_from=3)]
+    return "\n".join(lines)
+
+
+def _yes(row: dict[str, Any]) -> str:
+    return "yes" if row["passed"] else "no"
+
+
+def ladder_markdown(ladder: pl.DataFrame) -> str:
+    """ladder.md: the rungs of each task and cohort."""
+    lines = ["# What the image adds, step by step", ""]
+    own = ladder.filter(pl.col("label").is_in([MACRO, "icu_mortality"]))
+    for task, cohort, metric in own.select("task", "cohort", "metric").unique(maintain_order=True).iter_rows():
+        rows = own.filter(task=task, cohort=cohort, metric=metric)
+        lines += [f"## {TASK_TITLES[task]}, {cohort} cohort, {METRIC_TITLES[metric]}", ""]
+        body = [
+            [
+                row["rung"],
+                row["strategy"] or "",
+                row["left_out"] or Cell(row["value"], row["low"], row["high"]).text,
+                row["against"] or "",
+                Cell(row["difference"], row["difference_low"], row["difference_high"]).text if row["against"] else "",
+                row["verdict"] or "",
+            ]
+            for row in rows.iter_rows(named=True)
+        ]
+        lines += [
+            markdown_table(["Rung", "Strategy", "Score", "Against", "Difference", "Verdict"], body, numbers_from=2)
+        ]
+    return "\n".join(lines)
+
+
+def icd_markdown(prevalence: pl.DataFrame) -> str:
+    """icd.md: a row a phenotype, a column an ICD version with and without image."""
+    groups = prevalence.select("icd_version", "has_cxr").unique().sort("icd_version", "has_cxr").rows()
+    header = ["Phenotype", *(f"ICD-{version}, {'image' if image else 'no image'}" for version, image in groups)]
+    body = []
+    for label in prevalence["phenotype"].unique(maintain_order=True):
+        each = {row[1:3]: row for row in prevalence.filter(phenotype=label).iter_rows()}
+        cells = [f"{number(each[group][5])} ({each[group][4]} of {each[group][3]})" for group in groups]
+        body.append([label_title(label), *cells])
+    return "\n".join(["# Prevalence by ICD version and image", "", markdown_table(header, body)])
+
+
+def write(found: Gain, ladder: pl.DataFrame, prevalence: pl.DataFrame, rule: Verdicts, tables: Path) -> None:
+    """Writes gain, chosen, control, ladder and icd: CSV each, and Markdown for people."""
+    for name, table in {
+        "gain": found.table,
+        "chosen": found.chosen,
+        "control": found.control,
+        "ladder": ladder,
+        "icd": prevalence,
+    }.items():
+        files.write_csv(table, tables / f"{name}.csv")
+    files.write_text(gain_markdown(found, rule), tables / "gain.md")
+    files.write_text(ladder_markdown(ladder), tables / "ladder.md")
+    files.write_text(icd_markdown(prevalence), tables / "icd.md")

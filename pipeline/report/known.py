@@ -1,0 +1,123 @@
+"""The known answers on the page: on the synthetic hospital, is what was found what was planted?
+
+From the tables of the stage `known`; there is no section where the data are not synthetic.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from pipeline.evaluation import gain_tables as texts
+from pipeline.evaluation import known as answers
+from pipeline.evaluation.tables import Cell
+from pipeline.evaluation.verdicts import UNDETERMINED
+from pipeline.params import Verdicts
+from pipeline.report.answers import Answer, AnswerFigure, AnswerTable, Value
+from pipeline.report.differences import Block, Point, caterpillar, scatter
+
+KEY, QUESTION = "known", "Is what was planted found?"
+STAGE = "known"
+TITLES = {
+    "ehr_only": "EHR only",
+    "cxr_only": "image only",
+    "complementary": "complementary",
+    "synergistic": "synergistic",
+    "redundant": "redundant",
+    "noise": "noise",
+}
+
+
+def answer(tables: Path, rule: Verdicts) -> Answer | None:
+    """The section, or None where the answers are not known. Raises InputError where a table is missing."""
+    by_label = texts.read_table(tables / "known.csv", answers.SCHEMA)
+    kinds = texts.read_table(tables / "known_kinds.csv", answers.KIND_SCHEMA)
+    if not by_label.height:
+        return None
+    notes = (
+        "Planted are the causes of every label (docs/synthetic-hospital.md). Attainable is what an oracle gains which "
+        "knows them, and sees them as record and radiograph show them, noise and all; models see hours and pixels.",
+        f"Right is “gain” where more than {rule.margin:g} is attainable, and “no gain” where it is not; undetermined "
+        "is neither. One hospital, one seed: shares over several hospitals are not measured here.",
+    )
+    cohorts = by_label["cohort"].unique(maintain_order=True).to_list()
+    return Answer(
+        key=KEY,
+        question=QUESTION,
+        sentence=sentence(by_label, kinds),
+        notes=notes,
+        figures=tuple(_figures(by_label, kinds, cohorts, rule)),
+        tables=tuple(_tables(by_label, kinds, cohorts)),
+    )
+
+
+def sentence(by_label: pl.DataFrame, kinds: pl.DataFrame) -> str:
+    """How many verdicts are right, and the macro mean differences of the chosen strategy by kind."""
+    counts = {word: by_label.filter(judgement=word).height for word in (answers.RIGHT, answers.WRONG, UNDETERMINED)}
+    words = ", ".join(f"{count} {word}" for word, count in counts.items())
+    text = f"Of {by_label.height} verdicts on labels whose truth was planted: {words}."
+    if counts[UNDETERMINED] > by_label.height / 2:
+        text += " These data are too small to tell most of them."
+    chosen = by_label.filter(task="phenotype").select("cohort", "strategy").unique(maintain_order=True)
+    for cohort, strategy in chosen.iter_rows():
+        rows = kinds.filter(cohort=cohort, strategy=strategy).iter_rows(named=True)
+        each = [f"{TITLES[row['kind']]} {texts.difference(row).text}" for row in rows]
+        text += f" {strategy}, {cohort} cohort, mean difference of AUROC by kind: {'; '.join(each)}."
+    return text
+
+
+def _figures(by_label: pl.DataFrame, kinds: pl.DataFrame, cohorts: list[str], rule: Verdicts) -> list[AnswerFigure]:
+    drawn = []
+    for cohort in cohorts:
+        chosen = by_label.filter(cohort=cohort, task="phenotype")["strategy"].unique().to_list()
+        blocks = []
+        for kind in kinds.filter(cohort=cohort)["kind"].unique(maintain_order=True):
+            rows = kinds.filter(cohort=cohort, kind=kind)
+            cells = [(texts.difference(row), row["strategy"] in chosen) for row in rows.iter_rows(named=True)]
+            blocks.append(Block(TITLES[kind], tuple(cells), rows["attainable"][0]))
+        if blocks:
+            name, title = f"known_kinds_{cohort}", f"Gain by kind of truth, {cohort} cohort"
+            axis, target = "Macro mean difference of AUROC", "attainable, by the oracle"
+            caption = f"Each fusion strategy less the best unimodal one; the band is ±{rule.margin:g}."
+            svg = caterpillar(blocks, axis, target, name, title, rule.margin)
+            drawn.append(AnswerFigure(name, svg, caption, "tables/known_kinds.csv"))
+    for cohort in cohorts:
+        rows = by_label.filter(cohort=cohort).drop_nulls("attainable")
+        points = [
+            Point(row["kind"], row["attainable"], Cell(row["found"], row["low"], row["high"]))
+            for row in rows.iter_rows(named=True)
+        ]
+        name, title = f"known_{cohort}", f"Attainable and found, {cohort} cohort"
+        groups = [kind for kind in answers.KINDS if kind in rows["kind"]]
+        caption = "A label a dot, by the kind of its truth; on the dashed line all that can be gained was."
+        drawn.append(AnswerFigure(name, scatter(points, groups, name, title), caption, "tables/known.csv"))
+    return drawn
+
+
+def _tables(by_label: pl.DataFrame, kinds: pl.DataFrame, cohorts: list[str]) -> list[AnswerTable]:
+    made = []
+    header = ("Label", "Kind", "Planted", "Oracle, one modality", "Oracle, both", "Attainable", "Found", "Verdict", "")
+    for cohort in cohorts:
+        body = tuple(
+            (
+                texts.label_title(row["label"]),
+                TITLES[row["kind"]],
+                *(Cell(row[name], None, None) for name in ("planted", "oracle_unimodal", "oracle_both", "attainable")),
+                Cell(row["found"], row["low"], row["high"]),
+                row["verdict"],
+                row["judgement"],
+            )
+            for row in by_label.filter(cohort=cohort).iter_rows(named=True)
+        )
+        note = "AUROC on the same test stays: of the planted probabilities, of the oracles, and the difference found."
+        made.append(AnswerTable(f"Label by label, {cohort} cohort", note, header, body, "tables/known.csv", STAGE))
+    for cohort in cohorts:
+        names, grid = answers.kind_grid(kinds, cohort)
+        if grid:
+            head = ("Strategy", *(TITLES[kind] for kind in names[1:]))
+            by_strategy: tuple[tuple[Value, ...], ...] = tuple((strategy, *cells) for strategy, cells in grid)
+            note = "Mean over the phenotypes of a kind of the difference to the best unimodal strategy, AUROC."
+            title = f"Kind by kind, {cohort} cohort"
+            made.append(AnswerTable(title, note, head, by_strategy, "tables/known_kinds.csv", STAGE))
+    return made
