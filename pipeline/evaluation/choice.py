@@ -1,0 +1,68 @@
+"""What kind of strategy a cell holds, and which of several is chosen: on validation, by task and cohort, not on test.
+
+Every comparison with "the best unimodal model" or of "the fusion strategy" goes through here, so that all mean the same
+one. The choice is fixed before a test stay is looked at, and no draw of a bootstrap makes it anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from pipeline.errors import InputError
+from pipeline.evaluation.bootstrap import SubjectDraws
+from pipeline.evaluation.cells import cell_folder
+from pipeline.evaluation.metrics import rank_metrics
+from pipeline.evaluation.scores import in_cohort
+from pipeline.tasks import Task
+
+
+def kind_of(data: Path, task: str, strategy: str) -> str:
+    """`fusion` (record and pixels), `unimodal` (one of them) or `control`, as the cell's card declares it.
+
+    Raises InputError where the card is absent or does not say.
+    """
+    path = cell_folder(data, task, strategy) / "card.json"
+    try:
+        sees = set(json.loads(path.read_text(encoding="utf-8"))["modalities"])
+    except FileNotFoundError:
+        raise InputError(f"{path}: not found; run the stage that writes it (dvc repro)") from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{path}: no modalities in it") from None
+    if {"ehr", "cxr"} <= sees:
+        return "fusion"
+    return "unimodal" if len(sees) == 1 else "control"
+
+
+def validation_score(predictions: pl.DataFrame, task: Task) -> float | None:
+    """AUROC (phenotypes: their macro mean; length of stay: accuracy) on validation, averaged over runs; None without.
+
+    `predictions` are rows of `cells.read_predictions` of one cohort of training and one share removed; validation is
+    that cohort's.
+    """
+    rows = predictions.filter((pl.col("part") == "val") & in_cohort(predictions["train_cohort"][0]))
+    found = [_score(run, task) for run in rows.partition_by("fold", "seed", maintain_order=True)]
+    known = [each for each in found if each is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _score(run: pl.DataFrame, task: Task) -> float | None:
+    scores = run.select(f"p_{name}" for name in task.outputs).to_numpy()
+    if task.kind == "multiclass":
+        return float((scores.argmax(axis=1) == run[task.labels[0]].to_numpy()).mean())
+    rows = np.arange(run.height)
+    once = SubjectDraws(rows, (np.ones((run.height, 1)),))
+    truth = run.select(pl.col(task.labels).cast(pl.Boolean)).to_numpy()
+    each = [rank_metrics(scores[:, i], truth[:, i], rows, once)[0][0] for i in range(len(task.labels))]
+    return None if np.isnan(each).all() else float(np.nanmean(each))
+
+
+def chosen(scores: Mapping[str, float | None], strategies: Iterable[str]) -> str | None:
+    """The one of `strategies` with the highest validation score, the first of equals; None where none has a score."""
+    known = [(score, name) for name in strategies if (score := scores.get(name)) is not None]
+    best = max((score for score, _ in known), default=None)
+    return next((name for score, name in known if score == best), None)
