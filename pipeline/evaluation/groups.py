@@ -174,20 +174,21 @@ def measure(
 
 
 def under_shuffles(
-    runs: Sequence[tuple[Fold, int, list[Scores]]], of: Side, name: str, label: int, groups: Ints
-) -> dict[Key, Floats]:
-    """The same metrics under the shuffles of the groups, [G', 1 + P]."""
+    runs: Sequence[tuple[Fold, int, list[Scores]]], of: Side, name: str, labels: Sequence[int], groups: Ints
+) -> list[dict[Key, Floats]]:
+    """The same metrics of each of `labels` under the shuffles of the groups, [G', 1 + P]."""
     codes = _codes(of, name, groups)
-    each: list[dict[Key, Floats]] = []
+    each: list[list[dict[Key, Floats]]] = [[] for _ in labels]
     for group in range(len(groups)):
-        found = GroupSums(1, of.folds[0].index.shape[1])
+        members = {fold.number: memberships(codes[fold.places][fold.index], group) for fold in of.folds}
+        found = [GroupSums(1, of.folds[0].index.shape[1]) for _ in labels]
         for fold, _, scores in runs:
-            members = memberships(codes[fold.places][fold.index], group)
-            nobody = np.zeros(len(fold.stays), dtype=np.int64)
-            rows = np.arange(len(fold.stays))
-            found.add(scores[label], nobody, rows, members, float(of.prevalence[label]))
-        each.append(found.values())
-    return {key: np.concatenate([values[key] for values in each]) for key in KEYS}
+            together, rows = np.zeros(len(fold.stays), dtype=np.int64), np.arange(len(fold.stays))
+            for sums, label in zip(found, labels, strict=True):
+                sums.add(scores[label], together, rows, members[fold.number], float(of.prevalence[label]))
+        for values, sums in zip(each, found, strict=True):
+            values.append(sums.values())
+    return [{key: np.concatenate([one[key] for one in values]) for key in KEYS} for values in each]
 
 
 def _codes(of: Side, name: str, groups: Ints) -> Ints:
@@ -230,17 +231,21 @@ def strategy(
         kept, taken = common_labels(large)
         groups, taking = np.flatnonzero(kept), np.flatnonzero(taken).tolist()
         found.groups[name], found.labels[name] = tuple(groups.tolist()), len(taking)
-        if not runs or not len(groups):
+        single = singly and not grouped.crossed and len(of.labels.names) > 1
+        each = []
+        for label in range(large.shape[1]) if single else taking:
+            own = np.flatnonzero(large[:, label]) if single else groups
+            if not runs or not len(own):
+                continue
+            values = measure(runs, of, name, label, own, sampler, 1 + size.draws)
+            if single:
+                found.singly[name, of.labels.names[label]] = tuple(own.tolist()), values
+            if label in taking:  # for which every group that is kept is large enough
+                each.append({key: draws[np.searchsorted(own, groups)] for key, draws in values.items()})
+        if not each:
             continue
-        each = [measure(runs, of, name, label, groups, sampler, 1 + size.draws) for label in taking]
         found.values[name] = macro(each)
         if null and name != WHOLE and len(groups) > 1:
-            shuffles = macro([under_shuffles(runs, of, name, label, groups) for label in taking])
+            shuffles = macro(under_shuffles(runs, of, name, taking, groups))
             found.null[name] = {key: against_null(values) for key, values in gaps(shuffles).items()}
-        if singly and not grouped.crossed and len(of.labels.names) > 1:
-            for label, slug in enumerate(of.labels.names):
-                own = np.flatnonzero(large[:, label])
-                if len(own):
-                    values = measure(runs, of, name, label, own, sampler, 1 + size.draws)
-                    found.singly[name, slug] = tuple(own.tolist()), values
     return found

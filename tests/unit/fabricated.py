@@ -52,6 +52,8 @@ def fabricate(
             "los_days": los,
             "age": random.integers(18, 90, stays),
             "has_cxr": has_cxr,
+            # of their own stream, so that what is drawn after them stays the same
+            **_traits(np.random.default_rng([seed, 5]), stays),
         }
     ).write_parquet(data / "cohort" / "stays.parquet")
     labels: dict[str, np.ndarray] = {
@@ -72,6 +74,15 @@ def fabricate(
         for strategy in strategies:
             _cell(data, task, strategy, scale, splits, pl.DataFrame({"stay_id": stay_id, **labels}), has_cxr)
     _facts(root, kind, stays, folds)
+
+
+def _traits(random: np.random.Generator, stays: int) -> dict[str, np.ndarray]:
+    return {
+        "gender": random.choice(["F", "M"], stays),
+        "race_group": random.choice(["WHITE", "BLACK", "UNKNOWN", "OTHER"], stays, p=[0.6, 0.25, 0.1, 0.05]),
+        "admission_group": random.choice(["EMERGENCY", "ELECTIVE"], stays, p=[0.7, 0.3]),
+        "insurance": random.choice(["Medicare", "Other"], stays),
+    }
 
 
 def _splits(stay_id: np.ndarray, subject_id: np.ndarray, folds: int) -> pl.DataFrame:
