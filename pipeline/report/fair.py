@@ -82,8 +82,8 @@ def _sentence(groups: pl.DataFrame, gaps: pl.DataFrame, fusion: pl.DataFrame, kn
     if not tested:
         return (
             f"Too small to tell: in none of the {_count(family.height, 'declared test')} (attribute × task) are there "
-            f"two groups with at least {knobs.least_positives} positives and {knobs.least_negatives} negatives each, so "
-            "that neither fairness nor unfairness is shown."
+            f"two groups with at least {knobs.least_positives} positives and {knobs.least_negatives} negatives: "
+            "neither fairness nor unfairness is shown."
         )
     lasting = [row for row in tested if row["p_holm"] <= LEVEL]
     parts = [_worst(groups, gaps)]
@@ -150,8 +150,8 @@ def _notes(groups: pl.DataFrame, knobs: Fairness, confidence: float) -> tuple[st
         "Labels may be coded differently by group: a diagnosis is what was billed, a death what was recorded. A model "
         "that follows the coding looks fair where the coding is not, and none of these numbers can tell.",
         f"{small} of {each.height} groups (attribute × task × cohort) have fewer than {knobs.least_positives} "
-        f"positives or {knobs.least_negatives} negatives; they are listed as too small, and no number of theirs is shown. Counts "
-        f"below {knobs.suppress_below} are suppressed, and those that would give them away hidden.",
+        f"positives or {knobs.least_negatives} negatives; they are listed as too small, without a number of theirs. "
+        f"Counts below {knobs.suppress_below} are suppressed, and those that would give them away hidden.",
         "Declared before the results: the AUROC gap of the fusion strategy that validation chose, by each attribute "
         f"and task, in the {knobs.cohort} cohort (presence of an image: in base), against shuffled groups, with Holm's "
         "adjustment within a task. All else is exploratory.",

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pipeline.evaluation.fairness_text import ATTRIBUTE_TITLES
-from pipeline.report.figures import MARKERS, MUTED, PALETTE, WIDTH, _figure, _legend, _svg
+from pipeline.evaluation.subgroups import HIDDEN
+from pipeline.report.figures import INK, MARKERS, MUTED, PALETTE, WIDTH, _figure, _legend, _svg
 
 Point = tuple[float, float | None, float | None]  # an estimate and its bounds
 
@@ -34,10 +37,16 @@ def _points(axes: Axes, places: Sequence[float], points: Sequence[Point], look: 
     )
 
 
+def _title(figure: Figure, title: str) -> None:
+    """At the figure's edge: beside long names of rows, the axes are too narrow for it."""
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold", color=INK)
+
+
 def _rows(axes: Axes, names: Sequence[str]) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
 
 
 def groups(rows: pl.DataFrame, strategies: Sequence[str], metric: str, label: str, name: str, title: str) -> str:
@@ -61,7 +70,7 @@ def groups(rows: pl.DataFrame, strategies: Sequence[str], metric: str, label: st
             if heads[place][0] != heads[place - 1][0]:
                 axes.axhline(place - 0.5, color=MUTED, linewidth=0.5)
         axes.set_xlabel(label)
-        axes.set_title(title)
+        _title(figure, title)
         _legend(figure, axes)
         return _svg(figure, name, title)
 
@@ -87,7 +96,7 @@ def gaps(rows: pl.DataFrame, name: str, title: str) -> str:
         _rows(axes, [ATTRIBUTE_TITLES[row["attribute"]] for row in shown])
         axes.set_xlim(left=0)
         axes.set_xlabel("Highest less lowest AUROC of a group")
-        axes.set_title(title)
+        _title(figure, title)
         _legend(figure, axes)
         return _svg(figure, name, title)
 
@@ -109,7 +118,7 @@ def changes(rows: pl.DataFrame, label: str, name: str, title: str) -> str:
             _points(axes, [place + offset for place, _ in there], points, i, ATTRIBUTE_TITLES[attribute])
         _rows(axes, strategies)
         axes.set_xlabel(label)
-        axes.set_title(title)
+        _title(figure, title)
         _legend(figure, axes)
         return _svg(figure, name, title)
 
@@ -132,9 +141,12 @@ def counts(rows: pl.DataFrame, least: int, suppressed: int, name: str, title: st
             )
         if hidden:
             axes.barh(hidden, suppressed, height=0.35, color="none", edgecolor=PALETTE[0], label=f"below {suppressed}")
+        for place, row in enumerate(shown):
+            if row["positives"] == HIDDEN:
+                axes.text(0.2, place, HIDDEN, va="center", fontsize=8, color=MUTED)
         _rows(axes, [f"{ATTRIBUTE_TITLES[row['attribute']]}: {row['group']}" for row in shown])
         axes.set_xlim(left=0)
         axes.set_xlabel("Test stays with the label")
-        axes.set_title(title)
+        _title(figure, title)
         _legend(figure, axes)
         return _svg(figure, name, title)
