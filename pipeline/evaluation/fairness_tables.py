@@ -13,7 +13,18 @@ import numpy as np
 import polars as pl
 
 from pipeline.evaluation.bootstrap import Floats, interval
-from pipeline.evaluation.gaps import ALERT_RATE, KEYS, ODDS, RULES, Key, behind, gap_interval, gaps, holm
+from pipeline.evaluation.gaps import (
+    ALERT_RATE,
+    KEYS,
+    ODDS,
+    RULES,
+    Key,
+    behind,
+    change_interval,
+    gap_interval,
+    gaps,
+    holm,
+)
 from pipeline.evaluation.groups import Found, Side
 from pipeline.evaluation.scores import MACRO, SHIFTS
 from pipeline.evaluation.subgroups import SMALL, WHOLE, shown
@@ -229,8 +240,10 @@ def fusion_rows(
                 continue
             mine, theirs = gaps(both[0]), gaps(both[1])
             for key in GAP_KEYS:
-                difference = mine[key] - theirs[key]
-                low, high = interval(difference, confidence)
+                parts = behind(key)
+                low, high = change_interval(
+                    [both[0][part] for part in parts], [both[1][part] for part in parts], confidence
+                )
                 finding = None
                 if low is not None and high is not None:
                     finding = "wider" if low > 0 else "narrower" if high < 0 else "undetermined"
@@ -246,7 +259,7 @@ def fusion_rows(
                         "threshold": key[1] or None,
                         "gap": known(mine[key][0]),
                         "gap_unimodal": known(theirs[key][0]),
-                        "difference": known(difference[0]),
+                        "difference": known(mine[key][0] - theirs[key][0]),
                         "low": low,
                         "high": high,
                         "finding": finding,

@@ -129,28 +129,69 @@ def behind(key: Key) -> tuple[Key, ...]:
     return (("tpr", key[1]), ("fpr", key[1])) if key[0] == ODDS else (key,)
 
 
+def _contrasts(values: Sequence[Floats]) -> Floats:
+    """Differences between all pairs of groups, of one or more metrics [G, 1 + D], to both sides: [contrasts, 1 + D]."""
+    one, other = np.triu_indices(len(values[0]), 1)
+    differences = np.concatenate([each[one] - each[other] for each in values])
+    return np.concatenate([differences, -differences])
+
+
+def _bands(contrasts: Sequence[Floats], confidence: float) -> list[tuple[Floats, Floats]] | None:
+    """(lower, upper) bounds of several sets of contrasts that hold all at once with probability `confidence`.
+
+    The width is the quantile of the largest studentised deviation in the bootstrap (Efron & Tibshirani 1993, ch. 12;
+    Romano & Wolf, Econometrica 2005). None where one is not estimable, or is in less than nine tenths of the draws, or
+    does not vary.
+    """
+    together = np.concatenate(contrasts)
+    if not len(together) or np.isnan(together[:, 0]).any():
+        return None
+    estimate, drawn = together[:, 0], together[:, 1:][:, ~np.isnan(together[:, 1:]).any(axis=0)]
+    if drawn.shape[1] < max(2, MIN_ESTIMABLE * (together.shape[1] - 1)):
+        return None
+    deviation = drawn - estimate[:, None]
+    error = deviation.std(axis=1)
+    if (error < 1e-12).any():
+        return None
+    band = np.quantile(np.abs(deviation / error[:, None]).max(axis=0), confidence) * error
+    ends = np.cumsum([len(each) for each in contrasts])[:-1]
+    return list(zip(np.split(estimate - band, ends), np.split(estimate + band, ends), strict=True))
+
+
 def gap_interval(values: Sequence[Floats], confidence: float) -> tuple[float | None, float | None]:
     """Interval of the gap of one or (equalised odds) two metrics [G, 1 + D], or (None, None).
 
-    A band that holds all pairwise differences at once with probability `confidence` (the quantile of the largest
-    studentised deviation in the bootstrap: Efron & Tibshirani 1993, ch. 12; Romano & Wolf, Econometrica 2005) holds
-    their largest: from the largest lower bound of an absolute difference to the largest upper one. It errs to the safe
-    side with many groups; with two it is the interval of their difference, folded at 0.
+    Bounds that hold for all pairwise differences at once hold for the largest: from the largest lower to the largest
+    upper one. It errs to the safe side with many groups; with two it is the interval of their difference, folded at 0.
     """
-    one, other = np.triu_indices(len(values[0]), 1)
-    differences = np.concatenate([each[one] - each[other] for each in values])  # [pairs, 1 + D]
-    if not len(differences) or np.isnan(differences[:, 0]).any():
+    bands = _bands([_contrasts(values)], confidence)
+    if bands is None:
         return None, None
-    drawn = differences[:, 1:][:, ~np.isnan(differences[:, 1:]).any(axis=0)]
-    if drawn.shape[1] < max(2, MIN_ESTIMABLE * (differences.shape[1] - 1)):
+    low, high = bands[0]
+    return max(0.0, float(low.max())), min(1.0, float(high.max()))
+
+
+def change_interval(
+    values: Sequence[Floats], reference: Sequence[Floats], confidence: float
+) -> tuple[float | None, float | None]:
+    """Interval of the gap in `values` less that in `reference`, on the same draws, or (None, None).
+
+    Percentiles of the difference miss it where one gap is near 0 and the other is not, since only the former is biased.
+    Instead: where (i, j) is the pair that makes a gap, the other model's gap is at least its own difference between i
+    and j. So the change is at most the largest paired difference of differences over the pairs that may make the gap
+    in `values`, and at least the smallest over those that may make the one in `reference`; all within joint bands.
+    """
+    mine, theirs = _contrasts(values), _contrasts(reference)
+    bands = _bands([mine, theirs, mine - theirs], confidence)
+    if bands is None:
         return None, None
-    estimate = np.abs(differences[:, 0])
-    deviation = drawn - differences[:, :1]
-    error = deviation.std(axis=1)
-    if (error < 1e-12).any():
-        return None, None
-    band = np.quantile(np.abs(deviation / error[:, None]).max(axis=0), confidence) * error
-    return max(0.0, float((estimate - band).max())), min(1.0, float((estimate + band).max()))
+    (low, high), (low_theirs, high_theirs), (low_change, high_change) = bands
+    highest = float(high_change[high >= max(0.0, low.max())].max())
+    lowest = float(low_change[high_theirs >= max(0.0, low_theirs.max())].min())
+    return (
+        max(lowest, max(0.0, float(low.max())) - float(high_theirs.max())),
+        min(highest, float(high.max()) - max(0.0, float(low_theirs.max()))),
+    )
 
 
 def exchanges(subjects: Ints, outcome: Ints, count: int, random: np.random.Generator) -> Ints:

@@ -95,8 +95,12 @@ def sizes(of: Grouping, subjects: Codes, truth: Bools) -> Sizes:
     return Sizes(
         stays=np.array([int(each.sum()) for each in inside], dtype=np.int64),
         subjects=np.array([len(np.unique(subjects[each])) for each in inside], dtype=np.int64),
-        positives=np.array([truth[each].sum(axis=0) for each in inside], dtype=np.int64).reshape(len(inside), truth.shape[1]),
-        negatives=np.array([(~truth[each]).sum(axis=0) for each in inside], dtype=np.int64).reshape(len(inside), truth.shape[1]),
+        positives=np.array([truth[each].sum(axis=0) for each in inside], dtype=np.int64).reshape(
+            len(inside), truth.shape[1]
+        ),
+        negatives=np.array([(~truth[each]).sum(axis=0) for each in inside], dtype=np.int64).reshape(
+            len(inside), truth.shape[1]
+        ),
     )
 
 

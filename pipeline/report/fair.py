@@ -77,13 +77,14 @@ def _count(n: int, what: str) -> str:
 def _sentence(groups: pl.DataFrame, gaps: pl.DataFrame, fusion: pl.DataFrame, knobs: Fairness) -> str:
     family = gaps.filter(pl.col("family") == CONFIRMATORY)
     tested = family.drop_nulls("p_holm").to_dicts()
+    unchosen = _unchosen(groups, family)
     if not family.height:
-        return "There is no fusion strategy in the grid, whose gaps could be tested."
+        return f"Not to be told: {unchosen}."
     if not tested:
         return (
             f"Too small to tell: in none of the {_count(family.height, 'declared test')} (attribute × task) are there "
             f"two groups with at least {knobs.least_positives} positives and {knobs.least_negatives} negatives: "
-            "neither fairness nor unfairness is shown."
+            "neither fairness nor unfairness is shown." + (f" Besides, {unchosen}." if unchosen else "")
         )
     lasting = [row for row in tested if row["p_holm"] <= LEVEL]
     parts = [_worst(groups, gaps)]
@@ -102,8 +103,22 @@ def _sentence(groups: pl.DataFrame, gaps: pl.DataFrame, fusion: pl.DataFrame, kn
         )
     if family.height > len(tested):
         parts.append(f"{_count(family.height - len(tested), 'more test')} could not be made: the groups are too small.")
+    if unchosen:
+        parts.append(f"Besides, {unchosen}.")
     parts.append(_fusion_sentence(fusion))
     return " ".join(part for part in parts if part)
+
+
+def _unchosen(groups: pl.DataFrame, family: pl.DataFrame) -> str:
+    """The tasks in which no fusion strategy was chosen, so that nothing was declared; empty where there is none."""
+    tested = set(family["task"])
+    titles = dict.fromkeys(task_title(task, label) for task, label, _ in heads(groups) if task not in tested)
+    if not titles:
+        return ""
+    return (
+        f"no fusion strategy was chosen for {', '.join(titles)} (there is none in the grid, or validation has no "
+        "positive to choose by)"
+    )
 
 
 def _gap(row: dict[str, Any]) -> str:
