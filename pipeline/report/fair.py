@@ -67,7 +67,9 @@ def _single(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _where(row: dict[str, Any]) -> str:
-    return f"{ATTRIBUTE_TITLES[row['attribute']]} in {task_title(row['task'], row['label'])} ({row['strategy']})"
+    """Attribute, task and strategy. With an image there is more to see: that alone is no disparity between people."""
+    more = ", where there is more to see" if row["attribute"] == "has_cxr" else ""
+    return f"{ATTRIBUTE_TITLES[row['attribute']]}{more} in {task_title(row['task'], row['label'])} ({row['strategy']})"
 
 
 def _count(n: int, what: str) -> str:
