@@ -7,7 +7,7 @@ data/runs. A missing cell, a missing or surplus run and a run that does not cove
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -28,10 +28,10 @@ def cell_folder(data: Path, task: str, strategy: str) -> Path:
     return data / "runs" / task / strategy
 
 
-def read_people(data: Path, tasks: Iterable[Task], folds: Iterable[int], traits: Iterable[str] = ()) -> pl.DataFrame:
-    """A row a stay and fold, sorted by (fold, stay_id): subject_id, part, has_cxr, `traits` and the labels of `tasks`.
+def read_people(data: Path, tasks: Iterable[Task], folds: Iterable[int], traits: Sequence[str] = ()) -> pl.DataFrame:
+    """A row a stay and fold, sorted by (fold, stay_id): subject_id, part, has_cxr, the labels of `tasks` and `traits`.
 
-    `traits` are further columns of stays.parquet.
+    `traits` are further columns of stays.parquet, as they stand there.
 
     Raises InputError for a file or column that is absent, a stay without labels and a label that is null.
     """
@@ -39,9 +39,9 @@ def read_people(data: Path, tasks: Iterable[Task], folds: Iterable[int], traits:
     splits = _read(data / "splits.parquet", ["stay_id", "fold", "part"]).with_columns(
         pl.col("stay_id", "fold").cast(pl.Int64)
     )
-    known = ["stay_id", "subject_id", "has_cxr"]
-    stays = _read(data / "cohort" / "stays.parquet", [*known, *(name for name in traits if name not in known)])
-    stays = stays.with_columns(pl.col("stay_id", "subject_id").cast(pl.Int64))
+    stays = _read(data / "cohort" / "stays.parquet", ["stay_id", "subject_id", "has_cxr", *traits]).with_columns(
+        pl.col("stay_id", "subject_id").cast(pl.Int64)
+    )
     truth = _read(data / "cohort" / "labels.parquet", ["stay_id", *labels]).with_columns(
         pl.col("stay_id").cast(pl.Int64)
     )

@@ -371,7 +371,7 @@ def test_the_interval_covers_the_gap_of_five_unlike_groups(aurocs):
     ],
 )
 def test_the_interval_covers_the_change_of_a_gap(mine, theirs):
-    """Two models on the same patients, 50 positives a group; percentiles cover in 79 to 99 %, bands in 99 % or more."""
+    """Two models on the same patients, 50 positives a group; percentiles cover in 80 to 99 %, bands in 99 % or more."""
     truth = (max(mine) - min(mine)) - (max(theirs) - min(theirs))
     covered, naively = 0, 0
     for sample in range(300):

@@ -1,6 +1,8 @@
 """Who belongs to which group, which are large enough, and which counts may be seen; who is chosen on validation."""
 
+import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -12,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 from pipeline.errors import InputError
 from pipeline.evaluation.choice import chosen, kind_of, validation_score
 from pipeline.evaluation.subgroups import (
+    ATTRIBUTES,
     HIDDEN,
     WHOLE,
     Grouping,
@@ -23,7 +26,8 @@ from pipeline.evaluation.subgroups import (
     shown,
     sizes,
 )
-from pipeline.tasks import get_task
+from pipeline.params import load
+from pipeline.tasks import LOS_EDGES, get_task
 
 STAYS = pl.DataFrame(
     {
@@ -205,3 +209,10 @@ def test_a_card_that_is_absent_or_does_not_say_is_refused(tmp_path, text, messag
         (folder / "card.json").write_text(text)
     with pytest.raises(InputError, match=rf"card\.json: {message}"):
         kind_of(tmp_path, "mortality", "one")
+
+
+def test_knobs_and_edges_agree_with_the_code():
+    """params.py must not import what every stage would then depend on."""
+    knobs = load().fairness
+    assert knobs.long_stay_days in LOS_EDGES
+    replace(knobs, pairs=tuple("+".join(pair) for pair in itertools.combinations(ATTRIBUTES, 2)))
