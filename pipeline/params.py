@@ -293,6 +293,38 @@ class Verdicts:
 
 
 @dataclass(frozen=True)
+class Fairness:
+    """Subgroups: where age is cut, which pairs of attributes are crossed, and how large a group must be.
+
+    `alert_rate` is the overall share of alerts at which strategies are compared, in multiples of the prevalence;
+    `cohort` is where the declared family is tested (`has_cxr`: in base).
+    """
+
+    age_edges: tuple[int, ...]
+    pairs: tuple[str, ...]
+    least_positives: int
+    least_negatives: int
+    suppress_below: int
+    alert_rate: float
+    long_stay_days: Literal[3, 4, 5, 6, 7, 14]  # edges of the classes (pipeline.tasks.LOS_EDGES)
+    cohort: Literal["base", "matched"]
+
+    def __post_init__(self) -> None:
+        _distinct("age_edges", self.age_edges)
+        _require(list(self.age_edges) == sorted(self.age_edges), f"age_edges: must ascend, is {list(self.age_edges)}")
+        attributes = {"age", "gender", "race", "admission", "insurance", "has_cxr"}
+        for pair in self.pairs:
+            both = pair.split("+")
+            _require(
+                len(set(both)) == 2 == len(both) and set(both) <= attributes,
+                f"pairs: must be two of {sorted(attributes)} joined by +, is {pair!r}",
+            )
+        _at_least(1, least_positives=self.least_positives, least_negatives=self.least_negatives)
+        _at_least(1, suppress_below=self.suppress_below)
+        _require(self.alert_rate > 0, f"alert_rate: must be above 0, is {self.alert_rate}")
+
+
+@dataclass(frozen=True)
 class SyntheticScale:
     """Size of the synthetic hospital: patients, and pixels of the longer image side."""
 
@@ -394,6 +426,17 @@ class EvaluationScale:
 
 
 @dataclass(frozen=True)
+class FairnessScale:
+    """Bootstrap draws of subgroups, and shuffles of the groups."""
+
+    draws: int
+    shuffles: int
+
+    def __post_init__(self) -> None:
+        _at_least(10, draws=self.draws, shuffles=self.shuffles)
+
+
+@dataclass(frozen=True)
 class Scale:
     """One block of `scales`."""
 
@@ -403,6 +446,7 @@ class Scale:
     training: TrainingScale
     probe: ProbeScale
     evaluation: EvaluationScale
+    fairness: FairnessScale
 
 
 @dataclass(frozen=True)
@@ -423,6 +467,7 @@ class Params:
     training: Training
     evaluation: Evaluation
     verdicts: Verdicts
+    fairness: Fairness
     scales: dict[str, Scale]
     strategies: dict[str, dict[str, Any]]
 

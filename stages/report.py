@@ -21,6 +21,7 @@ SHOWN = (
     "training",
     "evaluation",
     "verdicts",
+    "fairness",
     "scales",
     "strategies",
 )

@@ -33,8 +33,14 @@ def _gather(segment: Ints, rows: Ints, segments: int, subjects: int) -> csr_arra
     return csr_array((np.ones(len(rows)), rows, starts), shape=(segments, subjects))
 
 
-def rank_metrics(scores: Floats, labels: Bools, rows: Ints, draws: SubjectDraws) -> tuple[Floats, Floats]:
+def rank_metrics(
+    scores: Floats, labels: Bools, rows: Ints, draws: SubjectDraws, prevalence: float | None = None
+) -> tuple[Floats, Floats]:
     """(AUROC, average precision), each [1 + D]; NaN with one class alone.
+
+    With a `prevalence`, negatives are weighted so that it is the share of the positives in every draw: precision then
+    is what it would be at that prevalence, π / (π + (1 − π) FPR / TPR), and average precision can be compared between
+    groups of unlike prevalence (Siblini et al., IDA 2020, "Master your metrics with calibration").
 
     Constant scores tell nobody apart: 0.5 and the prevalence. Left out, a strategy that learns no more than the prior
     of its harder labels would have a macro mean over the easy ones.
@@ -65,6 +71,8 @@ def rank_metrics(scores: Floats, labels: Bools, rows: Ints, draws: SubjectDraws)
         if ties is not None:
             below += 0.5 * (ties @ weights)
         auroc.append(quotient(np.einsum("kd,kd->d", passed, below), positives * negatives))
+        if prevalence is not None:
+            false = false * (quotient(positives, negatives) * (1 - prevalence) / prevalence)
         at_step = np.maximum(true + false[:-1], 1.0)  # weights are whole numbers: 0 only where `passed` is 0, too
         np.divide(true, at_step, out=true)
         precision.append(quotient(np.einsum("kd,kd->d", passed, true), positives))

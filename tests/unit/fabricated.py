@@ -62,6 +62,8 @@ def fabricate(
             "has_cxr": has_cxr,
             # of streams of their own, so that what is drawn after them stays the same
             "icd_version": np.random.default_rng([seed, 6]).choice([9, 10], stays, p=[0.6, 0.4]).astype(np.int16),
+            # of their own stream, so that what is drawn after them stays the same
+            **_traits(np.random.default_rng([seed, 5]), stays),
         }
     ).write_parquet(data / "cohort" / "stays.parquet")
     _findings(data, stay_id, has_cxr, np.random.default_rng([seed, 7]))
@@ -94,6 +96,15 @@ def _findings(data: Path, stay_id: np.ndarray, has_cxr: np.ndarray, random: np.r
     findings = {name: random.choice(said, len(stays)).tolist() for name in ("Pleural Effusion", "Edema")}
     (data / "interim").mkdir()
     pl.DataFrame({"study_id": study_id, **findings}).write_parquet(data / "interim" / "cxr_findings.parquet")
+
+
+def _traits(random: np.random.Generator, stays: int) -> dict[str, np.ndarray]:
+    return {
+        "gender": random.choice(["F", "M"], stays),
+        "race_group": random.choice(["WHITE", "BLACK", "UNKNOWN", "OTHER"], stays, p=[0.6, 0.25, 0.1, 0.05]),
+        "admission_group": random.choice(["EMERGENCY", "ELECTIVE"], stays, p=[0.7, 0.3]),
+        "insurance": random.choice(["Medicare", "Other"], stays),
+    }
 
 
 def _splits(stay_id: np.ndarray, subject_id: np.ndarray, folds: int) -> pl.DataFrame:

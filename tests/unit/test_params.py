@@ -61,6 +61,13 @@ def test_the_projects_own_file_loads_and_scales_resolve(root):
         ("scales.demo.training.folds", [7], r"scales\.demo\.training\.folds: 7"),
         ("ingest.memory_gb", float("nan"), r"ingest\.memory_gb"),
         ("data", None, r"data: must be a mapping"),
+        ("fairness.age_edges", [60, 40], r"fairness\.age_edges: must ascend"),
+        ("fairness.pairs", ["age+age"], r"fairness\.pairs: must be two of \['admission', 'age'"),
+        ("fairness.pairs", ["age+height"], r"fairness\.pairs: must be two of"),
+        ("fairness.alert_rate", 0, r"fairness\.alert_rate: must be above 0"),
+        ("fairness.long_stay_days", 8, r"fairness\.long_stay_days: must be one of 3, 4, 5, 6, 7, 14"),
+        ("fairness.least_positives", 0, r"fairness\.least_positives: must be at least 1"),
+        ("scales.demo.fairness.shuffles", 5, r"scales\.demo\.fairness\.shuffles: must be at least 10"),
     ],
 )
 def test_a_mistake_names_its_key(tmp_path, content, key, value, message):

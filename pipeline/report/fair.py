@@ -1,0 +1,273 @@
+"""Question 4 on the page: how fair? From the tables of the stage `fairness`, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from pipeline.errors import InputError
+from pipeline.evaluation.fairness_tables import CONFIRMATORY, FUSION_SCHEMA, GAPS_SCHEMA, GROUPS_SCHEMA, LEVEL
+from pipeline.evaluation.fairness_text import (
+    ATTRIBUTE_TITLES,
+    Compact,
+    all_gaps,
+    declared_family,
+    fusion_gaps,
+    group_sizes,
+    heads,
+    task_title,
+    worst_groups,
+)
+from pipeline.evaluation.subgroups import SMALL, WHOLE
+from pipeline.evaluation.tables import Cell
+from pipeline.evaluation.text import number, percent
+from pipeline.params import Fairness
+from pipeline.report import fair_figures
+from pipeline.report.answers import Answer, AnswerFigure, AnswerTable
+
+QUESTION = "How fair is it?"
+STAGE = "fairness"
+GROUPS, GAPS, FUSION = (f"tables/fairness_{name}.csv" for name in ("groups", "gaps", "fusion"))
+
+
+def _read(path: Path, schema: dict[str, Any]) -> pl.DataFrame:
+    if not path.is_file():
+        raise InputError(f"{path}: not found; run the stage that writes it (dvc repro)")
+    try:
+        return pl.read_csv(path, schema_overrides=schema, infer_schema_length=0).select(
+            pl.col(name).cast(kind) for name, kind in schema.items()
+        )
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
+
+
+def answer(tables: Path, knobs: Fairness, confidence: float) -> Answer:
+    """The section; `tables` is the folder of the stage's tables.
+
+    Raises InputError where a table is absent or cannot be read.
+    """
+    groups = _read(tables / "fairness_groups.csv", GROUPS_SCHEMA)
+    gaps = _read(tables / "fairness_gaps.csv", GAPS_SCHEMA)
+    fusion = _read(tables / "fairness_fusion.csv", FUSION_SCHEMA)
+    return Answer(
+        key="fair",
+        question=QUESTION,
+        sentence=_sentence(groups, gaps, fusion, knobs),
+        notes=_notes(groups, knobs, confidence),
+        figures=tuple(_figures(groups, gaps, fusion, knobs)),
+        tables=tuple(_tables(groups, gaps, fusion)),
+    )
+
+
+def _single(table: pl.DataFrame) -> pl.DataFrame:
+    return table.filter(~pl.col("attribute").str.contains("+", literal=True) & (pl.col("attribute") != WHOLE))
+
+
+def _where(row: dict[str, Any]) -> str:
+    """Attribute, task and strategy. With an image there is more to see: that alone is no disparity between people."""
+    more = ", where there is more to see" if row["attribute"] == "has_cxr" else ""
+    return f"{ATTRIBUTE_TITLES[row['attribute']]}{more} in {task_title(row['task'], row['label'])} ({row['strategy']})"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" + ("" if n == 1 else "s")
+
+
+def _sentence(groups: pl.DataFrame, gaps: pl.DataFrame, fusion: pl.DataFrame, knobs: Fairness) -> str:
+    family = gaps.filter(pl.col("family") == CONFIRMATORY)
+    tested = family.drop_nulls("p_holm").to_dicts()
+    unchosen = _unchosen(groups, family)
+    if not family.height:
+        return f"Not to be told: {unchosen}."
+    if not tested:
+        return (
+            f"Too small to tell: in none of the {_count(family.height, 'declared test')} (attribute × task) are there "
+            f"two groups with at least {knobs.least_positives} positives and {knobs.least_negatives} negatives: "
+            "neither fairness nor unfairness is shown." + (f" Besides, {unchosen}." if unchosen else "")
+        )
+    lasting = [row for row in tested if row["p_holm"] <= LEVEL]
+    parts = [_worst(groups, gaps)]
+    if lasting:
+        each = "; ".join(f"{_where(row)}: {_gap(row)}, p {number(row['p_holm'])}" for row in lasting)
+        parts.append(
+            f"Of {_count(len(tested), 'AUROC gap')} tested (attribute × task, the fusion strategy that validation "
+            f"chose), {len(lasting)} {'is' if len(lasting) == 1 else 'are'} more than chance after Holm: {each}."
+        )
+    else:
+        widest = max(tested, key=lambda row: (row["high"] or 0.0, row["gap"]))
+        parts.append(
+            f"None of {_count(len(tested), 'AUROC gap')} tested (attribute × task, the fusion strategy that validation "
+            "chose) is more than chance after Holm, which does not show that there is none: by "
+            f"{_where(widest)} it is {_gap(widest)}."
+        )
+    if family.height > len(tested):
+        parts.append(f"{_count(family.height - len(tested), 'more test')} could not be made: the groups are too small.")
+    if unchosen:
+        parts.append(f"Besides, {unchosen}.")
+    parts.append(_fusion_sentence(fusion))
+    return " ".join(part for part in parts if part)
+
+
+def _unchosen(groups: pl.DataFrame, family: pl.DataFrame) -> str:
+    """The tasks in which no fusion strategy was chosen, so that nothing was declared; empty where there is none."""
+    tested = set(family["task"])
+    titles = dict.fromkeys(task_title(task, label) for task, label, _ in heads(groups) if task not in tested)
+    if not titles:
+        return ""
+    return (
+        f"no fusion strategy was chosen for {', '.join(titles)} (there is none in the grid, or validation has no "
+        "positive to choose by)"
+    )
+
+
+def _gap(row: dict[str, Any]) -> str:
+    return f"{Cell(row['gap'], row['low'], row['high']).text} where chance gives {number(row['null_mean'])}"
+
+
+def _worst(groups: pl.DataFrame, gaps: pl.DataFrame) -> str:
+    """The group with the lowest AUROC, and the one with the most missed, among those of the declared family."""
+    family = gaps.filter((pl.col("family") == CONFIRMATORY) & (pl.col("groups") > 1))
+    keys = ["task", "label", "cohort", "strategy", "attribute"]
+    rows = groups.join(family.select(keys), on=keys, how="semi", maintain_order="left")
+    texts = []
+    for metric, text, descending in (
+        ("auroc", "The lowest AUROC of a group is {}", False),
+        ("fnr_alert_rate", "the largest share of missed diagnoses, at equal alert rates, is {}", True),
+    ):
+        known = rows.drop_nulls(metric).sort(metric, descending=descending, maintain_order=True)
+        if known.height:
+            row = known.row(0, named=True)
+            cell = Cell(row[metric], row[f"{metric}_low"], row[f"{metric}_high"]).text
+            texts.append(f"{text.format(cell)} ({row['group']}; {_where(row)})")
+    return "; ".join(texts) + "." if texts else ""
+
+
+def _fusion_sentence(fusion: pl.DataFrame) -> str:
+    rows = _single(fusion).filter(pl.col("metric") == "auroc").drop_nulls("finding")
+    if not rows.height:
+        return ""
+    counts = {name: rows.filter(pl.col("finding") == name).height for name in ("wider", "narrower", "undetermined")}
+    return (
+        f"Against the unimodal strategy that validation chose, fusion makes the AUROC gap wider in {counts['wider']}, "
+        f"narrower in {counts['narrower']} and undetermined in {counts['undetermined']} of {rows.height} comparisons "
+        "(strategy × attribute × task × cohort; exploratory, not adjusted)."
+    )
+
+
+def _notes(groups: pl.DataFrame, knobs: Fairness, confidence: float) -> tuple[str, ...]:
+    own = _single(groups).filter(
+        pl.struct("task", "label").is_in([{"task": task, "label": label} for task, label, _ in heads(groups)])
+    )
+    each = own.unique(["task", "cohort", "attribute", "group"], keep="first", maintain_order=True)
+    small = each.filter(pl.col("status") == SMALL).height
+    return (
+        "Labels may be coded differently by group: a diagnosis is what was billed, a death what was recorded. A model "
+        "that follows the coding looks fair where the coding is not, and none of these numbers can tell.",
+        f"{small} of {each.height} groups (attribute × task × cohort) have fewer than {knobs.least_positives} "
+        f"positives or {knobs.least_negatives} negatives; they are listed as too small, without a number of theirs. "
+        f"Counts below {knobs.suppress_below} are suppressed, and those that would give them away hidden.",
+        "Declared before the results: the AUROC gap of the fusion strategy that validation chose, by each attribute "
+        f"and task, in the {knobs.cohort} cohort (presence of an image: in base), against shuffled groups, with Holm's "
+        "adjustment within a task. All else is exploratory.",
+        f"A gap is biased upwards, more so with many small groups: look at its {percent(confidence)} interval and at "
+        "what it has more than with shuffled groups. Strategies are compared at equal overall alert rates "
+        f"({knobs.alert_rate:g} × the prevalence); thresholds otherwise come from validation.",
+    )
+
+
+def _chosen(gaps: pl.DataFrame, task: str, cohort: str) -> list[str]:
+    """The fusion and the unimodal strategy that validation chose, in this order."""
+    rows = gaps.filter((pl.col("task") == task) & (pl.col("cohort") == cohort) & pl.col("chosen"))
+    return rows.sort("kind", maintain_order=True)["strategy"].unique(maintain_order=True).to_list()
+
+
+def _figures(groups: pl.DataFrame, gaps: pl.DataFrame, fusion: pl.DataFrame, knobs: Fairness) -> list[AnswerFigure]:
+    leading: list[AnswerFigure] = []
+    others: list[AnswerFigure] = []
+    for task, label, cohort in heads(groups):
+        here = (pl.col("task") == task) & (pl.col("label") == label) & (pl.col("cohort") == cohort)
+        title, ends = task_title(task, label), f"{task}_{cohort}"
+        rows, mine = _single(groups.filter(here)), _single(gaps.filter(here & pl.col("chosen")))
+        compared = mine.filter(pl.col("groups") > 1)["attribute"].unique().to_list()
+        strategies = _chosen(gaps, task, cohort)
+        if compared and strategies:
+            shown = rows.filter(pl.col("attribute").is_in(compared))
+            name = f"fair_groups_{ends}"
+            svg = fair_figures.groups(
+                shown, strategies, "auroc", "AUROC", name, f"{title}, {cohort} cohort: AUROC by group"
+            )
+            leading.append(AnswerFigure(name, svg, "Of the strategies that validation chose.", GROUPS))
+            name = f"fair_missed_{ends}"
+            text = f"{title}, {cohort} cohort: missed diagnoses"
+            svg = fair_figures.groups(shown, strategies, "fnr_alert_rate", "Share of positives missed", name, text)
+            others.append(AnswerFigure(name, svg, "At equal overall alert rates.", GROUPS))
+            name = f"fair_gaps_{ends}"
+            of = mine.filter((pl.col("metric") == "auroc") & (pl.col("strategy") == strategies[0]))
+            svg = fair_figures.gaps(of, name, f"{title}, {cohort} cohort: gaps of {strategies[0]}")
+            others.append(AnswerFigure(name, svg, "AUROC gaps beside those of shuffled groups.", GAPS))
+        change = _single(fusion.filter(here & (pl.col("metric") == "auroc")))
+        if change.drop_nulls("difference").height:
+            name = f"fair_fusion_{ends}"
+            svg = fair_figures.changes(
+                change,
+                f"AUROC gap less that of {change['unimodal'][0]}",
+                name,
+                f"{title}, {cohort} cohort: gaps by fusion",
+            )
+            others.append(AnswerFigure(name, svg, "To the right of 0, fusion widens the gap.", FUSION))
+    leading.sort(key=lambda figure: not figure.name.endswith(f"_{knobs.cohort}"))
+    if not leading:
+        leading = _why_not(groups, knobs)
+    return [*leading, *others]
+
+
+def _why_not(groups: pl.DataFrame, knobs: Fairness) -> list[AnswerFigure]:
+    """How many positives the groups have, of the first task with one label and its first cohort."""
+    for task, label, cohort in heads(groups):
+        rows = _single(
+            groups.filter((pl.col("task") == task) & (pl.col("label") == label) & (pl.col("cohort") == cohort))
+        )
+        if rows["positives"].drop_nulls().len():
+            name, title = (
+                f"fair_sizes_{task}_{cohort}",
+                f"{task_title(task, label)}, {cohort} cohort: size of the groups",
+            )
+            svg = fair_figures.counts(rows, knobs.least_positives, knobs.suppress_below, name, title)
+            return [AnswerFigure(name, svg, "No two groups of an attribute are large enough to be compared.", GROUPS)]
+    return []
+
+
+def _tables(groups: pl.DataFrame, gaps: pl.DataFrame, fusion: pl.DataFrame) -> list[AnswerTable]:
+    def shown(parts: Sequence[Compact], what: str, note: str, source: str, folded: bool) -> list[AnswerTable]:
+        return [
+            AnswerTable(f"{what}: {each.title}", note, each.header, each.rows, source, STAGE, folded)
+            for each in parts
+            if each.rows
+        ]
+
+    family = declared_family(gaps)
+    declared = AnswerTable(
+        family.title,
+        "The declared family. By chance: the mean gap when groups are shuffled. Comes from: scores differ between "
+        "groups, or one threshold does not suit them all; and in which of sensitivity and specificity it shows.",
+        family.header,
+        family.rows,
+        GAPS,
+        STAGE,
+        folded=False,
+    )
+    missed = "Missed: at equal alert rates. The worst of several groups looks worse than it is."
+    exploratory = "Exploratory. p values are not adjusted."
+    paired = "Paired, on the same draws: above 0 fusion widens the gap. Exploratory."
+    listed = "Test stays. Hidden: a count that would give a suppressed one away."
+    return [
+        *shown(worst_groups(groups, gaps), "Worst groups", missed, GROUPS, folded=False),
+        *([declared] if family.rows else []),
+        *shown(fusion_gaps(fusion, "auroc", None), "Fusion", paired, FUSION, folded=True),
+        *shown(fusion_gaps(fusion, "equalised_odds", "alert_rate"), "Fusion", paired, FUSION, folded=True),
+        *shown(all_gaps(gaps), "All gaps", exploratory, GAPS, folded=True),
+        *shown(group_sizes(groups), "Groups", listed, GROUPS, folded=True),
+    ]
