@@ -7,7 +7,7 @@ data/runs. A missing cell, a missing or surplus run and a run that does not cove
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -28,8 +28,10 @@ def cell_folder(data: Path, task: str, strategy: str) -> Path:
     return data / "runs" / task / strategy
 
 
-def read_people(data: Path, tasks: Iterable[Task], folds: Iterable[int]) -> pl.DataFrame:
-    """A row a stay and fold, sorted by (fold, stay_id): subject_id, part, has_cxr and the labels of `tasks`.
+def read_people(data: Path, tasks: Iterable[Task], folds: Iterable[int], traits: Sequence[str] = ()) -> pl.DataFrame:
+    """A row a stay and fold, sorted by (fold, stay_id): subject_id, part, has_cxr, the labels of `tasks` and `traits`.
+
+    `traits` are further columns of stays.parquet, as they stand there.
 
     Raises InputError for a file or column that is absent, a stay without labels and a label that is null.
     """
@@ -37,7 +39,7 @@ def read_people(data: Path, tasks: Iterable[Task], folds: Iterable[int]) -> pl.D
     splits = _read(data / "splits.parquet", ["stay_id", "fold", "part"]).with_columns(
         pl.col("stay_id", "fold").cast(pl.Int64)
     )
-    stays = _read(data / "cohort" / "stays.parquet", ["stay_id", "subject_id", "has_cxr"]).with_columns(
+    stays = _read(data / "cohort" / "stays.parquet", ["stay_id", "subject_id", "has_cxr", *traits]).with_columns(
         pl.col("stay_id", "subject_id").cast(pl.Int64)
     )
     truth = _read(data / "cohort" / "labels.parquet", ["stay_id", *labels]).with_columns(

@@ -129,6 +129,15 @@ def kappa(matrix: Floats) -> Floats:
     return quotient(agreed - chance, total**2 - chance)
 
 
+def quadratic_kappa(matrix: Floats) -> Floats:
+    """Cohen's kappa (1968) with a disagreement weighing the square of its distance in classes; NaN as `kappa`."""
+    place = np.arange(len(matrix))
+    distance = (place[:, None] - place[None, :]) ** 2.0
+    seen = np.einsum("tp,tpd->d", distance, matrix) * matrix.sum(axis=(0, 1))
+    chance = np.einsum("tp,td,pd->d", distance, matrix.sum(axis=1), matrix.sum(axis=0))
+    return quotient(chance - seen, chance)
+
+
 def f1_by_class(matrix: Floats) -> Floats:
     """F1 of each class against the rest, [C, 1 + D]; NaN for a class that is neither present nor predicted."""
     hits = np.einsum("ccd->cd", matrix)

@@ -113,6 +113,22 @@ def test_shifted_intervals_take_the_bias_away_and_stay_above_zero():
     assert interval(values, 0.9, shifts=2) == pytest.approx((0.51 - 0.2, 0.69 - 0.2))
 
 
+def test_an_interval_of_log_odds_is_symmetric_there_and_stays_a_share():
+    random = np.random.default_rng(0)
+    odds = 2 + 0.5 * random.standard_normal(4000)
+    values = 1 / (1 + np.exp(-np.concatenate([[2.0], odds])))
+    low, high = interval(values, 0.95, logit=True)
+    assert np.log(low / (1 - low)) == pytest.approx(2 - 1.96 * odds.std(ddof=1), abs=1e-4)
+    assert np.log(high / (1 - high)) == pytest.approx(2 + 1.96 * odds.std(ddof=1), abs=1e-4)
+    values[7] = 1.0  # infinite log-odds
+    assert interval(values, 0.95, logit=True) == interval(values, 0.95)
+
+
+def test_what_is_no_share_keeps_its_bounds():
+    values = np.concatenate([[3.0], np.linspace(2, 5, 1001)])
+    assert interval(values, 0.9) == pytest.approx((2.15, 4.85))
+
+
 @pytest.mark.parametrize(
     "values",
     [[np.nan] * 21, [np.nan] + [0.5, 0.6] * 10, [0.5] + [0.4, 0.6] * 8 + [np.nan] * 4, [0.5] + [0.5] * 20],
