@@ -20,6 +20,7 @@ SHOWN = (
     "grid",
     "training",
     "evaluation",
+    "compare",
     "scales",
     "strategies",
 )
