@@ -38,7 +38,8 @@ def ranks(values: Floats, confidence: float, higher_is_better: bool = True) -> l
     """Rank of each of S strategies from the draws of one metric, `values` [S, 1 + D], the estimates first.
 
     A strategy whose estimate is NaN has no rank and is in no one's way. Draws in which a ranked strategy is not
-    estimable are left out; where these are more than a tenth, or only one strategy is ranked, there is no interval.
+    estimable are left out; where these are more than a tenth, only one strategy is ranked, or all draws agree (a single
+    subject), there is no interval.
     """
     ranked = np.flatnonzero(~np.isnan(values[:, 0]))
     found = [Rank(None)] * len(values)
@@ -47,7 +48,8 @@ def ranks(values: Floats, confidence: float, higher_is_better: bool = True) -> l
     signed = (-values if higher_is_better else values)[ranked]
     estimate = rankdata(signed[:, 0])
     drawn = signed[:, 1:][:, ~np.isnan(signed[:, 1:]).any(axis=0)]
-    if len(ranked) < 2 or drawn.shape[1] < max(2, MIN_ESTIMABLE * (values.shape[1] - 1)):
+    few = len(ranked) < 2 or drawn.shape[1] < max(2, MIN_ESTIMABLE * (values.shape[1] - 1))
+    if few or np.ptp(drawn, axis=1).max() == 0:
         for i, strategy in enumerate(ranked):
             found[strategy] = Rank(float(estimate[i]))
         return found
