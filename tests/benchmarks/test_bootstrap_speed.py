@@ -67,8 +67,8 @@ def test_the_bootstrap_of_a_full_benchmark_takes_minutes():
     assert found[0][0] == pytest.approx(roc_auc_score(labels, scores))
     assert all(low < high for _, *bounds in found for low, high in bounds)
     print(
-        f"\n{len(pairs)} of {STRATEGIES * LABELS} labels; all of them take {wall:.0f} s, {cpu:.0f} s of CPU, and at most "
-        f"{gigabytes:.2f} GB; the plain loop, from {SAMPLE} draws: {plain / 3600:.1f} h of CPU, {plain / cpu:.0f} ×"
+        f"\n{len(pairs)} of {STRATEGIES * LABELS} labels; all of them: {wall:.0f} s, {cpu:.0f} s of CPU, at most "
+        f"{gigabytes:.2f} GB; plain loop, from {SAMPLE} draws: {plain / 3600:.1f} h of CPU, {plain / cpu:.0f} ×"
     )
     assert cpu < THREADS * SECONDS
     assert gigabytes < GIGABYTES

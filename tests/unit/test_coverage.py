@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score
 
-from pipeline.evaluation.bootstrap import draw_subjects, interval
+from pipeline.evaluation.bootstrap import difference_interval, draw_subjects, interval
 from pipeline.evaluation.metrics import rank_metrics
 from pipeline.evaluation.scores import metric_interval
 
@@ -51,7 +51,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(positives, stays):
     random = np.random.default_rng([positives, stays])
     areas = norm.cdf(np.array(SHIFTS) / np.sqrt(2))
     truth = {"auroc": areas[0], "difference": areas[1] - areas[0], "auprc": true_precision()}
-    held = dict.fromkeys((*truth, "percentiles of auroc"), 0)
+    held = dict.fromkeys((*truth, "percentiles of auroc", "percentiles of difference"), 0)
     for _ in range(SAMPLES):
         subject, labels, scores = sample(random, positives, stays)
         draws = draw_subjects(subject, DRAWS, int(random.integers(1 << 30)), "test", 0)
@@ -59,13 +59,14 @@ def test_intervals_hold_the_truth_as_often_as_they_say(positives, stays):
         (one, precision), (other, _) = (rank_metrics(each, labels, rows, draws) for each in scores)
         bounds = {
             "auroc": metric_interval("auroc", one, 0.95),
-            "difference": interval(other - one, 0.95),
+            "difference": difference_interval(other - one, 0.95),
+            "percentiles of difference": interval(other - one, 0.95),
             "auprc": metric_interval("auprc", precision, 0.95),
             "percentiles of auroc": interval(one, 0.95),
         }
         for name, (low, high) in bounds.items():
             held[name] += low <= truth[name.removeprefix("percentiles of ")] <= high
-    shares = {name: count / SAMPLES for name, count in held.items()}
+    shares = {name: round(count / SAMPLES, 4) for name, count in held.items()}
     print(f"{positives} positives, {stays} stays a subject:", shares)
     assert WITHIN[0] <= shares["auroc"] <= WITHIN[1]
     assert WITHIN[0] <= shares["difference"] <= WITHIN[1]
