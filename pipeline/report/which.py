@@ -37,6 +37,9 @@ from pipeline.report.answers import Answer, AnswerFigure, AnswerTable, Value
 from pipeline.report.figures import Looks
 
 KEY, QUESTION, STAGE = "which", "Which strategy?", "compare"
+LEAST = (
+    50  # stays, and positives, from which on the sentence trusts the draws: tests/unit/test_coverage.py begins there
+)
 
 
 def answer(tables: Path, grid: Grid, evaluation: Evaluation, settings: Compare) -> Answer:
@@ -88,7 +91,7 @@ def sentence(ranking: pl.DataFrame, tuned: bool) -> str:
 
 
 def _clause(rows: pl.DataFrame) -> str:
-    """What the draws say of one task: only a confidence set of one place names a best strategy."""
+    """What the draws say of one task: only a confidence set of one place, of enough people, names a best strategy."""
     title = TITLES[rows["metric"][0]]
     ranked = rows.drop_nulls("rank")
     if not ranked.height:
@@ -97,8 +100,9 @@ def _clause(rows: pl.DataFrame) -> str:
     score = f"{title} {bounded(top).text}"
     if ranked.height == 1:
         return f"{top['strategy']} alone was scored, {score}"
-    if top["set_low"] is None:
-        return f"too small to tell ({ranked.height} strategies, highest {top['strategy']} with {score})"
+    events = top["n"] if top["positives"] is None else min(top["n"], top["positives"])
+    if top["set_low"] is None or events < LEAST:
+        return f"too small to tell on {top['n']} test stays (highest {top['strategy']} with {score})"
     if top["set_high"] == 1:
         return f"{top['strategy']} scores higher than all {ranked.height - 1} others, {score}"
     first = ranked.filter(pl.col("set_low") == 1).height

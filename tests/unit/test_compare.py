@@ -279,11 +279,25 @@ def test_the_answer_claims_only_what_the_sets_carry(tables, tmp_path):
         pl.read_csv(tmp_path / "ranking.csv").filter(task="mortality", cohort="base", metric="auroc").row(0, named=True)
     )
     text = f"ICU mortality: {first['strategy']} scores higher than all 2 others, AUROC {first['value']:.3f}"
-    assert (text in tuned.sentence) == (first["set_high"] == 1)
+    assert (text in tuned.sentence) == (first["set_high"] == 1 and first["positives"] >= 50)
     ranking = pl.read_csv(tmp_path / "ranking.csv", schema=SCHEMAS["ranking"])
-    ranking.with_columns(set_low=1, set_high=3).write_csv(tmp_path / "ranking.csv")
+    ranking.with_columns(set_low=1, set_high=3, n=200, positives=80).write_csv(tmp_path / "ranking.csv")
     vague = answer(tmp_path, GRID, EVALUATION, dataclasses.replace(SETTINGS, tuned=True))
     assert "ICU mortality: too small to tell, any of 3 strategies may be first" in vague.sentence
+
+
+def test_a_handful_of_stays_names_no_best_strategy(tables, tmp_path):
+    """On five stays one strategy may be right about all: its confidence set is one place, and means nothing."""
+    write(tables, tmp_path, EVALUATION, SETTINGS)
+    ranking = tables["ranking"].with_columns(set_low=1, set_high=1)
+    for few in ({"n": 49}, {"positives": 12}):
+        ranking.with_columns(**few).write_csv(tmp_path / "ranking.csv")
+        shown = answer(tmp_path, GRID, EVALUATION, dataclasses.replace(SETTINGS, tuned=True)).sentence
+        assert f"ICU mortality: too small to tell on {few.get('n', ranking['n'][0])} test stays" in shown
+        assert ("scores higher" in shown) is False
+    ranking.with_columns(n=200, positives=80).write_csv(tmp_path / "ranking.csv")
+    shown = answer(tmp_path, GRID, EVALUATION, dataclasses.replace(SETTINGS, tuned=True)).sentence
+    assert "scores higher than all 2 others" in shown
 
 
 def test_the_answer_names_a_missing_and_a_broken_table(tables, tmp_path):
