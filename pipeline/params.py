@@ -325,6 +325,17 @@ class Fairness:
 
 
 @dataclass(frozen=True)
+class Compare:
+    """Comparing strategies: whether all were tuned on dev, and the days at which a length of stay is winsorised."""
+
+    tuned: bool
+    los_cap_days: float
+
+    def __post_init__(self) -> None:
+        _require(self.los_cap_days > 14, f"los_cap_days: must be above 14, is {self.los_cap_days}")  # the last class
+
+
+@dataclass(frozen=True)
 class SyntheticScale:
     """Size of the synthetic hospital: patients, and pixels of the longer image side."""
 
@@ -468,6 +479,7 @@ class Params:
     evaluation: Evaluation
     verdicts: Verdicts
     fairness: Fairness
+    compare: Compare
     scales: dict[str, Scale]
     strategies: dict[str, dict[str, Any]]
 

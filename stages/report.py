@@ -22,6 +22,7 @@ SHOWN = (
     "evaluation",
     "verdicts",
     "fairness",
+    "compare",
     "scales",
     "strategies",
 )

@@ -7,8 +7,9 @@ column by column.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -31,15 +32,22 @@ from pipeline.evaluation.metrics import (
 )
 from pipeline.tasks import Task
 
+Key = TypeVar("Key", bound=Hashable)
 MACRO = "macro"  # the label of an average over labels, and of length of stay as a whole
 # Metrics whose draws are biased, and how often their interval takes the bias away (bootstrap.interval); the coverage
-# that this gives for average precision is measured in tests/unit/test_bootstrap.py.
+# that this gives is measured in tests/unit/test_bootstrap.py and test_coverage.py.
 SHIFTS = {"ece": 1, "auprc": 2}
+LOGIT = {"auroc"}  # metrics whose interval is made of log-odds
 
 
 def headline(task: Task) -> str:
     """The label under which a task's own score stands: its only one, or MACRO."""
     return task.labels[0] if task.kind == "binary" else MACRO
+
+
+def metric_interval(metric: str, values: Floats, confidence: float) -> tuple[float | None, float | None]:
+    """The interval of a metric (not of a difference) from its draws [1 + D], or (None, None)."""
+    return interval(values, confidence, SHIFTS.get(metric, 0), metric in LOGIT)
 
 
 class Sampler:
@@ -88,7 +96,7 @@ class Scored:
 
     def interval(self, label: str, metric: str, confidence: float) -> tuple[float | None, float | None]:
         """Its interval, or (None, None)."""
-        return interval(self.values[label, metric], confidence, SHIFTS.get(metric, 0))
+        return metric_interval(metric, self.values[label, metric], confidence)
 
 
 def thresholds(rows: pl.DataFrame, task: Task) -> dict[str, float | None]:
@@ -106,6 +114,32 @@ def in_cohort(cohort: str) -> pl.Expr:
     return pl.lit(True) if cohort == "base" else pl.col("has_cxr")
 
 
+def over_runs(
+    predictions: pl.DataFrame,
+    part: str,
+    where: pl.Expr,
+    sampler: Sampler,
+    measure: Callable[[pl.DataFrame, pl.DataFrame, SubjectDraws], Mapping[Key, Floats]],
+) -> tuple[dict[Key, Floats], dict[Key, int], int]:
+    """(draws averaged over runs, in how many runs each is estimable, runs) of what `measure` gives for a run.
+
+    `measure` gets the run's rows of the part `where`, its validation rows of its cohort of training, and the draws of
+    its subjects; all its values are [1 + D]. `predictions` are as those of `score`.
+    """
+    rows = predictions.filter((pl.col("part") == part) & where)
+    validation = predictions.filter((pl.col("part") == "val") & in_cohort(predictions["train_cohort"][0]))
+    runs = predictions.select("fold", "seed").unique().sort("fold", "seed").rows()
+    found: dict[Key, list[Floats]] = {}
+    for fold, seed in runs:
+        run = (pl.col("fold") == fold) & (pl.col("seed") == seed)
+        measured = measure(rows.filter(run), validation.filter(run), sampler.subjects(part, fold))
+        for key, values in measured.items():
+            found.setdefault(key, []).append(values)
+    weights = np.array([sampler.seed(seed) for _, seed in runs])
+    averaged = {key: average_runs(np.array(each), weights) for key, each in found.items()}
+    return averaged, {key: sum(not np.isnan(run[0]) for run in each) for key, each in found.items()}, len(runs)
+
+
 def score(predictions: pl.DataFrame, task: Task, part: str, where: pl.Expr, sampler: Sampler, bins: int) -> Scored:
     """Metrics of the stays `where` in a part, over all folds and seeds of one kind of run.
 
@@ -114,21 +148,14 @@ def score(predictions: pl.DataFrame, task: Task, part: str, where: pl.Expr, samp
     Phenotypes: each label, and their macro mean. Length of stay: each class against the rest for AUROC and AUPRC, their
     macro mean, and the metrics of the whole.
     """
-    rows = predictions.filter((pl.col("part") == part) & where)
-    validation = predictions.filter((pl.col("part") == "val") & in_cohort(predictions["train_cohort"][0]))
-    runs = predictions.select("fold", "seed").unique().sort("fold", "seed").rows()
-    found: dict[tuple[str, str], list[Floats]] = {}
-    seeds = []
-    for fold, seed in runs:
-        run = (pl.col("fold") == fold) & (pl.col("seed") == seed)
-        draws = sampler.subjects(part, fold)
-        seeds.append(sampler.seed(seed))
-        score_one = _multiclass if task.kind == "multiclass" else _labels
-        for key, values in score_one(rows.filter(run), validation.filter(run), task, draws, bins).items():
-            found.setdefault(key, []).append(values)
-    weights = np.array(seeds)
-    averaged = {key: average_runs(np.array(each), weights) for key, each in found.items()}
-    estimable = {key: sum(not np.isnan(run[0]) for run in each) for key, each in found.items()}
+    score_one = _multiclass if task.kind == "multiclass" else _labels
+    averaged, estimable, runs = over_runs(
+        predictions,
+        part,
+        where,
+        sampler,
+        lambda rows, validation, draws: score_one(rows, validation, task, draws, bins),
+    )
     labels: dict[str, int] = {}
     if task.kind != "binary":
         whole = {metric for label, metric in averaged if label == MACRO}
@@ -137,11 +164,12 @@ def score(predictions: pl.DataFrame, task: Task, part: str, where: pl.Expr, samp
             labels[metric] = sum(not np.isnan(draws[0]) for draws in each.values())
             estimable[MACRO, metric] = max(estimable[label, metric] for label in each)
             averaged[MACRO, metric] = average_labels(np.array(list(each.values())))
-    people = rows.unique("stay_id")
-    return Scored(averaged, people.height, len(runs), _positives(people, task), estimable, labels)
+    people = predictions.filter((pl.col("part") == part) & where).unique("stay_id")
+    return Scored(averaged, people.height, runs, positives(people, task), estimable, labels)
 
 
-def _positives(people: pl.DataFrame, task: Task) -> dict[str, int | None]:
+def positives(people: pl.DataFrame, task: Task) -> dict[str, int | None]:
+    """By label, how many of `people`, a row a stay, have it; under MACRO their sum, or None for length of stay."""
     if task.kind == "multiclass":
         counts = {name: int((people[task.labels[0]] == i).sum()) for i, name in enumerate(task.outputs)}
         return {**counts, MACRO: None}

@@ -6,7 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from pipeline.evaluation.bootstrap import average_labels, average_runs, draw_seeds, draw_subjects, interval
+from pipeline.evaluation.bootstrap import (
+    average_labels,
+    average_runs,
+    difference_interval,
+    draw_seeds,
+    draw_subjects,
+    interval,
+)
 from pipeline.evaluation.metrics import rank_metrics
 
 
@@ -113,6 +120,29 @@ def test_shifted_intervals_take_the_bias_away_and_stay_above_zero():
     assert interval(values, 0.9, shifts=2) == pytest.approx((0.51 - 0.2, 0.69 - 0.2))
 
 
+def test_an_interval_of_log_odds_is_symmetric_there_and_stays_a_share():
+    random = np.random.default_rng(0)
+    odds = 2 + 0.5 * random.standard_normal(4000)
+    values = 1 / (1 + np.exp(-np.concatenate([[2.0], odds])))
+    low, high = interval(values, 0.95, logit=True)
+    assert np.log(low / (1 - low)) == pytest.approx(2 - 1.96 * odds.std(ddof=1), abs=1e-4)
+    assert np.log(high / (1 - high)) == pytest.approx(2 + 1.96 * odds.std(ddof=1), abs=1e-4)
+    values[7] = 1.0  # infinite log-odds
+    assert interval(values, 0.95, logit=True) == interval(values, 0.95)
+
+
+def test_what_is_no_share_keeps_its_bounds():
+    values = np.concatenate([[3.0], np.linspace(2, 5, 1001)])
+    assert interval(values, 0.9) == pytest.approx((2.15, 4.85))
+
+
+def test_the_interval_of_a_difference_is_symmetric_about_the_estimate():
+    drawn = np.random.default_rng(0).exponential(1.0, 500)
+    low, high = difference_interval(np.concatenate([[0.3], drawn, [np.nan]]), 0.9)
+    assert (low + high) / 2 == pytest.approx(0.3)
+    assert high - low == pytest.approx(2 * 1.6449 * drawn.std(ddof=1), rel=1e-4)
+
+
 @pytest.mark.parametrize(
     "values",
     [[np.nan] * 21, [np.nan] + [0.5, 0.6] * 10, [0.5] + [0.4, 0.6] * 8 + [np.nan] * 4, [0.5] + [0.5] * 20],
@@ -120,6 +150,8 @@ def test_shifted_intervals_take_the_bias_away_and_stay_above_zero():
 )
 def test_no_interval(values):
     assert interval(np.array(values), 0.95) == (None, None)
+    assert interval(np.array(values), 0.95, logit=True) == (None, None)
+    assert difference_interval(np.array(values), 0.95) == (None, None)
 
 
 def test_coverage_of_auroc_is_near_nominal():

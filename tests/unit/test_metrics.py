@@ -25,6 +25,7 @@ from pipeline.evaluation.metrics import (
     mass_bins,
     multiclass_metrics,
     rank_metrics,
+    running_sums,
 )
 
 
@@ -55,6 +56,12 @@ def test_rank_metrics_are_scikit_learns_under_sample_weight(sample):
         assert auroc[column] == pytest.approx(roc_auc_score(labels, scores, sample_weight=weight), abs=1e-12)
         expected = average_precision_score(labels, scores, sample_weight=weight)
         assert auprc[column] == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 128, 500])
+def test_running_sums_are_numpys(count):
+    values = np.random.default_rng(0).integers(0, 5, (count, 7)).astype(float)
+    assert np.array_equal(running_sums(values), np.cumsum(values, axis=0))
 
 
 def test_rank_metrics_of_continuous_scores_in_many_blocks():

@@ -1,0 +1,178 @@
+"""Question 2, "Which strategy?": the answer from the tables of the stage `compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from pipeline.errors import InputError
+from pipeline.evaluation.compare import SCHEMAS
+from pipeline.evaluation.compare_text import (
+    BENEFIT,
+    CALIBRATED,
+    COST,
+    RANKS,
+    REFERENCES,
+    TITLES,
+    UNTUNED,
+    WHOLE,
+    bounded,
+    calibration_rows,
+    cost_rows,
+    days_note,
+    decision_rows,
+    facts,
+    groups,
+    los_rows,
+    ranking_rows,
+    title_of,
+)
+from pipeline.evaluation.tables import TASK_TITLES
+from pipeline.evaluation.text import percent
+from pipeline.params import Compare, Evaluation, Grid
+from pipeline.report import which_figures
+from pipeline.report.answers import Answer, AnswerFigure, AnswerTable, Value
+from pipeline.report.figures import Looks
+
+KEY, QUESTION, STAGE = "which", "Which strategy?", "compare"
+LEAST = (
+    50  # stays, and positives, from which on the sentence trusts the draws: tests/unit/test_coverage.py begins there
+)
+
+
+def answer(tables: Path, grid: Grid, evaluation: Evaluation, settings: Compare) -> Answer:
+    """The section of question 2, from ranking, score_cost, calibration, reliability, decision and los.csv in `tables`.
+
+    Raises InputError where one of them is missing or cannot be read.
+    """
+    read = {name: _read(tables / f"{name}.csv", schema) for name, schema in SCHEMAS.items()}
+    shown = pl.col("strategy").is_in([*grid.strategies, *REFERENCES])
+    read = {name: table.filter(shown) for name, table in read.items()}
+    confidence = percent(evaluation.confidence)
+    notes = [] if settings.tuned else [UNTUNED]
+    notes += [
+        RANKS.format(confidence),
+        "Sets and intervals hold for one strategy, task and metric at a time; all of them together are exploratory.",
+        *_tempered(read["calibration"]),
+    ]
+    return Answer(
+        KEY,
+        QUESTION,
+        sentence(read["ranking"], settings.tuned),
+        tuple(notes),
+        tuple(_figures(read, Looks(grid.strategies))),
+        tuple(_tables(read, settings)),
+    )
+
+
+def _read(path: Path, schema: dict[str, Any]) -> pl.DataFrame:
+    if not path.is_file():
+        raise InputError(f"{path}: not found; run the stage that writes it (dvc repro)")
+    try:
+        return pl.read_csv(path, schema=schema)
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
+
+
+def sentence(ranking: pl.DataFrame, tuned: bool) -> str:
+    """The answer: for each task's first metric, who may be the best, in the base cohort if it is there."""
+    clauses = []
+    headline = ranking.filter(pl.col("metric") == pl.col("metric").first().over("task"))
+    headline = headline.filter(pl.col("cohort") == pl.col("cohort").sort().first().over("task"))
+    for (task,), rows in groups(headline, "task"):
+        clauses.append(f"{TASK_TITLES.get(task, task).split(' (')[0]}: {_clause(rows)}")
+    if not clauses:
+        return "There is no task to compare strategies on."
+    cohort = headline["cohort"][0]
+    lead = "" if tuned else "On untuned defaults nothing is claimed about which strategy is better. "
+    return f"{lead}In the {cohort} cohort, {'; '.join(clauses)}."
+
+
+def _clause(rows: pl.DataFrame) -> str:
+    """What the draws say of one task: only a confidence set of one place, of enough people, names a best strategy."""
+    title = TITLES[rows["metric"][0]]
+    ranked = rows.drop_nulls("rank")
+    if not ranked.height:
+        return f"{title} is not estimable on {rows['n'][0]} test stays"
+    top = ranked.row(0, named=True)
+    score = f"{title} {bounded(top).text}"
+    if ranked.height == 1:
+        return f"{top['strategy']} alone was scored, {score}"
+    events = top["n"] if top["positives"] is None else min(top["n"], top["positives"])
+    if top["set_low"] is None or events < LEAST:
+        return f"too small to tell on {top['n']} test stays (highest {top['strategy']} with {score})"
+    if top["set_high"] == 1:
+        return f"{top['strategy']} scores higher than all {ranked.height - 1} others, {score}"
+    first = ranked.filter(pl.col("set_low") == 1).height
+    who = f"any of {first}" if first == ranked.height else f"{first} of {ranked.height}"
+    return f"too small to tell, {who} strategies may be first (highest {top['strategy']} with {score})"
+
+
+def _tempered(calibration: pl.DataFrame) -> list[str]:
+    """How often one temperature, fitted on validation, lowered the Brier score, a sentence."""
+    keys = ["task", "cohort", "label", "strategy"]
+    whole = calibration.filter(pl.col("label").is_in(WHOLE)).select(*keys, "scaling", "brier")
+    both = whole.filter(scaling="none").join(whole.filter(scaling="temperature"), on=keys, suffix="_after")
+    both = both.drop_nulls(["brier", "brier_after"])
+    if not both.height:
+        return []
+    clauses = [
+        f"{int((rows['brier_after'] < rows['brier']).sum())} of {rows.height} strategies ({title_of(*key)})"
+        for key, rows in groups(both, "task", "cohort")
+    ]
+    return [f"A temperature fitted on validation lowered the test Brier score of {', '.join(clauses)}."]
+
+
+def _figures(read: dict[str, pl.DataFrame], looks: Looks) -> list[AnswerFigure]:
+    """Ranks lead, by each task's first metric; cost and calibration are of the base cohort where it is there."""
+    found = []
+    one = pl.col("cohort") == pl.col("cohort").sort().first().over("task")
+    first = pl.col("metric") == pl.col("metric").first().over("task")
+    for key, rows in groups(read["ranking"].filter(first), "task", "cohort"):
+        name, title = f"ranking_{key[0]}_{key[1]}", f"{title_of(*key)}: {TITLES[rows['metric'][0]]}"
+        caption = "Rank, drawn ranks and confidence set of each strategy."
+        found.append(AnswerFigure(name, which_figures.rank_figure(rows, name, title), caption, "tables/ranking.csv"))
+    for key, rows in groups(read["score_cost"].filter(one), "task", "cohort"):
+        name, title = f"cost_{key[0]}_{key[1]}", f"{title_of(*key)}: score against cost"
+        svg = which_figures.cost_figure(rows, looks, name, title)
+        found.append(AnswerFigure(name, svg, f"{COST} Fitted models have no FLOPs.", "tables/score_cost.csv"))
+    for key, rows in groups(read["reliability"].filter(one), "task", "cohort"):
+        name, title = f"reliability_{key[0]}_{key[1]}", f"{title_of(*key)}: calibration"
+        svg = which_figures.calibration_figure(rows, looks, name, title)
+        caption = "Observed share by predicted probability, as said and at the temperature of validation."
+        found.append(AnswerFigure(name, svg, caption, "tables/reliability.csv"))
+    for key, rows in groups(read["decision"], "task", "cohort"):
+        name, title = f"decision_{key[1]}", f"{title_of(*key)}: decision curves"
+        svg = which_figures.decision_figure(rows, looks, name, title)
+        found.append(AnswerFigure(name, svg, BENEFIT, "tables/decision.csv"))
+    if read["los"].height:
+        name, title = "los_days", "Length of stay: days missed"
+        svg = which_figures.days_figure(read["los"], name, title)
+        caption = "Dashed: guessing the median of validation for everybody."
+        found.append(AnswerFigure(name, svg, caption, "tables/los.csv"))
+    return found
+
+
+def _tables(read: dict[str, pl.DataFrame], settings: Compare) -> list[AnswerTable]:
+    found: list[AnswerTable] = []
+
+    def add(name: str, title: str, note: str, table: tuple[tuple[str, ...], list[tuple[Value, ...]]]) -> None:
+        header, body = table
+        found.append(AnswerTable(title, note, header, tuple(body), f"tables/{name}.csv", STAGE))
+
+    for (task, cohort, metric), rows in groups(read["ranking"], "task", "cohort", "metric"):
+        note = facts(rows.row(0, named=True))
+        add("ranking", f"Ranking: {title_of(task, cohort)}, {TITLES[metric]}", note, ranking_rows(rows))
+    for key, rows in groups(read["score_cost"], "task", "cohort"):
+        add("score_cost", f"Score against cost: {title_of(*key)}", COST, cost_rows(rows))
+    whole = read["calibration"].filter(pl.col("label").is_in(WHOLE))
+    for key, rows in groups(whole, "task", "cohort"):
+        add("calibration", f"Calibration: {title_of(*key)}", CALIBRATED, calibration_rows(rows))
+    for key, rows in groups(read["decision"], "task", "cohort"):
+        add("decision", f"Net benefit: {title_of(*key)}", BENEFIT, decision_rows(rows))
+    for (cohort,), rows in groups(read["los"], "cohort"):
+        note = days_note(settings.los_cap_days)
+        add("los", f"Days: {title_of('los', cohort)}", note, los_rows(rows))
+    return found

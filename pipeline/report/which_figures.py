@@ -1,0 +1,159 @@
+"""The figures of question 2: ranks, score against cost, calibration before and after, decision curves, days missed.
+
+Drawn in the style of pipeline.report.figures, from the tables of the stage `compare`; all return SVG.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+from pipeline.evaluation.compare_text import REFERENCES, TITLES
+from pipeline.report.figures import INK, MUTED, PALETTE, WIDTH, Looks, _figure, _legend, _svg
+
+DASHED = (0, (3, 3))
+
+
+def _nothing(axes: Axes) -> None:
+    axes.text(0.5, 0.5, "not estimable", ha="center", color=MUTED, transform=axes.transAxes)
+
+
+def _short(count: float) -> str:
+    """2000000 -> 2 M; math text is switched off, so that text stays text."""
+    power = max(0, int(np.floor(np.log10(max(count, 1)) / 3)))
+    return f"{count / 1000**power:g} {' kMGTP'[min(power, 5)]}".strip()
+
+
+def rank_figure(rows: pl.DataFrame, name: str, title: str) -> str:
+    """Rank, drawn ranks (thick), confidence set (thin) by strategy, of one task, cohort and metric, best first."""
+    rows = rows.drop_nulls("rank")
+    strategies, places = rows["strategy"].to_list(), np.arange(rows.height)
+    with _figure(WIDTH, 1.35 + 0.22 * max(3, rows.height)) as (figure, (axes,)):
+        sets = rows.with_row_index("place").drop_nulls("set_low")
+        at = sets["place"].to_numpy()
+        axes.hlines(at, sets["set_low"], sets["set_high"], color=MUTED, linewidth=1, label="confidence set")
+        axes.hlines(
+            at, sets["rank_low"], sets["rank_high"], color=PALETTE[0], linewidth=4, label="drawn ranks", alpha=0.6
+        )
+        axes.plot(rows["rank"], places, "o", color=INK, markersize=4.5, label="rank")
+        axes.set_yticks(places, strategies)
+        axes.set_ylim(max(2, rows.height - 0.5), -0.5)
+        axes.set_xlim(0.5, max(2, rows.height) + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel("Rank (1 is the best)")
+        axes.set_title(title)
+        if not rows.height:
+            _nothing(axes)
+        _legend(figure, axes)
+        return _svg(figure, name, title)
+
+
+def cost_figure(rows: pl.DataFrame, looks: Looks, name: str, title: str) -> str:
+    """Score with its interval against FLOPs with an image (log scale), and the frontier, of one task and cohort."""
+    metric = TITLES[rows["metric"][0]] if rows.height else ""
+    rows = rows.drop_nulls(["value", "flops_with_image"]).filter(pl.col("flops_with_image") > 0)
+    with _figure(WIDTH, 4.2) as (figure, (axes,)):
+        for row in rows.iter_rows(named=True):
+            low, high = (row["value"] if row[end] is None else row[end] for end in ("low", "high"))
+            point = looks.point(row["strategy"])
+            axes.vlines(row["flops_with_image"], low, high, color=point["color"], linewidth=1, alpha=0.35)
+            axes.plot(row["flops_with_image"], row["value"], linestyle="", label=row["strategy"], **point)
+        frontier = rows.filter("frontier").sort("flops_with_image")
+        axes.step(
+            frontier["flops_with_image"], frontier["value"], where="post", color=MUTED, linewidth=0.9, linestyle=DASHED
+        )
+        if rows.height:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.xaxis.set_major_formatter(lambda flops, _: _short(flops))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        else:
+            _nothing(axes)
+        axes.set_xlabel("FLOPs of a forward pass over one stay with an image")
+        axes.set_ylabel(metric)
+        axes.set_title(title)
+        _legend(figure, axes)
+        return _svg(figure, name, title)
+
+
+def calibration_figure(rows: pl.DataFrame, looks: Looks, name: str, title: str) -> str:
+    """Reliability curves of one task and cohort: as said (above) and at the temperature of validation (below)."""
+    with _figure(WIDTH, 6.6, rows=2) as (figure, both):
+        shown = rows.select("predicted", "observed").max().row(0) if rows.height else (None, None)
+        top = min(1.0, max([each for each in shown if each is not None], default=1.0) * 1.08)
+        for axes, scaling in zip(both, ("none", "temperature"), strict=True):
+            of_scaling = rows.filter(scaling=scaling)
+            axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=DASHED)
+            for strategy in of_scaling["strategy"].unique(maintain_order=True):
+                curve = of_scaling.filter(strategy=strategy)
+                label = strategy if scaling == "none" else None
+                line = looks.line(strategy)
+                axes.plot(curve["predicted"], curve["observed"], marker="o", markersize=2.5, label=label, **line)
+            if not of_scaling.height:
+                _nothing(axes)
+            axes.set_xlim(-0.02 * top, top)
+            axes.set_ylim(-0.02 * top, top)
+            axes.set_ylabel("Observed share" + (", as said" if scaling == "none" else ", tempered"))
+        both[1].set_xlabel("Mean predicted probability")
+        both[0].set_title(title)
+        _legend(figure, both[0])
+        return _svg(figure, name, title)
+
+
+def decision_figure(rows: pl.DataFrame, looks: Looks, name: str, title: str) -> str:
+    """Net benefit by threshold of one cohort, with treating all and treating none."""
+    with _figure(WIDTH, 4.6) as (figure, (axes,)):
+        best = 0.0
+        for strategy in rows["strategy"].unique(maintain_order=True):
+            curve = rows.filter(strategy=strategy).drop_nulls("net_benefit")
+            reference = strategy in REFERENCES
+            style = {"color": INK, "linewidth": 1.0 + (strategy == "treat_all")} if reference else looks.line(strategy)
+            label = REFERENCES.get(strategy, strategy).strip("()")
+            axes.plot(curve["threshold"], curve["net_benefit"], label=label, **style)
+            best = max([best, *curve["net_benefit"]])
+        axes.set_ylim(-0.25 * (best or 0.1), 1.08 * (best or 0.1))  # treating all falls far below what is of interest
+        axes.set_xlabel("Threshold probability")
+        axes.set_ylabel("Net benefit per patient")
+        axes.set_title(title)
+        _legend(figure, axes)
+        return _svg(figure, name, title)
+
+
+def days_figure(rows: pl.DataFrame, name: str, title: str) -> str:
+    """Mean absolute error in days of each strategy and cohort; dashed: validation's median for everybody."""
+    strategies = [each for each in rows["strategy"].unique(maintain_order=True) if each not in REFERENCES]
+    with _figure(WIDTH, 1.35 + 0.26 * max(3, len(strategies))) as (figure, (axes,)):
+        for i, (cohort,) in enumerate(rows.select("cohort").unique(maintain_order=True).iter_rows()):
+            of_cohort = {row["strategy"]: row for row in rows.filter(cohort=cohort).iter_rows(named=True)}
+            places = [(place + (0.15 if i else -0.15), of_cohort.get(each)) for place, each in enumerate(strategies)]
+            known = [(place, row) for place, row in places if row and row["absolute_days"] is not None]
+            color = PALETTE[i % len(PALETTE)]
+            axes.plot(
+                [row["absolute_days"] for _, row in known],
+                [place for place, _ in known],
+                "os"[i % 2],
+                color=color,
+                markersize=4.5,
+                label=f"{cohort} cohort",
+            )
+            bounded = [(place, row) for place, row in known if row["absolute_days_low"] is not None]
+            axes.hlines(
+                [place for place, _ in bounded],
+                [row["absolute_days_low"] for _, row in bounded],
+                [row["absolute_days_high"] for _, row in bounded],
+                color=color,
+                linewidth=1.3,
+            )
+            reference = next((row["absolute_days"] for each, row in of_cohort.items() if each in REFERENCES), None)
+            if reference is not None:
+                axes.axvline(reference, color=color, linewidth=0.9, linestyle=DASHED)
+        axes.set_yticks(range(len(strategies)), strategies)
+        axes.set_ylim(max(1, len(strategies)) - 0.5, -0.5)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel(TITLES["absolute_days"])
+        axes.set_title(title)
+        _legend(figure, axes)
+        return _svg(figure, name, title)

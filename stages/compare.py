@@ -1,0 +1,25 @@
+"""compare: which strategy? Ranks, calibration, decision curves, length of stay in days, score against cost."""
+
+from pathlib import Path
+
+import polars as pl
+
+from pipeline.evaluation.compare import compare, write
+from pipeline.params import read
+from stages import stage
+
+
+@stage
+def main() -> None:
+    """Writes reports/tables/{ranking,score_cost,calibration,reliability,decision,los}.csv, and .md of all but one."""
+    grid, training, evaluation, settings, size, scale = read(
+        "grid", "scales.training", "evaluation", "compare", "scales.evaluation", "scale"
+    )
+    costs = pl.read_csv("reports/cost.csv", infer_schema_length=None)
+    costs = costs.filter(scale="paper" if scale == "paper" else "demo")  # it knows these two
+    tables = compare(Path("data"), grid, training, evaluation, settings, size.draws, costs)
+    write(tables, Path("reports/tables"), evaluation, settings)
+
+
+if __name__ == "__main__":
+    main()
