@@ -20,7 +20,7 @@ from pipeline.evaluation.cells import read_history, read_people, read_prediction
 from pipeline.evaluation.curves import RELIABILITY, pr_curve, reliability_curve, roc_curve
 from pipeline.evaluation.metrics import BINARY
 from pipeline.evaluation.scores import Sampler, Scored, headline, in_cohort, score
-from pipeline.evaluation.tables import phenotype_markdown, results_markdown
+from pipeline.evaluation.tables import phenotype_markdown, results_latex, results_markdown
 from pipeline.params import Evaluation, Grid, TrainingScale
 from pipeline.strict import read_yaml
 from pipeline.tasks import PHENOTYPES_FILE, Task, get_task
@@ -215,6 +215,7 @@ def write(results: Results, reports: Path, confidence: float) -> None:
     tables = reports / "tables"
     files.write_csv(results.table, tables / "results.csv")
     files.write_text(results_markdown(results.table, confidence), tables / "results.md")
+    files.write_text(results_latex(results.table, confidence), tables / "results.tex")
     files.write_csv(results.phenotypes, tables / "phenotypes.csv")
     files.write_text(phenotype_markdown(results.phenotypes, confidence), tables / "phenotypes.md")
     for name in ("roc", "pr", "calibration", "history"):

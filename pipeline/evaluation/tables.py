@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from pipeline.evaluation.text import bounds, markdown_table, number, percent, with_interval
+from pipeline.evaluation.text import bounds, latex_row, markdown_table, number, percent, with_interval
 
 TASK_TITLES = {
     "mortality": "ICU mortality",
@@ -135,6 +135,29 @@ def results_markdown(table: pl.DataFrame, confidence: float) -> str:
             body = [[strategy, *(cell.text for cell in cells)] for strategy, cells in wide.rows]
             lines += [f"### {wide.title}", "", f"{wide.facts}.", "", markdown_table(header, body)]
     return "\n".join(lines)
+
+
+def results_latex(table: pl.DataFrame, confidence: float) -> str:
+    """results.tex: for the package booktabs, a table a task: each cohort's first two metrics with their intervals."""
+    lines = [f"% Test folds; in brackets {percent(confidence)} bootstrap intervals. Needs the package booktabs."]
+    for task in table["task"].unique(maintain_order=True):
+        wide = [each for each in wide_tables(table, task) if each.train_cohort == each.eval_cohort]
+        wide = [each for each in wide if not each.train_missing]
+        if not wide:
+            continue
+        names = [f"{METRIC_TITLES[metric]} ({each.eval_cohort})" for each in wide for metric in each.metrics[:2]]
+        lines += [
+            "",
+            f"% {TASK_TITLES.get(task, task)}. " + " ".join(f"{each.eval_cohort}: {each.facts}." for each in wide),
+            rf"\begin{{tabular}}{{l{'r' * len(names)}}}",
+            r"\toprule",
+            latex_row(["Strategy", *names]),
+            r"\midrule",
+        ]
+        for rows in zip(*(each.rows for each in wide), strict=True):
+            lines.append(latex_row([rows[0][0], *(cell.text for _, cells in rows for cell in cells[:2])]))
+        lines += [r"\bottomrule", r"\end{tabular}"]
+    return "\n".join(lines) + "\n"
 
 
 def phenotype_markdown(phenotypes: pl.DataFrame, confidence: float) -> str:

@@ -23,6 +23,13 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]], numb
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
+def latex_row(cells: Iterable[str]) -> str:
+    """A row of a LaTeX table that shows the cells' text as it is."""
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    special |= {each: f"\\{each}" for each in "&%$#_{}"} | {"κ": r"$\kappa$", "−": "$-$", "–": "--"}
+    return " & ".join("".join(special.get(each, each) for each in cell) for cell in cells) + r" \\"
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """0.812, with a true minus sign; "n. e." (not estimable) for None."""
     return NOT_ESTIMABLE if value is None else f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")

@@ -219,7 +219,9 @@ def _facts(root: Path, kind: str, stays: int, folds: int) -> None:
         {"name": "alive at 48 h", "passed": True, "detail": "<script>alert(1)</script>"},
     ]
     (root / "reports" / "audit.json").write_text(json.dumps({"checks": checks}))
-    costs = [f"{name},{scale},32,1234567,8310329344,81236480" for name in list(STRENGTH)[1:] for scale in "ab"]
+    costs = [
+        f"{name},{scale},32,1234567,8310329344,81236480" for name in list(STRENGTH)[1:] for scale in ("demo", "paper")
+    ]
     lines = [
         "strategy,scale,px,parameters,flops_with_image,flops_without_image",
         *costs,

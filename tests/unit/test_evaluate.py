@@ -13,7 +13,8 @@ from pipeline.errors import InputError
 from pipeline.evaluation.cells import read_history, read_people, read_predictions
 from pipeline.evaluation.evaluate import evaluate, write
 from pipeline.evaluation.scores import MACRO, Sampler, score
-from pipeline.evaluation.text import markdown_table, number, safe_markdown, with_interval
+from pipeline.evaluation.tables import results_latex
+from pipeline.evaluation.text import latex_row, markdown_table, number, safe_markdown, with_interval
 from pipeline.params import Evaluation, Grid
 from pipeline.tasks import get_task, phenotype_slugs
 from tests.unit.fabricated import fabricate, training
@@ -285,7 +286,7 @@ def test_written_files(results, tmp_path):
     assert names == [
         *(f"metrics/{part}/{task}.json" for part in ("dev", "test") for task in ("los", "mortality", "phenotype")),
         *(f"plots/{name}.csv" for name in ("calibration", "history", "pr", "roc")),
-        *(f"tables/{name}" for name in ("phenotypes.csv", "phenotypes.md", "results.csv", "results.md")),
+        *(f"tables/{name}" for name in ("phenotypes.csv", "phenotypes.md", "results.csv", "results.md", "results.tex")),
     ]
     small = json.loads((tmp_path / "metrics" / "test" / "mortality.json").read_text())
     assert set(small) == {"lstm", "resnet"}
@@ -332,3 +333,22 @@ def test_text_stays_text():
     assert number(-0.5) == "−0.500"
     assert with_interval(0.5, 0.4, 0.6) == "0.500 (0.400–0.600)"
     assert with_interval(0.5, None, None) == "0.500"
+
+
+def test_latex_shows_text_as_it_is_and_holds_the_headline():
+    assert latex_row(["a_b & 5% {x}", "κ −0.1–0.2", "\\"]) == (
+        r"a\_b \& 5\% \{x\} & $\kappa$ $-$0.1--0.2 & \textbackslash{} \\"
+    )
+    row = {"task": "mortality", "part": "test", "train_missing": 0.0, "n": 9, "positives": 3, "runs": 1, "labels": None}
+    rows = [
+        {**row, "strategy": "late_fusion", "train_cohort": c, "eval_cohort": c, "metric": m, **value}
+        for c in ("base", "matched")
+        for m, value in (
+            ("auroc", {"value": 0.8, "low": 0.7, "high": 0.9}),
+            ("auprc", {"value": None, "low": None, "high": None}),
+        )
+    ]
+    text = results_latex(pl.DataFrame(rows), 0.95)
+    assert r"Strategy & AUROC (base) & AUPRC (base) & AUROC (matched) & AUPRC (matched) \\" in text
+    assert r"late\_fusion & 0.800 (0.700--0.900) & n. e. & 0.800 (0.700--0.900) & n. e. \\" in text
+    assert text.count(r"\begin{tabular}{lrrrr}") == text.count(r"\end{tabular}") == 1
