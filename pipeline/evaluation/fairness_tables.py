@@ -23,9 +23,9 @@ from pipeline.evaluation.gaps import (
     change_interval,
     gap_interval,
     gaps,
-    holm,
 )
 from pipeline.evaluation.groups import Found, Side
+from pipeline.evaluation.randomisation import holm
 from pipeline.evaluation.scores import MACRO, SHIFTS
 from pipeline.evaluation.subgroups import SMALL, WHOLE, shown
 

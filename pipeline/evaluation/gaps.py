@@ -235,14 +235,3 @@ def against_null(gap_and_shuffles: Floats) -> Null | None:
         return None
     wider = int((null >= observed - 1e-12).sum())
     return Null(float(null.mean()), float(observed - null.mean()), (1 + wider) / (1 + len(null)))
-
-
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Adjusted p values (Holm, Scand. J. Stat. 1979), in the given order; None stays None and does not count."""
-    known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
-    found: list[float | None] = [None] * len(p_values)
-    highest = 0.0
-    for place, (p, i) in enumerate(known):
-        highest = max(highest, min(1.0, p * (len(known) - place)))
-        found[i] = highest
-    return found

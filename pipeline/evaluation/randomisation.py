@@ -107,7 +107,7 @@ def null_p(values: Floats) -> float | None:
 
 
 def holm(p: Sequence[float | None]) -> list[float | None]:
-    """Holm's (1979) step-down adjustment within a family; None stays None and does not count."""
+    """p values adjusted within a family, in the given order (Holm, Scand. J. Stat. 1979); None does not count."""
     found: list[float | None] = [None] * len(p)
     known = sorted((each, place) for place, each in enumerate(p) if each is not None)
     last = 0.0

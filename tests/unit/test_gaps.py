@@ -1,4 +1,4 @@
-"""Metrics by group and their gaps against naive formulas (fairlearn's definitions); the shuffles; Holm's p values."""
+"""Metrics by group and their gaps against naive formulas (fairlearn's definitions); the shuffles."""
 
 import itertools
 
@@ -25,7 +25,6 @@ from pipeline.evaluation.gaps import (
     exchanges,
     gap_interval,
     gaps,
-    holm,
     memberships,
 )
 from pipeline.evaluation.metrics import rank_metrics
@@ -237,25 +236,6 @@ def test_p_of_a_gap_counts_the_shuffles_that_are_as_wide():
     null = against_null(np.array([0.3, 0.1, 0.3, 0.5, 0.2]))
     assert (null.mean, null.excess, null.p) == pytest.approx((0.275, 0.025, 3 / 5))
     assert against_null(np.array([0.3, *[0.1] * 8, np.nan, np.nan])) is None
-
-
-@given(st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=12))
-def test_holm_steps_down(p_values):
-    """By its definition: the largest (m − j + 1) p(j) up to a p value's own place."""
-    adjusted = holm(p_values)
-    known = sorted(p for p in p_values if p is not None)
-    for p, found in zip(p_values, adjusted, strict=True):
-        if p is None:
-            assert found is None
-            continue
-        place = max(i for i, other in enumerate(known) if other == p)
-        steps = [min(1.0, (len(known) - j) * known[j]) for j in range(place + 1)]
-        assert found == pytest.approx(max(steps))
-
-
-def test_holm_on_an_example_worked_by_hand():
-    """0.005 × 4, 0.01 × 3, 0.03 × 2, and 0.04 × 1, which may not fall below the one before it."""
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
 def naive_change(values, reference, bands):

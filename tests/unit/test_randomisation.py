@@ -122,3 +122,8 @@ def test_holm_is_the_step_down_of_its_definition(p):
         steps = [min(1.0, (len(ordered) - i) * each) for i, each in enumerate(ordered) if each <= own]
         assert found == pytest.approx(max(steps))
         assert found >= own
+
+
+def test_holm_on_an_example_worked_by_hand():
+    """0.005 × 4, 0.01 × 3, 0.03 × 2, and 0.04 × 1, which may not fall below the one before it."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
