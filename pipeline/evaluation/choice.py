@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,21 +22,31 @@ from pipeline.evaluation.scores import in_cohort
 from pipeline.tasks import Task
 
 
-def kind_of(data: Path, task: str, strategy: str) -> str:
-    """`fusion` (record and pixels), `unimodal` (one of them) or `control`, as the cell's card declares it.
+@dataclass(frozen=True)
+class Card:
+    """What a strategy looks at, and what it makes of an absent image: `native` or `complete`."""
 
-    Raises InputError where the card is absent or does not say.
-    """
+    modalities: frozenset[str]
+    missing: str
+
+    @property
+    def kind(self) -> str:
+        """`fusion` (record and pixels), `unimodal` (one of them) or `control`."""
+        if {"ehr", "cxr"} <= self.modalities:
+            return "fusion"
+        return "unimodal" if len(self.modalities) == 1 else "control"
+
+
+def read_card(data: Path, task: str, strategy: str) -> Card:
+    """The card of a cell. Raises InputError where it is absent or lacks an entry."""
     path = cell_folder(data, task, strategy) / "card.json"
     try:
-        sees = set(json.loads(path.read_text(encoding="utf-8"))["modalities"])
+        card = json.loads(path.read_text(encoding="utf-8"))
+        return Card(frozenset(card["modalities"]), str(card["missing"]))
     except FileNotFoundError:
         raise InputError(f"{path}: not found; run the stage that writes it (dvc repro)") from None
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path}: no modalities in it") from None
-    if {"ehr", "cxr"} <= sees:
-        return "fusion"
-    return "unimodal" if len(sees) == 1 else "control"
+        raise InputError(f"{path}: no modalities in it, or no missing") from None
 
 
 def validation_score(predictions: pl.DataFrame, task: Task) -> float | None:

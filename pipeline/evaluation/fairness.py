@@ -15,7 +15,7 @@ import polars as pl
 
 from pipeline import files
 from pipeline.evaluation.cells import read_people, read_predictions
-from pipeline.evaluation.choice import chosen, kind_of, validation_score
+from pipeline.evaluation.choice import chosen, read_card, validation_score
 from pipeline.evaluation.evaluate import kinds_of_run
 from pipeline.evaluation.fairness_tables import (
     FUSION_SCHEMA,
@@ -64,7 +64,7 @@ def fairness(
     picks: dict[tuple[str, str], str | None] = {}
     for task in tasks:
         labels = labels_of(task, knobs.long_stay_days)
-        kinds = {name: kind_of(data, task.name, name) for name in grid.strategies}
+        kinds = {name: read_card(data, task.name, name).kind for name in grid.strategies}
         scores: dict[str, dict[str, float | None]] = {cohort: {} for cohort in training.cohorts}
         for name in grid.strategies:
             for cohort, predictions in _plain(data, task, name, training, people).items():

@@ -19,14 +19,13 @@ import polars as pl
 from pipeline.evaluation import control, randomisation
 from pipeline.evaluation.bootstrap import Floats
 from pipeline.evaluation.cells import read_people
-from pipeline.evaluation.choice import chosen, kind_of
+from pipeline.evaluation.choice import chosen, read_card
 from pipeline.evaluation.paired import (
     Cell,
     Draws,
     counts,
     macro,
     metrics_of,
-    modalities,
     read_cells,
     scored,
     second_p,
@@ -94,7 +93,7 @@ class Source:
 
     def roles(self, task: Task) -> tuple[list[str], list[str]]:
         """(unimodal, fusion) strategies of the grid, in its order."""
-        kinds = {name: kind_of(self.data, task.name, name) for name in self.grid.strategies}
+        kinds = {name: read_card(self.data, task.name, name).kind for name in self.grid.strategies}
         unimodal, fusion = ([name for name, kind in kinds.items() if kind == role] for role in ROLES)
         return unimodal, fusion
 
@@ -257,7 +256,9 @@ def _control(known: Source) -> pl.DataFrame:
     if "phenotype" not in known.grid.tasks:
         return pl.DataFrame(schema=control.SCHEMA)
     task = get_task("phenotype")
-    alone = [name for name in known.roles(task)[0] if modalities(known.data, task, name) == frozenset({"cxr"})]
+    alone = [
+        name for name in known.roles(task)[0] if read_card(known.data, task.name, name).modalities == frozenset({"cxr"})
+    ]
     if not alone:
         return pl.DataFrame(schema=control.SCHEMA)
     return control.positive_control(known.data, task, alone, known.training, known.people, known.sampler, known.rule)

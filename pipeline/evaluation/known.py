@@ -23,9 +23,10 @@ from sklearn.linear_model import LogisticRegression
 from pipeline.errors import InputError
 from pipeline.evaluation.bootstrap import Floats, SubjectDraws
 from pipeline.evaluation.cells import read_columns
+from pipeline.evaluation.choice import read_card
 from pipeline.evaluation.gain import CONFIRMATORY, Source, cells
 from pipeline.evaluation.metrics import rank_metrics
-from pipeline.evaluation.paired import Draws, macro, modalities, scored
+from pipeline.evaluation.paired import Draws, macro, scored
 from pipeline.evaluation.scores import in_cohort
 from pipeline.evaluation.strata import ALL
 from pipeline.evaluation.tables import Cell
@@ -185,7 +186,7 @@ def known_answers(known: Source, gains: pl.DataFrame) -> tuple[pl.DataFrame, pl.
 def _answer(known: Source, truth: Truth, task: Task, cohort: str, row: dict[str, Any]) -> dict[str, Any]:
     label = row["label"]
     reached = ceilings(known.people, truth, label, cohort)
-    (modality,) = modalities(known.data, task, row["unimodal"])
+    (modality,) = read_card(known.data, task.name, row["unimodal"]).modalities
     alone, both = reached[modality], reached["both"]
     attainable = None if alone is None or both is None else both - alone
     return {

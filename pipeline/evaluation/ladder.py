@@ -17,8 +17,9 @@ import polars as pl
 
 from pipeline.evaluation.bootstrap import Floats, interval
 from pipeline.evaluation.cells import read_columns, read_predictions
+from pipeline.evaluation.choice import read_card
 from pipeline.evaluation.gain import Source, cells, mean_of
-from pipeline.evaluation.paired import Run, metrics_of, modalities, runs_of, scored, shares, throws
+from pipeline.evaluation.paired import Run, metrics_of, runs_of, scored, shares, throws
 from pipeline.evaluation.randomisation import linear_p
 from pipeline.evaluation.scores import SHIFTS, headline, in_cohort
 from pipeline.evaluation.strata import ALL
@@ -62,7 +63,7 @@ def ladder(known: Source, chosen: pl.DataFrame, passed: dict[str, bool]) -> pl.D
 
 def strategies(known: Source, task: Task, chosen: pl.DataFrame) -> dict[str, str]:
     """The strategy of each rung but the last; no key where the grid has none."""
-    looks = {name: modalities(known.data, task, name) for name in known.grid.strategies}
+    looks = {name: read_card(known.data, task.name, name).modalities for name in known.grid.strategies}
     alone = {name for name, seen in looks.items() if seen == frozenset({"ehr"})}
     best = (
         chosen.filter(pl.col("strategy").is_in(alone)).drop_nulls("validation").sort("validation", maintain_order=True)

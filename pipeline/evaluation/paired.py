@@ -7,7 +7,6 @@ stay accuracy and kappa.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -16,10 +15,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from pipeline.errors import InputError
 from pipeline.evaluation import randomisation
 from pipeline.evaluation.bootstrap import Floats, SubjectDraws, average_labels, average_runs
-from pipeline.evaluation.cells import cell_folder, read_predictions
+from pipeline.evaluation.cells import read_predictions
 from pipeline.evaluation.choice import validation_score
 from pipeline.evaluation.evaluate import HEADLINE, kinds_of_run
 from pipeline.evaluation.metrics import Bools, Ints, accuracy, confusion, kappa, rank_metrics
@@ -34,14 +32,6 @@ Draws = dict[tuple[str, str], Floats]  # by (label, metric), [1 + D]
 def metrics_of(task: Task) -> tuple[str, str]:
     """The two metrics that are compared; the first is the one that chooses, and that verdicts are about."""
     return HEADLINE[task.kind][0]
-
-
-def modalities(data: Path, task: Task, strategy: str) -> frozenset[str]:
-    """What a strategy looks at, as its card says. Raises InputError where there is no card."""
-    path = cell_folder(data, task.name, strategy) / "card.json"
-    if not path.is_file():
-        raise InputError(f"{path}: not found; the stage that writes it has not run for these params")
-    return frozenset(json.loads(path.read_text(encoding="utf-8"))["modalities"])
 
 
 @dataclass(frozen=True)

@@ -147,13 +147,13 @@ class Tables:
             values = [cell.removed[step][metric] for step in steps]
             rates = [step.rate for step in steps]
             stops = None
-            if reference is not None and cell.card.fusion and modality == "cxr":
+            if reference is not None and cell.card.kind == "fusion" and modality == "cxr":
                 lead = [cell.removed[step][metric] - reference.removed[step][metric] for step in steps]
                 stops = stops_paying(lead, rates)
             self.summary.append(
                 {
                     **about,
-                    "missing": cell.card.missing if cell.card.fusion else None,
+                    "missing": cell.card.missing if cell.card.kind == "fusion" else None,
                     "modality": modality,
                     "mechanism": mechanism,
                     "metric": metric,
@@ -168,7 +168,7 @@ class Tables:
         """Fusion strategies with a mechanism of their own against those without, where images are removed."""
         kinds = list(dict.fromkeys(tuple(cell.kind.values()) for cell in cells))
         for kind in kinds:
-            of_kind = [cell for cell in cells if cell.card.fusion and tuple(cell.kind.values()) == kind]
+            of_kind = [cell for cell in cells if cell.card.kind == "fusion" and tuple(cell.kind.values()) == kind]
             by_family = {name: [c for c in of_kind if c.card.missing == name] for name in ("native", "complete")}
             for metric in metrics_of(task):
                 for removal in of_kind[0].removed if of_kind else ():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from pipeline.errors import InputError
-from pipeline.evaluation.choice import chosen, kind_of, validation_score
+from pipeline.evaluation.choice import Card, chosen, read_card, validation_score
 from pipeline.evaluation.subgroups import (
     ATTRIBUTES,
     HIDDEN,
@@ -197,8 +197,10 @@ def test_the_first_of_the_best_is_chosen_among_those_asked_for():
 def test_the_kind_of_a_strategy_stands_on_its_cells_card(tmp_path, sees, kind):
     folder = tmp_path / "runs" / "mortality" / "one"
     folder.mkdir(parents=True)
-    (folder / "card.json").write_text(json.dumps({"modalities": sees}))
-    assert kind_of(tmp_path, "mortality", "one") == kind
+    (folder / "card.json").write_text(json.dumps({"modalities": sees, "missing": "native"}))
+    card = read_card(tmp_path, "mortality", "one")
+    assert card == Card(frozenset(sees), "native")
+    assert card.kind == kind
 
 
 @pytest.mark.parametrize(("text", "message"), [("", "no modalities"), ("{}", "no modalities"), (None, "not found")])
@@ -208,7 +210,7 @@ def test_a_card_that_is_absent_or_does_not_say_is_refused(tmp_path, text, messag
     if text is not None:
         (folder / "card.json").write_text(text)
     with pytest.raises(InputError, match=rf"card\.json: {message}"):
-        kind_of(tmp_path, "mortality", "one")
+        read_card(tmp_path, "mortality", "one")
 
 
 def test_knobs_and_edges_agree_with_the_code():
