@@ -214,7 +214,7 @@ def _calibration(one: Compared, confidence: float) -> list[dict[str, Any]]:
             row["temperature"] = None if scaling == "none" or np.isnan(temperature) else temperature
             for name in recalibration.MEASURES:
                 values = one.values[_of(label, scaling, name)]
-                bounds = interval(values, confidence, recalibration.SHIFTS.get(name, 0))
+                bounds = metric_interval(name, values, confidence)
                 row |= _bounded(name, np.maximum(values, 0.0) if name == "ece_debiased" else values, bounds)
             found.append(row)
     return found

@@ -17,11 +17,11 @@ import numpy as np
 import polars as pl
 from sklearn.linear_model import LogisticRegression
 
-from pipeline.evaluation.bootstrap import Floats, average_runs, interval
+from pipeline.evaluation.bootstrap import Floats, average_runs
 from pipeline.evaluation.cells import read_findings, read_predictions
 from pipeline.evaluation.evaluate import kinds_of_run
 from pipeline.evaluation.metrics import nothing, rank_metrics
-from pipeline.evaluation.scores import Sampler
+from pipeline.evaluation.scores import Sampler, metric_interval
 from pipeline.params import TrainingScale, Verdicts
 from pipeline.tasks import Task
 
@@ -80,7 +80,7 @@ def positive_control(
             seen.add(kind["train_cohort"])
             for finding in FINDINGS:
                 draws, runs = _auroc(predictions, task, finding, sampler)
-                low, high = interval(draws, rule.confidence)
+                low, high = metric_interval("auroc", draws, rule.confidence)
                 value = None if np.isnan(draws[0]) else float(draws[0])
                 rows.append(
                     {

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from pipeline.evaluation.bootstrap import Floats, interval
+from pipeline.evaluation.bootstrap import Floats
 from pipeline.evaluation.gaps import (
     ALERT_RATE,
     KEYS,
@@ -26,7 +26,7 @@ from pipeline.evaluation.gaps import (
 )
 from pipeline.evaluation.groups import Found, Side
 from pipeline.evaluation.randomisation import holm
-from pipeline.evaluation.scores import MACRO, SHIFTS
+from pipeline.evaluation.scores import MACRO, metric_interval
 from pipeline.evaluation.subgroups import SMALL, WHOLE, shown
 
 # The gaps that have a name: equal opportunity is equal sensitivity (the gap in TPR is that in missed diagnoses).
@@ -94,7 +94,7 @@ def _metrics(values: Mapping[Key, Floats], group: int, confidence: float) -> dic
     found: dict[str, float | None] = {}
     for key, column in COLUMNS.items():
         draws = values[key][group]
-        low, high = interval(draws, confidence, SHIFTS["auprc"] if key[0] == "auprc_adjusted" else 0)
+        low, high = metric_interval(key[0].removesuffix("_adjusted"), draws, confidence)
         found |= {column: known(draws[0]), f"{column}_low": low, f"{column}_high": high}
     return found
 

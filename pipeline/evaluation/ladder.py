@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from pipeline.evaluation.bootstrap import Floats, interval
+from pipeline.evaluation.bootstrap import Floats, difference_interval
 from pipeline.evaluation.cells import read_columns, read_predictions
 from pipeline.evaluation.choice import read_card
 from pipeline.evaluation.gain import Source, cells, mean_of
 from pipeline.evaluation.paired import Run, metrics_of, runs_of, scored, shares, throws
 from pipeline.evaluation.randomisation import linear_p
-from pipeline.evaluation.scores import SHIFTS, headline, in_cohort
+from pipeline.evaluation.scores import headline, in_cohort, metric_interval
 from pipeline.evaluation.strata import ALL
 from pipeline.evaluation.verdicts import judged
 from pipeline.tasks import Task, get_task
@@ -110,7 +110,7 @@ def _climb(known: Source, task: Task, cohort: str, chosen: pl.DataFrame, control
 def _row(
     known: Source, task: Task, cohort: str, label: str, metric: str, rung: str, strategy: str, values: Floats
 ) -> dict[str, Any]:
-    low, high = interval(values, known.rule.confidence, SHIFTS.get(metric, 0))
+    low, high = metric_interval(metric, values, known.rule.confidence)
     value = None if np.isnan(values[0]) else float(values[0])
     names = dict(zip(list(SCHEMA)[:6], (task.name, cohort, label, metric, rung, strategy), strict=True))
     return {**names, "value": value, "low": low, "high": high}
@@ -154,7 +154,7 @@ def _permuted(known: Source, task: Task, cohort: str, strategy: str) -> list[dic
     for (label, metric), values in own.items():
         mean = np.mean([draws[label, metric] for draws in each], axis=0)
         row = _row(known, task, cohort, label, metric, "permuted", strategy, mean)
-        low, high = interval(mean - values, known.rule.confidence)
+        low, high = difference_interval(mean - values, known.rule.confidence)
         difference = None if np.isnan(mean[0] - values[0]) else float(mean[0] - values[0])
         rows.append(
             {**row, "against": "pixels", "difference": difference, "difference_low": low, "difference_high": high}

@@ -16,8 +16,6 @@ from pipeline.evaluation.bootstrap import Floats, SubjectDraws, quotient
 from pipeline.evaluation.metrics import Bools, Ints, mass_bins, nothing, weighted_sums
 
 MEASURES = ("ece", "ece_debiased", "brier", "slope", "intercept", "in_the_large")
-# How often an interval takes the draws' bias away (bootstrap.interval): resampling adds its own noise to bin means.
-SHIFTS = {"ece": 1, "ece_debiased": 1}
 LEAST = 1e-6  # probabilities are kept this far from 0 and 1: single precision knows no logit beyond
 TEMPERATURES = (0.05, 20.0)
 STEPS, CLOSE = 50, 1e-10  # Newton: at most; the step that ends it

@@ -18,10 +18,10 @@ import numpy as np
 import polars as pl
 
 from pipeline.errors import InputError
-from pipeline.evaluation.bootstrap import Floats, average_labels, average_runs, interval
+from pipeline.evaluation.bootstrap import Floats, average_labels, average_runs, difference_interval
 from pipeline.evaluation.cells import read_people
 from pipeline.evaluation.metrics import accuracy, confusion, rank_metrics
-from pipeline.evaluation.scores import Sampler
+from pipeline.evaluation.scores import Sampler, metric_interval
 from pipeline.evaluation.text import suppressed
 from pipeline.params import Evaluation, Grid, TrainingScale
 from pipeline.tasks import Task, get_task
@@ -42,6 +42,7 @@ QUANTITIES = (
     "branch_ehr",
     "branch_cxr",
 )
+DIFFERENCES = ("interaction", "shapley_ehr", "shapley_cxr")  # of scores
 RELIANCE: dict[str, Any] = {
     "task": pl.String,
     "strategy": pl.String,
@@ -123,9 +124,13 @@ def quantities(scores: Mapping[str, Floats]) -> dict[str, Floats]:
     return {name: found[name] for name in QUANTITIES if name in found}
 
 
-def _bounded(name: str, draws: Floats, confidence: float) -> dict[str, float | None]:
+def _bounded(name: str, draws: Floats, confidence: float, metric: str | None) -> dict[str, float | None]:
+    """A score, of which `metric` is the name, or a difference of two, with its interval."""
     draws = np.round(draws, DIGITS) + 0.0  # a difference that is rounding is none
-    low, high = interval(draws, confidence)
+    if metric is None:
+        low, high = difference_interval(draws, confidence)
+    else:
+        low, high = metric_interval(metric, draws, confidence)
     return {name: None if np.isnan(draws[0]) else float(draws[0]), "low": low, "high": high}
 
 
@@ -151,9 +156,9 @@ def reliance(
                     "runs": of_cohort.select("fold", "seed").unique().height,
                 }
                 for name, values in quantities(kind_scores(of_cohort, task, sampler)).items():
-                    rows.append(
-                        {**about, "quantity": name, **_bounded("value", values, evaluation.confidence), **counts}
-                    )
+                    metric = None if name in DIFFERENCES else metric_of(task)
+                    number = _bounded("value", values, evaluation.confidence, metric)
+                    rows.append({**about, "quantity": name, **number, **counts})
     control = image_control(data, grid.strategies, people, sampler, evaluation.confidence)
     return pl.DataFrame(rows, schema=RELIANCE, orient="row"), control
 
@@ -180,7 +185,7 @@ def image_control(
                     "strategy": strategy,
                     "task": task,
                     "train_cohort": cohort,
-                    **_bounded("auroc", average_runs(np.array(values), np.array(weights)), confidence),
+                    **_bounded("auroc", average_runs(np.array(values), np.array(weights)), confidence, "auroc"),
                     "stays": suppressed(each["stay_id"].n_unique()),
                     "runs": len(values),
                     "place": place,

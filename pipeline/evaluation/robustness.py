@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from pipeline.evaluation.bootstrap import Floats, interval
+from pipeline.evaluation.bootstrap import Floats, difference_interval
 from pipeline.evaluation.cells import read_people
 from pipeline.evaluation.removal import NOTHING, Removal, area, metrics_of, stops_paying
 from pipeline.evaluation.robustness_cells import Cell, read_cells, reference_of
-from pipeline.evaluation.scores import SHIFTS, Sampler
+from pipeline.evaluation.scores import Sampler, metric_interval
 from pipeline.evaluation.text import suppressed
 from pipeline.params import Evaluation, Grid, ProbeScale, TrainingScale
 from pipeline.tasks import Task, get_task
@@ -93,11 +93,15 @@ class Tables:
         self.natural: list[dict[str, Any]] = []
         self.families: list[dict[str, Any]] = []
 
-    def _number(self, name: str, draws: Floats | None, shifts: int = 0) -> dict[str, float | None]:
+    def _number(self, name: str, draws: Floats | None, metric: str | None = None) -> dict[str, float | None]:
+        """A score, of which `metric` is the name, or a difference of two, with its interval."""
         if draws is None or np.isnan(draws[0]):
             return dict.fromkeys((name, f"{name}_low", f"{name}_high"))
         draws = np.round(draws, DIGITS) + 0.0  # a difference that is rounding is none
-        low, high = interval(draws, self.confidence, shifts)
+        if metric is None:
+            low, high = difference_interval(draws, self.confidence)
+        else:
+            low, high = metric_interval(metric, draws, self.confidence)
         return {name: float(draws[0]), f"{name}_low": low, f"{name}_high": high}
 
     def add(self, task: Task, cell: Cell, reference: Cell | None, whole: Cell | None) -> None:
@@ -107,7 +111,6 @@ class Tables:
             reference = None
         name = None if reference is None else reference.strategy
         for metric in metrics_of(task):
-            shifts = SHIFTS.get(metric, 0)
             for removal, scores in cell.removed.items():
                 own = scores[metric]
                 lead = None if reference is None else own - reference.removed[removal][metric]
@@ -116,7 +119,7 @@ class Tables:
                         **about,
                         **removal._asdict(),
                         "metric": metric,
-                        **self._number("value", own, shifts),
+                        **self._number("value", own, metric),
                         **self._number("change", None if removal == NOTHING else own - cell.removed[NOTHING][metric]),
                         "reference": name,
                         **self._number("lead", lead),
@@ -133,7 +136,7 @@ class Tables:
                         **about,
                         "group": group,
                         "metric": metric,
-                        **self._number("value", scores[metric], shifts),
+                        **self._number("value", scores[metric], metric),
                         "reference": name,
                         **self._number("lead", lead),
                         "n": suppressed(stays),
@@ -157,7 +160,7 @@ class Tables:
                     "modality": modality,
                     "mechanism": mechanism,
                     "metric": metric,
-                    **self._number("area", area(values, rates)),
+                    **self._number("area", area(values, rates), metric),
                     **self._number("loss", values[0] - values[-1]),
                     "reference": None if reference is None else reference.strategy,
                     **_stops(stops, self.confidence),
@@ -193,7 +196,7 @@ class Tables:
                                 "metric": metric,
                                 "family": family,
                                 "strategies": count[family],
-                                **self._number("value", draws),
+                                **self._number("value", draws, None if family == "difference" else metric),
                                 **self._number("loss", loss),
                             }
                         )

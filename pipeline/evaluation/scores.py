@@ -36,7 +36,7 @@ Key = TypeVar("Key", bound=Hashable)
 MACRO = "macro"  # the label of an average over labels, and of length of stay as a whole
 # Metrics whose draws are biased, and how often their interval takes the bias away (bootstrap.interval); the coverage
 # that this gives is measured in tests/unit/test_bootstrap.py and test_coverage.py.
-SHIFTS = {"ece": 1, "auprc": 2}
+SHIFTS = {"ece": 1, "ece_debiased": 1, "auprc": 2}
 LOGIT = {"auroc"}  # metrics whose interval is made of log-odds
 
 

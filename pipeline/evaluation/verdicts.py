@@ -7,7 +7,7 @@ Everything else is undetermined.
 
 from __future__ import annotations
 
-from pipeline.evaluation.bootstrap import Floats, interval
+from pipeline.evaluation.bootstrap import Floats, difference_interval
 from pipeline.params import Verdicts
 
 GAIN, NO_GAIN, UNDETERMINED = "gain", "no gain", "undetermined"
@@ -32,8 +32,8 @@ def verdict(
 
 def judged(draws: Floats, rule: Verdicts, control_passed: bool) -> dict[str, float | str | None]:
     """difference, low, high, equivalence_low, equivalence_high, verdict of a difference's draws [1 + D]."""
-    low, high = interval(draws, rule.confidence)
-    equivalence_low, equivalence_high = interval(draws, rule.equivalence_confidence)
+    low, high = difference_interval(draws, rule.confidence)
+    equivalence_low, equivalence_high = difference_interval(draws, rule.equivalence_confidence)
     return {
         "difference": None if draws[0] != draws[0] else float(draws[0]),
         "low": low,

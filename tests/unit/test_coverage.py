@@ -37,31 +37,34 @@ def sample(random, positives, stays):
     return subject, labels, scores
 
 
-def true_precision():
+def true_precision(shift):
     random = np.random.default_rng(5)
     labels = random.random(2_000_000) < PREVALENCE
-    return average_precision_score(labels, random.standard_normal(len(labels)) + SHIFTS[0] * labels)
+    return average_precision_score(labels, random.standard_normal(len(labels)) + shift * labels)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stays", [1, 3])
 @pytest.mark.parametrize("positives", [50, 200])
 def test_intervals_hold_the_truth_as_often_as_they_say(positives, stays):
-    """AUROC and a paired difference of AUROCs; average precision is reported beside them (about 93 to 94 %)."""
+    """AUROC and a paired difference of AUROCs; those of average precision are reported beside them."""
     random = np.random.default_rng([positives, stays])
     areas = norm.cdf(np.array(SHIFTS) / np.sqrt(2))
-    truth = {"auroc": areas[0], "difference": areas[1] - areas[0], "auprc": true_precision()}
+    precisions = [true_precision(shift) for shift in SHIFTS]
+    truth = {"auroc": areas[0], "difference": areas[1] - areas[0]}
+    truth |= {"auprc": precisions[0], "difference of auprc": precisions[1] - precisions[0]}
     held = dict.fromkeys((*truth, "percentiles of auroc", "percentiles of difference"), 0)
     for _ in range(SAMPLES):
         subject, labels, scores = sample(random, positives, stays)
         draws = draw_subjects(subject, DRAWS, int(random.integers(1 << 30)), "test", 0)
         rows = draws.rows(subject)
-        (one, precision), (other, _) = (rank_metrics(each, labels, rows, draws) for each in scores)
+        (one, precision), (other, precision_other) = (rank_metrics(each, labels, rows, draws) for each in scores)
         bounds = {
             "auroc": metric_interval("auroc", one, 0.95),
             "difference": difference_interval(other - one, 0.95),
             "percentiles of difference": interval(other - one, 0.95),
             "auprc": metric_interval("auprc", precision, 0.95),
+            "difference of auprc": difference_interval(precision_other - precision, 0.95),
             "percentiles of auroc": interval(one, 0.95),
         }
         for name, (low, high) in bounds.items():
@@ -71,3 +74,4 @@ def test_intervals_hold_the_truth_as_often_as_they_say(positives, stays):
     assert WITHIN[0] <= shares["auroc"] <= WITHIN[1]
     assert WITHIN[0] <= shares["difference"] <= WITHIN[1]
     assert shares["auprc"] >= 0.92
+    assert shares["difference of auprc"] >= 0.92

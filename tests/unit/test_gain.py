@@ -349,6 +349,12 @@ def test_the_ladder_compares_each_rung_with_the_one_below(made, found):
     ]
     assert rows["value"].drop_nulls().to_list() == pytest.approx(values)
     assert rows["difference"].drop_nulls().to_list() == pytest.approx(np.diff(values))
+    known_bounds = rows.drop_nulls("difference_low")
+    assert known_bounds.height == 2  # the controls' predictions are the same here
+    middle = (known_bounds["difference_low"] + known_bounds["difference_high"]) / 2
+    assert middle.to_list() == pytest.approx(known_bounds["difference"].to_list())  # ± standard errors
+    odds = rows.select((pl.col(name) / (1 - pl.col(name))).log() for name in ("low", "value", "high")).drop_nulls()
+    assert ((odds["low"] + odds["high"]) / 2).to_list() == pytest.approx(odds["value"].to_list())  # of log-odds
     assert rows["left_out"].to_list() == [None] * 4 + [f"no probe of {winner}"]
     assert climbed.filter(metric="auprc")["p"].null_count() == climbed.filter(metric="auprc").height
 
@@ -417,32 +423,3 @@ def test_a_readout_of_one_class_is_none_and_a_constant_input_no_division_by_zero
     assert control.readout(inputs, np.ones(20), inputs) is None
     inputs[:, 1] = 4.0
     assert np.isfinite(control.readout(inputs, np.arange(20) % 2, inputs)).all()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("positives", "stays"), [(50, 1), (200, 1), (50, 3), (200, 3)])
-def test_coverage_of_the_interval_of_a_paired_difference(positives, stays):
-    """93.5 to 96.5 % of the 95 % intervals hold the true difference of two correlated models' AUROC."""
-    from scipy.stats import norm
-
-    from pipeline.evaluation.bootstrap import draw_subjects, interval
-    from pipeline.evaluation.metrics import rank_metrics
-
-    random = np.random.default_rng([positives, stays])
-    n, shift, trials = positives * 5, (1.0, 0.7), 1500
-    truth = norm.cdf(shift[0] / np.sqrt(2)) - norm.cdf(shift[1] / np.sqrt(2))
-    inside = 0
-    for trial in range(trials):
-        at = np.arange(n) // stays
-        labels = np.repeat(random.permutation(np.arange(-(-n // stays)) % 5 == 0), stays)[:n]
-        shared = random.normal(size=n) * 0.7 + 0.0
-        person = np.repeat(random.normal(size=(-(-n // stays), 2)), stays, axis=0)[:n] * 0.5
-        noise = random.normal(size=(n, 2)) * np.sqrt(1 - 0.49 - 0.25)
-        draws = draw_subjects(np.unique(at), 500, trial, "test", 0)
-        found = [
-            rank_metrics(labels * s + shared + person[:, i] + noise[:, i], labels, at, draws)[0]
-            for i, s in enumerate(shift)
-        ]
-        low, high = interval(found[0] - found[1], 0.95)
-        inside += low <= truth <= high
-    assert 0.935 <= inside / trials <= 0.965, inside / trials

@@ -27,12 +27,14 @@ def test_the_rule(bounds, passed, found):
     assert verdict(*bounds, RULE.margin, passed) == found
 
 
-def test_draws_are_judged_by_their_percentiles():
+def test_draws_are_judged_by_the_interval_of_a_difference():
     draws = np.concatenate([[0.02], np.linspace(-0.01, 0.05, 201)])
     found = judged(draws, RULE, control_passed=True)
     assert found["difference"] == 0.02
-    assert (found["low"], found["high"]) == pytest.approx((-0.0085, 0.0485))
-    assert (found["equivalence_low"], found["equivalence_high"]) == pytest.approx((-0.007, 0.047))
+    spread = draws[1:].std(ddof=1)
+    assert (found["low"], found["high"]) == pytest.approx((0.02 - 1.959964 * spread, 0.02 + 1.959964 * spread))
+    narrow = (0.02 - 1.644854 * spread, 0.02 + 1.644854 * spread)
+    assert (found["equivalence_low"], found["equivalence_high"]) == pytest.approx(narrow)
     assert found["verdict"] == "undetermined"
 
 
