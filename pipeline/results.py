@@ -20,6 +20,7 @@ from pipeline import files, params
 from pipeline.errors import InputError
 from pipeline.evaluation.cells import KEY, read_people, read_predictions
 from pipeline.evaluation.evaluate import RESULT_SCHEMA
+from pipeline.evaluation.reading import read_table
 from pipeline.report.page import versions
 from pipeline.tasks import Task, get_task
 
@@ -58,9 +59,7 @@ def load(
         for strategy in chosen[1]
     ]
     path = root / "reports" / "tables" / "results.csv"
-    if not path.is_file():
-        raise InputError(f"{path}: not found; run the stage that writes it (dvc repro)")
-    metrics = pl.read_csv(path, schema=RESULT_SCHEMA).filter(
+    metrics = read_table(path, RESULT_SCHEMA).filter(
         pl.col("task").is_in(chosen[0]), pl.col("strategy").is_in(chosen[1])
     )
     return Results(pl.concat(cells), metrics, _provenance(root, settings))

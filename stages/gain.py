@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from pipeline.evaluation import control
 from pipeline.evaluation.gain import gain, source
 from pipeline.evaluation.gain_tables import icd, write
 from pipeline.evaluation.ladder import ladder
@@ -13,15 +12,14 @@ from stages import stage
 
 @stage
 def main() -> None:
-    """Writes gain, chosen, control, ladder and icd to reports/tables."""
+    """Writes gain, chosen, ladder and icd to reports/tables."""
     grid, training, evaluation, verdicts, size = read(
         "grid", "scales.training", "evaluation", "verdicts", "scales.evaluation"
     )
     known = source(Path("data"), grid, training, evaluation, verdicts, size.draws)
     found = gain(known)
-    passed = {cohort: control.passed(found.control, cohort) for cohort in training.cohorts}
     labels = phenotype_slugs() if "phenotype" in grid.tasks else ()
-    climbed = ladder(known, found.chosen, passed)
+    climbed = ladder(known, found.chosen, found.passed)
     write(found, climbed, icd(known.people, labels), verdicts, Path("reports") / "tables")
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from pipeline import files
 from pipeline.evaluation.gain import SCHEMA, source
-from pipeline.evaluation.gain_tables import read_table
 from pipeline.evaluation.known import known_answers, known_markdown, nothing_known, synthetic
+from pipeline.evaluation.reading import read_table
 from pipeline.params import read
 from stages import stage
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from pipeline.errors import InputError
+from pipeline.evaluation.reading import read_columns
 from pipeline.params import TrainingScale
 from pipeline.tasks import Task
 from pipeline.training.grid import RunKey, run_keys
@@ -36,13 +37,13 @@ def read_people(data: Path, tasks: Iterable[Task], folds: Iterable[int], traits:
     Raises InputError for a file or column that is absent, a stay without labels and a label that is null.
     """
     labels = [name for task in tasks for name in task.labels]
-    splits = _read(data / "splits.parquet", ["stay_id", "fold", "part"]).with_columns(
+    splits = read_columns(data / "splits.parquet", ["stay_id", "fold", "part"]).with_columns(
         pl.col("stay_id", "fold").cast(pl.Int64)
     )
-    stays = _read(data / "cohort" / "stays.parquet", ["stay_id", "subject_id", "has_cxr", *traits]).with_columns(
+    stays = read_columns(data / "cohort" / "stays.parquet", ["stay_id", "subject_id", "has_cxr", *traits]).with_columns(
         pl.col("stay_id", "subject_id").cast(pl.Int64)
     )
-    truth = _read(data / "cohort" / "labels.parquet", ["stay_id", *labels]).with_columns(
+    truth = read_columns(data / "cohort" / "labels.parquet", ["stay_id", *labels]).with_columns(
         pl.col("stay_id").cast(pl.Int64)
     )
     for column in labels:
@@ -76,7 +77,7 @@ def read_predictions(
     """
     path = cell_folder(data, task.name, strategy) / "predictions.parquet"
     outputs = [f"p_{name}" for name in task.outputs]
-    frame = _read(path, [*KEY, "train_mechanism", "part", *TEST, "stay_id", *outputs])
+    frame = read_columns(path, [*KEY, "train_mechanism", "part", *TEST, "stay_id", *outputs])
     frame = (
         frame.filter(pl.all_horizontal(pl.col(name) == value for name, value in TEST.items()))
         .drop(*TEST)
@@ -99,7 +100,7 @@ def read_history(data: Path, task: Task, strategy: str, training: TrainingScale)
     """
     path = cell_folder(data, task.name, strategy) / "history.csv"
     monitor = f"val_{task.monitor}"
-    frame = _read(path, [*KEY, "epoch", "train_loss", "val_loss", monitor, "monitor", "best"]).with_columns(
+    frame = read_columns(path, [*KEY, "epoch", "train_loss", "val_loss", monitor, "monitor", "best"]).with_columns(
         _key_types()
     )
     _check_runs(frame, run_keys(training, task.name), path)
@@ -119,39 +120,8 @@ def read_history(data: Path, task: Task, strategy: str, training: TrainingScale)
     )
 
 
-def read_findings(data: Path, findings: Iterable[str]) -> pl.DataFrame:
-    """stay_id and CheXpert `findings` (1, 0, −1 or null) in the report on the image that the benchmark uses of a stay.
-
-    Raises InputError where a file or column is absent.
-    """
-    image = _read(data / "cohort" / "cxr.parquet", ["stay_id", "rank", "study_id"]).filter(rank=1)
-    told = _read(data / "interim" / "cxr_findings.parquet", ["study_id", *findings])
-    return image.join(told, on="study_id").select(pl.col("stay_id").cast(pl.Int64), *findings).sort("stay_id")
-
-
 def _key_types() -> list[pl.Expr]:
     return [pl.col("fold", "seed").cast(pl.Int64), pl.col("train_missing").cast(pl.Float64).round(6)]
-
-
-def read_columns(path: Path, columns: list[str]) -> pl.DataFrame:
-    """Columns of a Parquet or CSV file; InputError, naming it, where it or one of them is absent."""
-    return _read(path, columns)
-
-
-def _read(path: Path, columns: list[str]) -> pl.DataFrame:
-    if not path.is_file():
-        raise InputError(f"{path}: not found; the stage that writes it has not run for these params")
-    try:
-        parquet = path.suffix == ".parquet"
-        header = pl.read_parquet_schema(path) if parquet else pl.read_csv(path, n_rows=0).schema
-        absent = [name for name in columns if name not in header]
-        if absent:
-            raise InputError(f"{path}: no column {absent[0]}")
-        return (
-            pl.read_parquet(path, columns=columns) if path.suffix == ".parquet" else pl.read_csv(path, columns=columns)
-        )
-    except pl.exceptions.PolarsError as error:
-        raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
 
 
 def _check_runs(frame: pl.DataFrame, expected: list[RunKey], path: Path) -> None:

@@ -18,6 +18,7 @@ from pipeline.errors import InputError
 from pipeline.evaluation.bootstrap import SubjectDraws
 from pipeline.evaluation.cells import cell_folder
 from pipeline.evaluation.metrics import rank_metrics
+from pipeline.evaluation.reading import there
 from pipeline.evaluation.scores import in_cohort
 from pipeline.tasks import Task
 
@@ -39,12 +40,10 @@ class Card:
 
 def read_card(data: Path, task: str, strategy: str) -> Card:
     """The card of a cell. Raises InputError where it is absent or lacks an entry."""
-    path = cell_folder(data, task, strategy) / "card.json"
+    path = there(cell_folder(data, task, strategy) / "card.json")
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
         return Card(frozenset(card["modalities"]), str(card["missing"]))
-    except FileNotFoundError:
-        raise InputError(f"{path}: not found; run the stage that writes it (dvc repro)") from None
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{path}: no modalities in it, or no missing") from None
 

@@ -32,8 +32,10 @@ from pipeline.evaluation.paired import (
     shares,
     throws,
 )
+from pipeline.evaluation.reading import read_probe
 from pipeline.evaluation.scores import MACRO, Sampler, headline
-from pipeline.evaluation.strata import ALL, Stratum, label_groups, stay_strata, suppressed
+from pipeline.evaluation.strata import ALL, Stratum, label_groups, stay_strata
+from pipeline.evaluation.text import suppressed
 from pipeline.evaluation.verdicts import judged
 from pipeline.params import Evaluation, Grid, TrainingScale, Verdicts
 from pipeline.tasks import Task, get_task
@@ -72,11 +74,11 @@ CHOSEN_SCHEMA: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Gain:
-    """The tables gain, chosen (by validation) and control."""
+    """The tables gain and chosen (by validation); by task and cohort, whether the positive control is passed."""
 
     table: pl.DataFrame
     chosen: pl.DataFrame
-    control: pl.DataFrame
+    passed: dict[tuple[str, str], bool]
 
 
 @dataclass(frozen=True)
@@ -218,14 +220,13 @@ def cells(known: Source, task: Task, strategy: str) -> Iterator[tuple[str, Cell]
 
 def gain(known: Source) -> Gain:
     """The tables, from the cells that the grid names. Raises InputError as `cells.read_predictions` does."""
-    checked = _control(known)
+    passed = _control(known)
     rows: list[dict[str, Any]] = []
     choices: list[tuple[Any, ...]] = []
     for name in known.grid.tasks:
         task = get_task(name)
         contests = {
-            str(cohort): Contest(known, task, cohort, control.passed(checked, cohort))
-            for cohort in known.training.cohorts
+            str(cohort): Contest(known, task, cohort, passed[name, str(cohort)]) for cohort in known.training.cohorts
         }
         unimodal, fusion = known.roles(task)
         for strategy in unimodal:
@@ -247,21 +248,25 @@ def gain(known: Source) -> Gain:
     return Gain(
         pl.DataFrame(rows, schema=SCHEMA, orient="row"),
         pl.DataFrame(choices, schema=CHOSEN_SCHEMA, orient="row"),
-        checked,
+        passed,
     )
 
 
-def _control(known: Source) -> pl.DataFrame:
-    """The positive control; without phenotypes or an image-only strategy in the grid there is none."""
-    if "phenotype" not in known.grid.tasks:
-        return pl.DataFrame(schema=control.SCHEMA)
-    task = get_task("phenotype")
+def _control(known: Source) -> dict[tuple[str, str], bool]:
+    """By task and cohort, whether the image-only strategies of the grid pass the positive control; without one, not."""
+    tasks = [get_task(name) for name in known.grid.tasks]
     alone = [
-        name for name in known.roles(task)[0] if read_card(known.data, task.name, name).modalities == frozenset({"cxr"})
+        name
+        for name in known.grid.strategies
+        if any(read_card(known.data, task.name, name).modalities == {"cxr"} for task in tasks)
     ]
-    if not alone:
-        return pl.DataFrame(schema=control.SCHEMA)
-    return control.positive_control(known.data, task, alone, known.training, known.people, known.sampler, known.rule)
+    told = ((name, read_probe(known.data, name, "image_control")) for name in alone)
+    table = control.image_control(told, known.people, known.sampler, known.rule.confidence)
+    return {
+        (task.name, cohort): control.passed(table, alone, task.name, cohort, known.rule.control_auroc)
+        for task in tasks
+        for cohort in known.training.cohorts
+    }
 
 
 def _add_holm(rows: list[dict[str, Any]]) -> None:

@@ -9,12 +9,11 @@ from typing import Any
 import polars as pl
 
 from pipeline import files
-from pipeline.errors import InputError
 from pipeline.evaluation.gain import CONFIRMATORY, Gain
 from pipeline.evaluation.scores import MACRO
-from pipeline.evaluation.strata import ALL, FEWEST, suppressed
+from pipeline.evaluation.strata import ALL
 from pipeline.evaluation.tables import METRIC_TITLES, TASK_TITLES, Cell
-from pipeline.evaluation.text import NOT_ESTIMABLE, markdown_table, number, percent
+from pipeline.evaluation.text import FEW, NOT_ESTIMABLE, markdown_table, number, percent, suppressed
 from pipeline.params import Verdicts
 from pipeline.strict import read_yaml
 from pipeline.tasks import PHENOTYPES_FILE
@@ -39,21 +38,10 @@ def icd(people: pl.DataFrame, labels: Iterable[str]) -> pl.DataFrame:
     for label in labels:
         groups = stays.group_by("icd_version", "has_cxr").agg(pl.len(), pl.col(label).cast(pl.Int64).sum())
         for version, image, n, positives in groups.sort("icd_version", "has_cxr").iter_rows():
-            shown = min(n, positives) >= FEWEST
+            shown = min(n, positives) >= FEW
             share = positives / n if shown else None
             rows.append((label, version, image, suppressed(n), suppressed(positives), share))
     return pl.DataFrame(rows, schema=ICD_SCHEMA, orient="row")
-
-
-def read_table(path: Path, schema: dict[str, Any]) -> pl.DataFrame:
-    """A table that a stage wrote; an empty field is null. Raises InputError where it is absent or of another shape."""
-    if not path.is_file():
-        raise InputError(f"{path}: not found; the stage that writes it has not run for these params")
-    try:
-        frame = pl.read_csv(path, schema_overrides=schema)
-        return frame.select(pl.col(name) for name in schema)
-    except pl.exceptions.PolarsError as error:
-        raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
 
 
 def label_title(label: str) -> str:
@@ -66,8 +54,9 @@ def rule_in_words(rule: Verdicts) -> str:
     """What the verdicts mean."""
     return (
         f"gain: the lower bound of the {percent(rule.confidence)} interval is above 0; no gain: the "
-        f"{percent(rule.equivalence_confidence)} interval lies within ±{rule.margin:g}, and the images alone rank both "
-        f"findings of the positive control with an AUROC of {rule.control_auroc:g} or more; otherwise undetermined"
+        f"{percent(rule.equivalence_confidence)} interval lies within ±{rule.margin:g}, and the features of an "
+        f"image-only strategy rank both findings of the positive control with an "
+        f"AUROC of {rule.control_auroc:g} or more; otherwise undetermined"
     )
 
 
@@ -93,7 +82,7 @@ def headline_rows(table: pl.DataFrame, task: str, cohort: str, metric: str) -> p
 
 
 def gain_markdown(found: Gain, rule: Verdicts) -> str:
-    """gain.md: the confirmatory family, then every fusion strategy by task and cohort, the choices and the control."""
+    """gain.md: the confirmatory family, then every fusion strategy by task and cohort."""
     lines = [
         "# When does fusion help?",
         "",
@@ -127,17 +116,7 @@ def gain_markdown(found: Gain, rule: Verdicts) -> str:
             for row in rows.iter_rows(named=True)
         ]
         lines += [markdown_table(["Strategy", "Difference", "p", "Verdict"], body)]
-    lines += ["## Positive control: findings told by the images alone", ""]
-    body = [
-        [row["strategy"], row["cohort"], row["finding"], Cell(row["auroc"], row["low"], row["high"]).text, _yes(row)]
-        for row in found.control.iter_rows(named=True)
-    ]
-    lines += [markdown_table(["Strategy", "Cohort", "Finding", "AUROC", "Passed"], body, numbers_from=3)]
     return "\n".join(lines)
-
-
-def _yes(row: dict[str, Any]) -> str:
-    return "yes" if row["passed"] else "no"
 
 
 def ladder_markdown(ladder: pl.DataFrame) -> str:
@@ -177,11 +156,10 @@ def icd_markdown(prevalence: pl.DataFrame) -> str:
 
 
 def write(found: Gain, ladder: pl.DataFrame, prevalence: pl.DataFrame, rule: Verdicts, tables: Path) -> None:
-    """Writes gain, chosen, control, ladder and icd: CSV each, and Markdown for people."""
+    """Writes gain, chosen, ladder and icd: CSV each, and Markdown for people."""
     for name, table in {
         "gain": found.table,
         "chosen": found.chosen,
-        "control": found.control,
         "ladder": ladder,
         "icd": prevalence,
     }.items():

@@ -22,11 +22,11 @@ from sklearn.linear_model import LogisticRegression
 
 from pipeline.errors import InputError
 from pipeline.evaluation.bootstrap import Floats, SubjectDraws
-from pipeline.evaluation.cells import read_columns
 from pipeline.evaluation.choice import read_card
 from pipeline.evaluation.gain import CONFIRMATORY, Source, cells
 from pipeline.evaluation.metrics import rank_metrics
 from pipeline.evaluation.paired import Draws, macro, scored
+from pipeline.evaluation.reading import read_columns, there
 from pipeline.evaluation.scores import in_cohort
 from pipeline.evaluation.strata import ALL
 from pipeline.evaluation.tables import Cell
@@ -82,19 +82,14 @@ class Truth:
 
 def synthetic(data: Path) -> bool:
     """Whether both sources of the manifest are the synthetic hospital, whose truth lies beside them."""
-    path = data / "manifest.json"
-    if not path.is_file():
-        raise InputError(f"{path}: not found; the stage that writes it has not run for these params")
-    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest = json.loads(there(data / "manifest.json").read_text(encoding="utf-8"))
     kinds = [source.get("kind") for source in manifest.values() if isinstance(source, dict)]
     return bool(kinds) and set(kinds) == {"synthetic"}
 
 
 def read_truth(data: Path, labels: Sequence[str]) -> Truth:
     """The planted truth. Raises InputError where a file, a column or a label is absent."""
-    path = data / "truth" / "model.json"
-    if not path.is_file():
-        raise InputError(f"{path}: not found; the stage that writes it has not run for these params")
+    path = there(data / "truth" / "model.json")
     model = json.loads(path.read_text(encoding="utf-8"))
     effects = {}
     for label in labels:

@@ -16,11 +16,12 @@ import numpy as np
 import polars as pl
 
 from pipeline.evaluation.bootstrap import Floats, difference_interval
-from pipeline.evaluation.cells import read_columns, read_predictions
+from pipeline.evaluation.cells import read_predictions
 from pipeline.evaluation.choice import read_card
 from pipeline.evaluation.gain import Source, cells, mean_of
 from pipeline.evaluation.paired import Run, metrics_of, runs_of, scored, shares, throws
 from pipeline.evaluation.randomisation import linear_p
+from pipeline.evaluation.reading import read_columns
 from pipeline.evaluation.scores import headline, in_cohort, metric_interval
 from pipeline.evaluation.strata import ALL
 from pipeline.evaluation.verdicts import judged
@@ -46,10 +47,10 @@ SCHEMA: dict[str, Any] = {
 }
 
 
-def ladder(known: Source, chosen: pl.DataFrame, passed: dict[str, bool]) -> pl.DataFrame:
+def ladder(known: Source, chosen: pl.DataFrame, passed: dict[tuple[str, str], bool]) -> pl.DataFrame:
     """A row a task, cohort, label, metric and rung, in this order; a rung that is left out has a row with the reason.
 
-    `chosen` is that of `gain.Gain`, `passed` whether the image encoder passed the positive control, by cohort.
+    `chosen` is that of `gain.Gain`, `passed` whether the image encoders pass the positive control, by task and cohort.
     `difference` is the rung less the rung `against`, the next lower one that is there (permuted: less pixels). Raises
     InputError as `cells.read_predictions` does, and where a column of the probe is missing.
     """
@@ -57,7 +58,8 @@ def ladder(known: Source, chosen: pl.DataFrame, passed: dict[str, bool]) -> pl.D
     for name in known.grid.tasks:
         task = get_task(name)
         for cohort in known.training.cohorts:
-            rows += _climb(known, task, cohort, chosen.filter(task=name, cohort=cohort), passed.get(cohort, False))
+            of_cohort = chosen.filter(task=name, cohort=cohort)
+            rows += _climb(known, task, cohort, of_cohort, passed.get((name, cohort), False))
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 

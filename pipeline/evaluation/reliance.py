@@ -10,19 +10,19 @@ with both permuted, independently. A score under permutation is the mean over th
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from pipeline.errors import InputError
 from pipeline.evaluation.bootstrap import Floats, average_labels, average_runs, difference_interval
 from pipeline.evaluation.cells import read_people
+from pipeline.evaluation.control import image_control
 from pipeline.evaluation.metrics import accuracy, confusion, rank_metrics
+from pipeline.evaluation.reading import read_probe
 from pipeline.evaluation.scores import Sampler, metric_interval
-from pipeline.evaluation.text import suppressed
 from pipeline.params import Evaluation, Grid, TrainingScale
 from pipeline.tasks import Task, get_task
 
@@ -55,29 +55,11 @@ RELIANCE: dict[str, Any] = {
     "stays": pl.Int64,
     "runs": pl.Int64,
 }
-CONTROL: dict[str, Any] = {
-    "finding": pl.String,
-    "strategy": pl.String,
-    "task": pl.String,
-    "train_cohort": pl.String,
-    "auroc": pl.Float64,
-    "low": pl.Float64,
-    "high": pl.Float64,
-    "stays": pl.String,
-    "runs": pl.Int64,
-}
 
 
 def metric_of(task: Task) -> str:
     """AUROC; of length of stay accuracy."""
     return "accuracy" if task.kind == "multiclass" else "auroc"
-
-
-def _read(data: Path, strategy: str, name: str) -> pl.DataFrame:
-    path = data / "probes" / strategy / f"{name}.parquet"
-    if not path.is_file():
-        raise InputError(f"{path}: not found; the stage that writes it has not run for these params")
-    return pl.read_parquet(path).with_columns(pl.col("fold", "seed", "stay_id").cast(pl.Int64))
 
 
 def _score(rows: pl.DataFrame, task: Task, sampler: Sampler) -> tuple[list[Floats], Floats]:
@@ -124,14 +106,14 @@ def quantities(scores: Mapping[str, Floats]) -> dict[str, Floats]:
     return {name: found[name] for name in QUANTITIES if name in found}
 
 
-def _bounded(name: str, draws: Floats, confidence: float, metric: str | None) -> dict[str, float | None]:
+def _bounded(draws: Floats, confidence: float, metric: str | None) -> dict[str, float | None]:
     """A score, of which `metric` is the name, or a difference of two, with its interval."""
     draws = np.round(draws, DIGITS) + 0.0  # a difference that is rounding is none
     if metric is None:
         low, high = difference_interval(draws, confidence)
     else:
         low, high = metric_interval(metric, draws, confidence)
-    return {name: None if np.isnan(draws[0]) else float(draws[0]), "low": low, "high": high}
+    return {"value": None if np.isnan(draws[0]) else float(draws[0]), "low": low, "high": high}
 
 
 def reliance(
@@ -147,7 +129,7 @@ def reliance(
     for task in tasks:
         for strategy in grid.strategies:
             log.info("%s %s", strategy, task.name)
-            swaps = _read(data, strategy, "swaps").filter(task=task.name)
+            swaps = read_probe(data, strategy, "swaps").filter(task=task.name)
             swaps = swaps.join(people, on=["fold", "stay_id"], how="left", maintain_order="left")
             for (cohort,), of_cohort in swaps.group_by("train_cohort", maintain_order=True):
                 about = {"task": task.name, "strategy": strategy, "train_cohort": cohort, "metric": metric_of(task)}
@@ -157,39 +139,8 @@ def reliance(
                 }
                 for name, values in quantities(kind_scores(of_cohort, task, sampler)).items():
                     metric = None if name in DIFFERENCES else metric_of(task)
-                    number = _bounded("value", values, evaluation.confidence, metric)
+                    number = _bounded(values, evaluation.confidence, metric)
                     rows.append({**about, "quantity": name, **number, **counts})
-    control = image_control(data, grid.strategies, people, sampler, evaluation.confidence)
+    told = ((name, read_probe(data, name, "image_control")) for name in grid.strategies)
+    control = image_control(told, people, sampler, evaluation.confidence)
     return pl.DataFrame(rows, schema=RELIANCE, orient="row"), control
-
-
-def image_control(
-    data: Path, strategies: Iterable[str], people: pl.DataFrame, sampler: Sampler, confidence: float
-) -> pl.DataFrame:
-    """AUROC of the image encoders' features for CheXpert findings: a row a finding, strategy, task and cohort."""
-    rows = []
-    for place, strategy in enumerate(strategies):
-        told = _read(data, strategy, "image_control")
-        told = told.join(people.select("fold", "stay_id", "subject_id"), on=["fold", "stay_id"], how="left")
-        for key, each in told.group_by("finding", "task", "train_cohort", maintain_order=True):
-            values, weights = [], []
-            for (fold, seed), run in each.sort("fold", "seed", "stay_id").group_by("fold", "seed", maintain_order=True):
-                drawn = sampler.subjects("test", int(str(fold)))
-                at = drawn.rows(run["subject_id"].to_numpy())
-                values.append(rank_metrics(run["score"].to_numpy(), run["present"].to_numpy(), at, drawn)[0])
-                weights.append(sampler.seed(int(str(seed))))
-            finding, task, cohort = (str(part) for part in key)
-            rows.append(
-                {
-                    "finding": finding,
-                    "strategy": strategy,
-                    "task": task,
-                    "train_cohort": cohort,
-                    **_bounded("auroc", average_runs(np.array(values), np.array(weights)), confidence, "auroc"),
-                    "stays": suppressed(each["stay_id"].n_unique()),
-                    "runs": len(values),
-                    "place": place,
-                }
-            )
-    table = pl.DataFrame(rows, schema=CONTROL | {"place": pl.Int64}, orient="row")
-    return table.sort("finding", "place", "task", "train_cohort").drop("place")

@@ -78,16 +78,6 @@ def answers(run: Run, removal: Removal) -> Floats:
     return np.where((run.removed_at[removal.modality, removal.mechanism] < removal.rate)[:, None], gone, run.full)
 
 
-def read_probe(data: Path, strategy: str) -> pl.DataFrame:
-    """removal.parquet of a strategy. Raises InputError where it is absent."""
-    path = data / "probes" / strategy / "removal.parquet"
-    if not path.is_file():
-        raise InputError(f"{path}: not found; the stage that writes it has not run for these params")
-    return pl.read_parquet(path).with_columns(
-        pl.col("fold", "seed").cast(pl.Int64), pl.col("train_missing").round(6), pl.col("stay_id").cast(pl.Int64)
-    )
-
-
 def read_masks(data: Path) -> pl.DataFrame:
     """data/masks.parquet with wide ids."""
     return pl.read_parquet(data / "masks.parquet").with_columns(pl.col("fold", "stay_id").cast(pl.Int64))

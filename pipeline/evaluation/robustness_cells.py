@@ -13,13 +13,13 @@ import polars as pl
 from pipeline.evaluation.cells import read_predictions
 from pipeline.evaluation.choice import Card, chosen, read_card, validation_score
 from pipeline.evaluation.evaluate import kinds_of_run
+from pipeline.evaluation.reading import read_probe
 from pipeline.evaluation.removal import (
     Removal,
     Run,
     Scores,
     curve,
     read_masks,
-    read_probe,
     removals,
     runs_of,
     score_runs,
@@ -63,7 +63,8 @@ def read_cells(
         log.info("%s %s", strategy, task.name)
         card = read_card(data, task.name, strategy)
         predictions = read_predictions(data, task, strategy, training, people).join(status, on="stay_id", how="left")
-        answers = read_probe(data, strategy).filter(task=task.name)
+        answers = read_probe(data, strategy, "removal").with_columns(pl.col("train_missing").round(6))
+        answers = answers.filter(task=task.name)
         path = str(data / "probes" / strategy / "removal.parquet")
         for kind, of_kind in kinds_of_run(predictions):
             runs = runs_of(of_kind, answers, masks, task, sampler, path)

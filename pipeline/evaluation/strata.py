@@ -13,7 +13,6 @@ Stratum = tuple[str, str]  # what it is about, and which group of it
 ALL: Stratum = ("all", "all")
 ICD_VERSIONS = (9, 10)
 TERCILES = ("low", "middle", "high")
-FEWEST = 10  # people whose number is shown
 
 
 def stay_strata(cohort: str) -> dict[Stratum, pl.Expr]:
@@ -44,8 +43,3 @@ def label_groups(task: Task, people: pl.DataFrame, cohort: str) -> dict[Stratum,
     for name, places in zip(TERCILES, np.array_split(order, len(TERCILES)), strict=True):
         found["prevalence", name] = [task.labels[place] for place in sorted(places)]
     return found
-
-
-def suppressed(count: int | None) -> str | None:
-    """A count for a table about a subgroup: fewer than FEWEST people are not told apart."""
-    return None if count is None else f"<{FEWEST}" if count < FEWEST else str(count)

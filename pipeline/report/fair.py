@@ -8,7 +8,6 @@ from typing import Any
 
 import polars as pl
 
-from pipeline.errors import InputError
 from pipeline.evaluation.fairness_tables import CONFIRMATORY, FUSION_SCHEMA, GAPS_SCHEMA, GROUPS_SCHEMA, LEVEL
 from pipeline.evaluation.fairness_text import (
     ATTRIBUTE_TITLES,
@@ -21,6 +20,7 @@ from pipeline.evaluation.fairness_text import (
     task_title,
     worst_groups,
 )
+from pipeline.evaluation.reading import read_table
 from pipeline.evaluation.subgroups import SMALL, WHOLE
 from pipeline.evaluation.tables import Cell
 from pipeline.evaluation.text import number, percent
@@ -33,25 +33,14 @@ STAGE = "fairness"
 GROUPS, GAPS, FUSION = (f"tables/fairness_{name}.csv" for name in ("groups", "gaps", "fusion"))
 
 
-def _read(path: Path, schema: dict[str, Any]) -> pl.DataFrame:
-    if not path.is_file():
-        raise InputError(f"{path}: not found; run the stage that writes it (dvc repro)")
-    try:
-        return pl.read_csv(path, schema_overrides=schema, infer_schema_length=0).select(
-            pl.col(name).cast(kind) for name, kind in schema.items()
-        )
-    except pl.exceptions.PolarsError as error:
-        raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
-
-
 def answer(tables: Path, knobs: Fairness, confidence: float) -> Answer:
     """The section; `tables` is the folder of the stage's tables.
 
     Raises InputError where a table is absent or cannot be read.
     """
-    groups = _read(tables / "fairness_groups.csv", GROUPS_SCHEMA)
-    gaps = _read(tables / "fairness_gaps.csv", GAPS_SCHEMA)
-    fusion = _read(tables / "fairness_fusion.csv", FUSION_SCHEMA)
+    groups = read_table(tables / "fairness_groups.csv", GROUPS_SCHEMA)
+    gaps = read_table(tables / "fairness_gaps.csv", GAPS_SCHEMA)
+    fusion = read_table(tables / "fairness_fusion.csv", FUSION_SCHEMA)
     return Answer(
         key="fair",
         question=QUESTION,

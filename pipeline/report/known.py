@@ -11,6 +11,7 @@ import polars as pl
 
 from pipeline.evaluation import gain_tables as texts
 from pipeline.evaluation import known as answers
+from pipeline.evaluation.reading import read_table
 from pipeline.evaluation.tables import Cell
 from pipeline.evaluation.verdicts import UNDETERMINED
 from pipeline.params import Verdicts
@@ -31,8 +32,8 @@ TITLES = {
 
 def answer(tables: Path, rule: Verdicts) -> Answer | None:
     """The section, or None where the answers are not known. Raises InputError where a table is missing."""
-    by_label = texts.read_table(tables / "known.csv", answers.SCHEMA)
-    kinds = texts.read_table(tables / "known_kinds.csv", answers.KIND_SCHEMA)
+    by_label = read_table(tables / "known.csv", answers.SCHEMA)
+    kinds = read_table(tables / "known_kinds.csv", answers.KIND_SCHEMA)
     if not by_label.height:
         return None
     notes = (

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import polars as pl
 
-from pipeline.evaluation.reliance import CONTROL, RELIANCE
+from pipeline.evaluation.control import SCHEMA as CONTROL
+from pipeline.evaluation.reading import read_table
+from pipeline.evaluation.reliance import RELIANCE
 from pipeline.evaluation.robustness_text import preferred
 from pipeline.evaluation.tables import METRIC_TITLES, TASK_TITLES, Cell
 from pipeline.report import robust_figures
 from pipeline.report.answers import AnswerFigure, AnswerTable, Value
-from pipeline.report.robust import HEADLINE_ORDER, read_table
+from pipeline.report.robust import HEADLINE_ORDER
 
 STAGE = "reliance"
 COLUMNS = {

@@ -7,8 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from pipeline.errors import InputError
 from pipeline.evaluation.overlap import OVERLAP
+from pipeline.evaluation.reading import read_table
 from pipeline.evaluation.robustness import CURVES, FAMILIES, NATURAL, SUMMARY
 from pipeline.evaluation.robustness_text import preferred, stops
 from pipeline.evaluation.tables import METRIC_TITLES, TASK_TITLES, Cell
@@ -32,16 +32,6 @@ GROUP_TITLES = {
     "not_collectable": "No image, none could be there",
 }
 HEADLINE_ORDER = ("phenotype", "mortality", "los")  # the figure with the most labels leads
-
-
-def read_table(path: Path, schema: dict[str, Any]) -> pl.DataFrame:
-    """A table as its stage wrote it. Raises InputError where it is absent or has other columns."""
-    if not path.is_file():
-        raise InputError(f"{path}: not found; run the stage that writes it (dvc repro)")
-    try:
-        return pl.read_csv(path, schema=schema)
-    except pl.exceptions.PolarsError as error:
-        raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
 
 
 def cell(row: dict[str, Any] | None, name: str) -> Cell | None:

@@ -1,4 +1,4 @@
-"""Question 1 on the page: when does fusion help? From the tables of the stage `gain`."""
+"""Question 1 on the page: when does fusion help? From the tables of the stage `gain`, and the positive control."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pipeline.evaluation import gain as gains
 from pipeline.evaluation import gain_tables as texts
 from pipeline.evaluation import ladder as ladders
 from pipeline.evaluation.randomisation import ALPHA
+from pipeline.evaluation.reading import read_table
 from pipeline.evaluation.scores import MACRO
 from pipeline.evaluation.tables import METRIC_TITLES, TASK_TITLES, Cell
 from pipeline.evaluation.verdicts import GAIN, NO_GAIN, UNDETERMINED
@@ -33,11 +34,11 @@ RUNG_TITLES = {
 
 def answer(tables: Path, rule: Verdicts) -> Answer:
     """The section. Raises InputError where a table is missing or of another shape."""
-    table = texts.read_table(tables / "gain.csv", gains.SCHEMA)
-    chosen = texts.read_table(tables / "chosen.csv", gains.CHOSEN_SCHEMA)
-    control = texts.read_table(tables / "control.csv", controls.SCHEMA)
-    ladder = texts.read_table(tables / "ladder.csv", ladders.SCHEMA)
-    prevalence = texts.read_table(tables / "icd.csv", texts.ICD_SCHEMA)
+    table = read_table(tables / "gain.csv", gains.SCHEMA)
+    chosen = read_table(tables / "chosen.csv", gains.CHOSEN_SCHEMA)
+    control = read_table(tables / "image_control.csv", controls.SCHEMA)
+    ladder = read_table(tables / "ladder.csv", ladders.SCHEMA)
+    prevalence = read_table(tables / "icd.csv", texts.ICD_SCHEMA)
     family = texts.confirmatory(table)
     return Answer(
         key=KEY,
@@ -45,7 +46,7 @@ def answer(tables: Path, rule: Verdicts) -> Answer:
         sentence=sentence(family, chosen, ladder, rule),
         notes=notes(family, chosen, control, ladder, rule),
         figures=tuple(_figures(table, family, ladder, rule)),
-        tables=tuple(_tables(table, family, chosen, control, ladder, prevalence)),
+        tables=tuple(_tables(table, family, chosen, ladder, prevalence)),
     )
 
 
@@ -140,12 +141,11 @@ def notes(
 ) -> tuple[str, ...]:
     """What must be known before the tables are read."""
     found = [f"The rule was fixed before the run: {texts.rule_in_words(rule)}."]
-    silent = [cohort for cohort in chosen["cohort"].unique(maintain_order=True) if not controls.passed(control, cohort)]
+    silent = _silent(chosen, control, rule)
     if silent:
-        where = f"{_joined(silent)} cohort{'s' if len(silent) > 1 else ''}"
         found.append(
-            f"“{NO_GAIN}” is not said for the {where}: the images alone have not passed the positive control, so that "
-            "an encoder that learned nothing is as good an explanation."
+            f"“{NO_GAIN}” is not said for {silent}: no image-only strategy has passed the positive control there, so "
+            "that an encoder that learned nothing is as good an explanation."
         )
     found.append(
         "Confirmatory is one test a task and phenotype in each cohort: the fusion strategy against the unimodal "
@@ -159,6 +159,20 @@ def notes(
     if len(reasons):
         found.append(f"The ladder lacks its last rung in places: {_joined(reasons.to_list())}.")
     return tuple(found)
+
+
+def _silent(chosen: pl.DataFrame, control: pl.DataFrame, rule: Verdicts) -> str:
+    """For which tasks and cohorts the positive control is not passed, in words; empty: for none."""
+    alone = chosen.filter(role="unimodal")["strategy"].unique()  # of these, only image-only ones are in the control
+    asked = chosen.select("task", "cohort").unique(maintain_order=True).rows()
+    failed = [(task, of) for task, of in asked if not controls.passed(control, alone, task, of, rule.control_auroc)]
+    if failed == asked:
+        return "any task" if asked else ""
+    cohorts: dict[str, list[str]] = {}
+    for task, cohort in failed:
+        cohorts.setdefault(task, []).append(cohort)
+    words = [f"{_named({'task': task})} ({' and '.join(each)})" for task, each in cohorts.items()]
+    return _joined(words) if words else ""
 
 
 def _series(rows: pl.DataFrame) -> list[str]:
@@ -225,7 +239,6 @@ def _tables(
     table: pl.DataFrame,
     family: pl.DataFrame,
     chosen: pl.DataFrame,
-    control: pl.DataFrame,
     ladder: pl.DataFrame,
     prevalence: pl.DataFrame,
 ) -> list[AnswerTable]:
@@ -235,7 +248,6 @@ def _tables(
         _strata(table),
         _every(table),
         _ladder(ladder),
-        _control(control),
         _chosen(chosen),
         _prevalence(prevalence),
     ]
@@ -330,23 +342,6 @@ def _ladder(ladder: pl.DataFrame) -> AnswerTable:
         "“The image helps” is said where the pixels beat the metadata. Permuted: among the patients who have an image."
     )
     return AnswerTable("The ladder", note, header, tuple(body), "tables/ladder.csv", STAGE)
-
-
-def _control(control: pl.DataFrame) -> AnswerTable:
-    body = tuple(
-        (
-            row["finding"],
-            row["strategy"],
-            row["cohort"],
-            Cell(row["auroc"], row["low"], row["high"]),
-            f"{row['preset']:g}",
-            "yes" if row["passed"] else "no",
-        )
-        for row in control.iter_rows(named=True)
-    )
-    note = "CheXpert findings of test stays with an image, read out of the image-only strategy's predictions."
-    header = ("Finding", "Strategy", "Trained on", "AUROC", "Preset", "Reached")
-    return AnswerTable("Positive control", note, header, body, "tables/control.csv", STAGE)
 
 
 def _chosen(chosen: pl.DataFrame) -> AnswerTable:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
-from pipeline.errors import InputError
 from pipeline.evaluation.compare import SCHEMAS
 from pipeline.evaluation.compare_text import (
     BENEFIT,
@@ -29,6 +27,7 @@ from pipeline.evaluation.compare_text import (
     ranking_rows,
     title_of,
 )
+from pipeline.evaluation.reading import read_table
 from pipeline.evaluation.tables import TASK_TITLES
 from pipeline.evaluation.text import percent
 from pipeline.params import Compare, Evaluation, Grid
@@ -47,7 +46,7 @@ def answer(tables: Path, grid: Grid, evaluation: Evaluation, settings: Compare) 
 
     Raises InputError where one of them is missing or cannot be read.
     """
-    read = {name: _read(tables / f"{name}.csv", schema) for name, schema in SCHEMAS.items()}
+    read = {name: read_table(tables / f"{name}.csv", schema) for name, schema in SCHEMAS.items()}
     shown = pl.col("strategy").is_in([*grid.strategies, *REFERENCES])
     read = {name: table.filter(shown) for name, table in read.items()}
     confidence = percent(evaluation.confidence)
@@ -65,15 +64,6 @@ def answer(tables: Path, grid: Grid, evaluation: Evaluation, settings: Compare) 
         tuple(_figures(read, Looks(grid.strategies))),
         tuple(_tables(read, settings)),
     )
-
-
-def _read(path: Path, schema: dict[str, Any]) -> pl.DataFrame:
-    if not path.is_file():
-        raise InputError(f"{path}: not found; run the stage that writes it (dvc repro)")
-    try:
-        return pl.read_csv(path, schema=schema)
-    except pl.exceptions.PolarsError as error:
-        raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
 
 
 def sentence(ranking: pl.DataFrame, tuned: bool) -> str:

@@ -66,7 +66,6 @@ def fabricate(
             **_traits(np.random.default_rng([seed, 5]), stays),
         }
     ).write_parquet(data / "cohort" / "stays.parquet")
-    _findings(data, stay_id, has_cxr, np.random.default_rng([seed, 7]))
     labels: dict[str, np.ndarray] = {
         "icu_mortality": random.random(stays) < 1 / (1 + np.exp(2 - risk)),
         "hospital_mortality": random.random(stays) < 0.2,
@@ -84,18 +83,37 @@ def fabricate(
     for task in tasks:
         for strategy in strategies:
             _cell(data, task, strategy, scale, splits, pl.DataFrame({"stay_id": stay_id, **labels}), has_cxr)
+    if "resnet" in strategies:
+        add_control(data, "resnet", scale, tasks, told=0.0)
     _facts(root, kind, stays, folds)
 
 
-def _findings(data: Path, stay_id: np.ndarray, has_cxr: np.ndarray, random: np.random.Generator) -> None:
-    """cxr.parquet, and what the reports on the images say."""
-    stays = stay_id[has_cxr]
-    study_id = 50_000_000 + np.arange(len(stays))
-    pl.DataFrame({"stay_id": stays, "rank": 1, "study_id": study_id}).write_parquet(data / "cohort" / "cxr.parquet")
-    said = np.array([1.0, 0.0, -1.0, None], dtype=object)
-    findings = {name: random.choice(said, len(stays)).tolist() for name in ("Pleural Effusion", "Edema")}
-    (data / "interim").mkdir()
-    pl.DataFrame({"study_id": study_id, **findings}).write_parquet(data / "interim" / "cxr_findings.parquet")
+def add_control(
+    data: Path,
+    strategy: str,
+    scale: TrainingScale,
+    tasks: Sequence[str],
+    told: float,
+    cohorts: Sequence[str] = (),
+) -> None:
+    """data/probes/STRATEGY/image_control.parquet; `told` is how far apart findings and their absence are scored."""
+    random = np.random.default_rng(7)
+    images = pl.read_parquet(data / "cohort" / "stays.parquet").filter("has_cxr").select("stay_id")
+    test = pl.read_parquet(data / "splits.parquet").filter(part="test").join(images, on="stay_id", how="semi")
+    keys = sorted({(task, key.train_cohort, key.fold, key.seed) for task in tasks for key in run_keys(scale, task)})
+    rows = []
+    for task, cohort, fold, seed in keys:
+        if cohorts and cohort not in cohorts:
+            continue
+        stays = test.filter(fold=fold).select("stay_id").sort("stay_id")
+        for finding in ("edema", "effusion"):
+            present = random.random(stays.height) < 0.4
+            about = {"task": task, "train_cohort": cohort, "fold": fold, "seed": seed, "finding": finding}
+            score = random.normal(size=stays.height) + told * present
+            rows.append(stays.with_columns(**{k: pl.lit(v) for k, v in about.items()}, present=present, score=score))
+    path = data / "probes" / strategy / "image_control.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pl.concat(rows).write_parquet(path)
 
 
 def _traits(random: np.random.Generator, stays: int) -> dict[str, np.ndarray]:

@@ -1,16 +1,21 @@
 """The page's sections on questions 1 and on what was planted: what they say, and what they must not say."""
 
+import dataclasses
 import xml.etree.ElementTree as ElementTree
 
 import polars as pl
 import pytest
 
 from pipeline.errors import InputError
+from pipeline.evaluation.control import SCHEMA as CONTROL
+from pipeline.evaluation.control import image_control
 from pipeline.evaluation.gain import CHOSEN_SCHEMA, SCHEMA, gain, source
 from pipeline.evaluation.gain_tables import icd, write
 from pipeline.evaluation.known import KIND_SCHEMA, nothing_known
 from pipeline.evaluation.known import SCHEMA as KNOWN_SCHEMA
+from pipeline.evaluation.ladder import SCHEMA as LADDER
 from pipeline.evaluation.ladder import ladder
+from pipeline.evaluation.reading import read_probe
 from pipeline.evaluation.tables import Cell
 from pipeline.files import write_csv
 from pipeline.params import Evaluation, Grid, Verdicts
@@ -30,7 +35,9 @@ def tables_of(data, grid, folder):
     reading = source(data, grid, SCALE, Evaluation(0.95, 10, 1), RULE, 60)
     found = gain(reading)
     prevalence = icd(reading.people, phenotype_slugs() if "phenotype" in grid.tasks else ())
-    write(found, ladder(reading, found.chosen, {"base": True, "matched": False}), prevalence, RULE, folder)
+    write(found, ladder(reading, found.chosen, found.passed), prevalence, RULE, folder)
+    told = ((name, read_probe(data, name, "image_control")) for name in grid.strategies if name == "resnet")
+    write_csv(image_control(told, reading.people, reading.sampler, 0.95), folder / "image_control.csv")
     return folder
 
 
@@ -67,8 +74,6 @@ def confirmed(**values):
 
 
 def said(*rows, ladder_rows=()):
-    from pipeline.evaluation.ladder import SCHEMA as LADDER
-
     steps = pl.DataFrame([dict.fromkeys(LADDER) | row for row in ladder_rows], schema=LADDER, orient="row")
     family = pl.DataFrame(list(rows), schema=SCHEMA, orient="row")
     return when.sentence(family, pl.DataFrame(schema=CHOSEN_SCHEMA), steps, RULE)
@@ -173,6 +178,34 @@ def test_no_score_on_validation_is_said(tmp_path, tables):
     assert when.sentence(empty, chosen, empty, RULE) == (
         "Not answered: no unimodal strategy could be scored on validation, so that none was chosen."
     )
+
+
+def test_where_the_control_is_not_passed_the_notes_say_so(tables):
+    assert "“no gain” is not said for any task: " in " ".join(when.answer(tables, RULE).notes)
+    chosen = pl.read_csv(tables / "chosen.csv")
+    control = pl.DataFrame(
+        [
+            dict.fromkeys(CONTROL)
+            | {"finding": finding, "strategy": strategy, "task": task, "train_cohort": cohort, "auroc": auroc}
+            for strategy, auroc in (("resnet", 0.7), ("late_fusion", 0.9))
+            for finding in ("edema", "effusion")
+            for task, cohort in (
+                ("mortality", "base"),
+                ("mortality", "matched"),
+                ("phenotype", "base"),
+                ("los", "base"),
+            )
+        ],
+        schema=CONTROL,
+        orient="row",
+    )
+    steps = pl.DataFrame(schema=LADDER)
+
+    def said(rule):
+        return when.notes(pl.DataFrame(schema=SCHEMA), chosen, control, steps, rule)[1]
+
+    assert "not said for phenotypes (matched) and length of stay (matched):" in said(RULE)
+    assert "not said for any task:" in said(dataclasses.replace(RULE, control_auroc=0.8))  # fusion does not count
 
 
 def test_a_table_that_is_missing_is_named(tmp_path):
