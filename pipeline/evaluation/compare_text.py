@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from pipeline.evaluation.tables import METRIC_TITLES, TASK_TITLES, Cell
+from pipeline.evaluation.tables import METRIC_TITLES, Cell, short_title
 from pipeline.evaluation.text import markdown_table, number, percent
 from pipeline.params import Compare, Evaluation
 
@@ -49,7 +49,7 @@ Value = str | int | Cell | None
 
 def title_of(task: str, cohort: str) -> str:
     """ICU mortality, base cohort."""
-    return f"{TASK_TITLES.get(task, task).split(' (')[0]}, {cohort} cohort"
+    return f"{short_title(task)}, {cohort} cohort"
 
 
 def groups(table: pl.DataFrame, *keys: str) -> Iterator[tuple[tuple[Any, ...], pl.DataFrame]]:

@@ -9,7 +9,7 @@ import polars as pl
 
 from pipeline.evaluation.fairness_tables import CONFIRMATORY
 from pipeline.evaluation.subgroups import WHOLE
-from pipeline.evaluation.tables import TASK_TITLES, Cell
+from pipeline.evaluation.tables import Cell, short_title
 from pipeline.evaluation.text import markdown_table, number, percent
 
 Value = str | int | Cell | None
@@ -49,7 +49,7 @@ def attribute_title(name: str) -> str:
 
 def task_title(task: str, label: str) -> str:
     """ICU mortality; Phenotypes; Length of stay (7 days or more)."""
-    plain = TASK_TITLES[task].split(" (")[0]
+    plain = short_title(task)
     return f"{plain} ({label.split('_')[1]} days or more)" if task == "los" else plain
 
 

@@ -25,6 +25,17 @@ METRIC_TITLES = {
 PAIRS = (("base", "base"), ("matched", "matched"), ("matched", "base"), ("base", "matched"))
 
 
+def short_title(task: str) -> str:
+    """Phenotypes."""
+    return TASK_TITLES[task].split(" (")[0]
+
+
+def title_inside(task: str) -> str:
+    """phenotypes, ICU mortality: for the middle of a sentence."""
+    title = short_title(task)
+    return title if title[:2].isupper() else title[0].lower() + title[1:]
+
+
 class Cell(NamedTuple):
     """One number of a table with its interval; None is "not estimable"."""
 

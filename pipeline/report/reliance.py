@@ -10,7 +10,7 @@ from pipeline.evaluation.control import SCHEMA as CONTROL
 from pipeline.evaluation.reading import read_table
 from pipeline.evaluation.reliance import RELIANCE
 from pipeline.evaluation.robustness_text import preferred
-from pipeline.evaluation.tables import METRIC_TITLES, TASK_TITLES, Cell
+from pipeline.evaluation.tables import METRIC_TITLES, Cell, short_title
 from pipeline.report import robust_figures
 from pipeline.report.answers import AnswerFigure, AnswerTable, Value
 from pipeline.report.robust import HEADLINE_ORDER
@@ -37,7 +37,7 @@ def reliance(tables: Path) -> tuple[tuple[AnswerFigure, ...], tuple[AnswerTable,
     figures, found = [], []
     for task in (task for task in HEADLINE_ORDER if task in table["task"].to_list()):
         rows = table.filter(task=task)
-        short, metric = TASK_TITLES[task].split(" (")[0], METRIC_TITLES[rows["metric"][0]]
+        short, metric = short_title(task), METRIC_TITLES[rows["metric"][0]]
         if rows["value"].null_count() < rows.height:
             name = f"reliance_{task}"
             title = f"{short}: what the score rests on"
@@ -85,7 +85,7 @@ def _control(control: pl.DataFrame) -> AnswerTable:
         title="Positive control: findings of the radiology report, told from the image features",
         note="AUROC of a logistic regression on the frozen image encoder's features, by the task it was trained on; "
         "CheXpert labels, uncertain and unmentioned ones left out.",
-        header=("Strategy", "Finding", *(TASK_TITLES[task].split(" (")[0] for task in tasks)),
+        header=("Strategy", "Finding", *(short_title(task) for task in tasks)),
         rows=tuple(body),
         source="tables/image_control.csv",
         stage=STAGE,

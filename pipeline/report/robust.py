@@ -11,7 +11,7 @@ from pipeline.evaluation.overlap import OVERLAP
 from pipeline.evaluation.reading import read_table
 from pipeline.evaluation.robustness import CURVES, FAMILIES, NATURAL, SUMMARY
 from pipeline.evaluation.robustness_text import preferred, stops
-from pipeline.evaluation.tables import METRIC_TITLES, TASK_TITLES, Cell
+from pipeline.evaluation.tables import METRIC_TITLES, Cell, short_title, title_inside
 from pipeline.evaluation.text import NOT_ESTIMABLE, percent
 from pipeline.report import robust_figures
 from pipeline.report.answers import Answer, AnswerFigure, AnswerTable, Value
@@ -37,16 +37,6 @@ HEADLINE_ORDER = ("phenotype", "mortality", "los")  # the figure with the most l
 def cell(row: dict[str, Any] | None, name: str) -> Cell | None:
     """The number called `name` of a row, with its interval; None where there is no row."""
     return None if row is None else Cell(row[name], row[f"{name}_low"], row[f"{name}_high"])
-
-
-def _title(task: str) -> str:
-    return TASK_TITLES[task].split(" (")[0]
-
-
-def _short(task: str) -> str:
-    """For the middle of a sentence."""
-    title = _title(task)
-    return title if title[:2].isupper() else title.lower()
 
 
 def answer(tables: Path, confidence: float) -> Answer:
@@ -94,7 +84,9 @@ def _sentence(shown: dict[str, pl.DataFrame], tasks: list[str]) -> str:
         )
     told = {task: _sign(rows["difference"]) for task, rows in families.items()}
     verdicts = [
-        f"the former lose {what} on {_short(task)} (exploratory)" for task, what in told.items() if what is not None
+        f"the former lose {what} on {title_inside(task)} (exploratory)"
+        for task, what in told.items()
+        if what is not None
     ]
     verdict = " and ".join(verdicts) or "which of the two lose less is too small to tell"
     return (
@@ -108,7 +100,7 @@ def _lost(task: str, rows: dict[str, dict[str, Any]], there: list[str]) -> str:
     first, *others = (_text(cell(rows[name], "loss")) for name in there)
     metric = METRIC_TITLES[rows["native"]["metric"]]
     metric = metric if metric.isupper() else metric.lower()
-    found = f"{first} of {metric} on {_short(task)}"
+    found = f"{first} of {metric} on {title_inside(task)}"
     if others:
         difference = _text(cell(rows["difference"], "loss"))
         found += f", those made for complete pairs {others[0]} (difference {difference})"
@@ -140,7 +132,7 @@ def _pays(shown: dict[str, pl.DataFrame], tasks: list[str]) -> str:
         if sure.height:
             when = ", ".join(f"{row['strategy']} {_when(row)}" for row in sure.iter_rows(named=True))
             against = f"{sure.height} of {fusion.height} lead the EHR alone ({sure['reference'][0]})"
-            found.append(f"On {_short(task)} {against} with every image there: {when}.")
+            found.append(f"On {title_inside(task)} {against} with every image there: {when}.")
     if found:
         return " ".join(found)
     if not compared:
@@ -193,7 +185,7 @@ def _figures(shown: dict[str, pl.DataFrame], overlap: pl.DataFrame, tasks: list[
             reference = (known[0], rows.filter(strategy=known[0])) if len(known) else None
             name = f"robust_{modality}_{task}"
             metric = METRIC_TITLES[rows["metric"][0]]
-            title = f"{_title(task)}: {metric} as {what} go"
+            title = f"{short_title(task)}: {metric} as {what} go"
             svg = robust_figures.degradation(
                 [rows.filter(strategy=strategy) for strategy in fusion],
                 {family: families.filter(family=family) for family in robust_figures.FAMILIES},
@@ -265,7 +257,7 @@ def _curve_table(task: str, curves: pl.DataFrame, summary: pl.DataFrame) -> Answ
             )
         )
     return AnswerTable(
-        title=f"{_title(task)}: {metric} with images or records removed",
+        title=f"{short_title(task)}: {metric} with images or records removed",
         note="Stops paying: the share of images at which the lead over the EHR alone is gone, by interpolation.",
         header=tuple(header),
         rows=tuple(body),
@@ -289,7 +281,7 @@ def _trained_table(task: str, curves: pl.DataFrame) -> list[AnswerTable]:
     metric = METRIC_TITLES[rows["metric"][0]]
     return [
         AnswerTable(
-            title=f"{_title(task)}: what training with images removed changes ({metric})",
+            title=f"{short_title(task)}: what training with images removed changes ({metric})",
             note="Difference to the same strategy trained with every image, by the share removed at inference.",
             header=("Strategy", "Removed in training", *(f"{percent(rate)} removed" for rate in rates)),
             rows=tuple(body),
@@ -307,7 +299,7 @@ def _natural_table(task: str, cohort: str, rows: pl.DataFrame) -> AnswerTable:
         body.append((strategy, *(cell(own[group], "value") for group in GROUP_TITLES)))
     metric = METRIC_TITLES[rows["metric"][0]] if rows.height else ""
     return AnswerTable(
-        title=f"{_title(task)}: {metric} where images are missing by nature, trained on {cohort}",
+        title=f"{short_title(task)}: {metric} where images are missing by nature, trained on {cohort}",
         note="Test stays as they are. Groups differ in more than the image: in era, admission and mix of diagnoses.",
         header=("Strategy", *(f"{title} (n = {counts.get(group, 0)})" for group, title in GROUP_TITLES.items())),
         rows=tuple(body),

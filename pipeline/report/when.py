@@ -14,7 +14,7 @@ from pipeline.evaluation import ladder as ladders
 from pipeline.evaluation.randomisation import ALPHA
 from pipeline.evaluation.reading import read_table
 from pipeline.evaluation.scores import MACRO
-from pipeline.evaluation.tables import METRIC_TITLES, TASK_TITLES, Cell
+from pipeline.evaluation.tables import METRIC_TITLES, Cell, short_title, title_inside
 from pipeline.evaluation.verdicts import GAIN, NO_GAIN, UNDETERMINED
 from pipeline.params import Verdicts
 from pipeline.report.answers import Answer, AnswerFigure, AnswerTable, Value
@@ -50,15 +50,6 @@ def answer(tables: Path, rule: Verdicts) -> Answer:
     )
 
 
-def short(task: str) -> str:
-    """Phenotypes."""
-    return TASK_TITLES[task].split(" (")[0]
-
-
-def _named(row: dict[str, Any]) -> str:
-    return f"{short(row['task'])[0].lower() if row['task'] != 'mortality' else 'I'}{short(row['task'])[1:]}"
-
-
 def _joined(words: list[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
@@ -68,7 +59,10 @@ def sentence(family: pl.DataFrame, chosen: pl.DataFrame, ladder: pl.DataFrame, r
     own = family.filter(pl.col("label").is_in(OWN))
     if not own.height:
         return f"Not answered: {_why_nothing(chosen)}."
-    gained = [f"{_named(row)} ({row['cohort']} cohort)" for row in own.filter(verdict=GAIN).iter_rows(named=True)]
+    gained = [
+        f"{title_inside(row['task'])} ({row['cohort']} cohort)"
+        for row in own.filter(verdict=GAIN).iter_rows(named=True)
+    ]
     if gained:
         lead = f"Fusion beats the best single modality for {_joined(gained)}"
     elif own.filter(verdict=NO_GAIN).height == own.height:  # a null is no "no gain"
@@ -81,7 +75,7 @@ def sentence(family: pl.DataFrame, chosen: pl.DataFrame, ladder: pl.DataFrame, r
     for task in own["task"].unique(maintain_order=True):
         rows = list(own.filter(task=task).iter_rows(named=True))
         values = _joined([f"{_cell(row)} in the {row['cohort']} cohort{_below(row)}" for row in rows])
-        each.append(f"{short(task)} ({METRIC_TITLES[rows[0]['metric']]}) {values}")
+        each.append(f"{short_title(task)} ({METRIC_TITLES[rows[0]['metric']]}) {values}")
     text = f"{lead}. Fusion less the best single modality: {'; '.join(each)}."
     single = family.filter(~pl.col("label").is_in(OWN))
     if single.height:
@@ -130,7 +124,9 @@ def _image(ladder: pl.DataFrame) -> str:
     steps = steps.filter(pl.col("metric").is_in(["auroc", "accuracy"]))
     if not steps.height:
         return "Whether the image itself helps is not known: a rung of the ladder is missing."
-    helps = [f"{_named(row)} ({row['cohort']})" for row in steps.filter(verdict=GAIN).iter_rows(named=True)]
+    helps = [
+        f"{title_inside(row['task'])} ({row['cohort']})" for row in steps.filter(verdict=GAIN).iter_rows(named=True)
+    ]
     if helps:
         return f"The image itself helps, pixels beating its metadata, for {_joined(helps)}."
     return "Nowhere do the pixels demonstrably beat the mere metadata of the image."
@@ -171,7 +167,7 @@ def _silent(chosen: pl.DataFrame, control: pl.DataFrame, rule: Verdicts) -> str:
     cohorts: dict[str, list[str]] = {}
     for task, cohort in failed:
         cohorts.setdefault(task, []).append(cohort)
-    words = [f"{_named({'task': task})} ({' and '.join(each)})" for task, each in cohorts.items()]
+    words = [f"{title_inside(task)} ({' and '.join(each)})" for task, each in cohorts.items()]
     return _joined(words) if words else ""
 
 
@@ -201,14 +197,14 @@ def _figures(table: pl.DataFrame, family: pl.DataFrame, ladder: pl.DataFrame, ru
     band = f"the band is ±{rule.margin:g}"
     own = family.filter(pl.col("label").is_in(OWN))
     caption = f"Both chosen on validation; intervals from a bootstrap over subjects; {band}."
-    add("when_tasks", _forest_rows(own, "task", short, cohorts), axis, of, caption)
+    add("when_tasks", _forest_rows(own, "task", short_title, cohorts), axis, of, caption)
     single = family.filter(~pl.col("label").is_in(OWN))
     rows = _forest_rows(single, "label", texts.label_title, cohorts)
     add("when_phenotypes", rows, "Difference of AUROC", f"{of}: phenotypes", f"The confirmatory family; {band}.")
     for task in table["task"].unique(maintain_order=True):
         first = "accuracy" if task == "los" else "auroc"
         every = table.filter(pl.col("label").is_in(OWN), task=task, metric=first, stratum="all")
-        title = f"{short(task)}: every fusion strategy"
+        title = f"{short_title(task)}: every fusion strategy"
         caption = f"Exploratory: less the best unimodal strategy of each cohort; {band}."
         rows = _forest_rows(every, "strategy", str, cohorts)
         add(f"when_{task}", rows, f"Difference of {METRIC_TITLES[first]}", title, caption)
@@ -228,7 +224,7 @@ def _ladder_figures(ladder: pl.DataFrame, cohorts: list[str], names: list[str]) 
             if any(cell.value is not None for cell in each.values()):
                 rows.append(Row(RUNG_TITLES[rung], tuple(each.get(cohort) for cohort in cohorts)))
         if rows and cohorts:
-            name, title = f"when_ladder_{task}", f"{short(task)}: what the image adds, step by step"
+            name, title = f"when_ladder_{task}", f"{short_title(task)}: what the image adds, step by step"
             axis = METRIC_TITLES[own.filter(task=task)["metric"][0]]
             caption = "Each rung is told what the one above it is, and more. Intervals of neighbours are paired."
             drawn.append(AnswerFigure(name, forest(rows, names, axis, name, title), caption, "tables/ladder.csv"))
@@ -270,7 +266,7 @@ def _confirmatory(family: pl.DataFrame) -> AnswerTable:
     )
     rows = tuple(
         (
-            short(row["task"]) if row["label"] in OWN else texts.label_title(row["label"]),
+            short_title(row["task"]) if row["label"] in OWN else texts.label_title(row["label"]),
             row["cohort"],
             row["strategy"],
             row["unimodal"],
@@ -294,7 +290,7 @@ def _strata(table: pl.DataFrame) -> AnswerTable:
     body = tuple(
         (
             f"{row['stratum'].replace('_', ' ')}: {row['group']}" if row["stratum"] != "all" else "all",
-            short(row["task"]),
+            short_title(row["task"]),
             row["cohort"],
             row["strategy"],
             texts.difference(row),
@@ -322,7 +318,10 @@ def _every(table: pl.DataFrame) -> AnswerTable:
             for row in rows.filter(strategy=strategy).iter_rows(named=True)
         }
         body.append((strategy, *(each.get(column) for column in columns)))
-    header = ("Strategy", *(f"{short(task)}, {cohort}, {METRIC_TITLES[metric]}" for task, cohort, metric in columns))
+    header = (
+        "Strategy",
+        *(f"{short_title(task)}, {cohort}, {METRIC_TITLES[metric]}" for task, cohort, metric in columns),
+    )
     note = "Exploratory: each less the unimodal strategy that validation chose for the task and cohort."
     return AnswerTable("Every fusion strategy", note, header, tuple(body), "tables/gain.csv", STAGE)
 
@@ -336,7 +335,9 @@ def _ladder(ladder: pl.DataFrame) -> AnswerTable:
             cell = Cell(row["difference"], row["difference_low"], row["difference_high"])
             step = (RUNG_TITLES[row["against"]], cell, row["verdict"] or "")
         score: Value = "" if row["left_out"] else Cell(row["value"], row["low"], row["high"])
-        body.append((RUNG_TITLES[row["rung"]], short(row["task"]), row["cohort"], row["strategy"] or "", score, *step))
+        body.append(
+            (RUNG_TITLES[row["rung"]], short_title(row["task"]), row["cohort"], row["strategy"] or "", score, *step)
+        )
     header = ("Rung", "Task", "Cohort", "Strategy", "Score", "Less", "Difference", "Verdict")
     note = (
         "“The image helps” is said where the pixels beat the metadata. Permuted: among the patients who have an image."
@@ -348,7 +349,7 @@ def _chosen(chosen: pl.DataFrame) -> AnswerTable:
     body = tuple(
         (
             row["strategy"],
-            short(row["task"]),
+            short_title(row["task"]),
             row["cohort"],
             row["role"],
             METRIC_TITLES[row["metric"]],

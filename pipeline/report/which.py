@@ -28,7 +28,7 @@ from pipeline.evaluation.compare_text import (
     title_of,
 )
 from pipeline.evaluation.reading import read_table
-from pipeline.evaluation.tables import TASK_TITLES
+from pipeline.evaluation.tables import short_title
 from pipeline.evaluation.text import percent
 from pipeline.params import Compare, Evaluation, Grid
 from pipeline.report import which_figures
@@ -72,7 +72,7 @@ def sentence(ranking: pl.DataFrame, tuned: bool) -> str:
     headline = ranking.filter(pl.col("metric") == pl.col("metric").first().over("task"))
     headline = headline.filter(pl.col("cohort") == pl.col("cohort").sort().first().over("task"))
     for (task,), rows in groups(headline, "task"):
-        clauses.append(f"{TASK_TITLES.get(task, task).split(' (')[0]}: {_clause(rows)}")
+        clauses.append(f"{short_title(task)}: {_clause(rows)}")
     if not clauses:
         return "There is no task to compare strategies on."
     cohort = headline["cohort"][0]

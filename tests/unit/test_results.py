@@ -29,7 +29,7 @@ def project(tmp_path_factory):
     write(evaluate(root / "data", GRID, SCALE, Evaluation(0.95, 10, 1), 20), root / "reports", 0.95)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["grid"] = {"strategies": list(GRID.strategies), "tasks": list(GRID.tasks)}
-    params["scales"]["demo"]["training"]["folds"] = [0, 1]
+    params["scales"]["demo"]["training"] |= {"folds": [0, 1], "train_missing": [0.0]}
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     return root
 
