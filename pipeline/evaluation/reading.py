@@ -45,4 +45,4 @@ def read_table(path: Path, schema: dict[str, Any]) -> pl.DataFrame:
 def read_probe(data: Path, strategy: str, name: str) -> pl.DataFrame:
     """removal, swaps or image_control.parquet of a strategy's probe, ids wide. Raises InputError where it is absent."""
     frame = pl.read_parquet(there(data / "probes" / strategy / f"{name}.parquet"))
-    return frame.with_columns(pl.col("fold", "seed", "stay_id").cast(pl.Int64))
+    return frame.with_columns(pl.col("fold", "seed", "stay_id").cast(pl.Int64), pl.col("^train_missing$").round(6))

@@ -63,8 +63,7 @@ def read_cells(
         log.info("%s %s", strategy, task.name)
         card = read_card(data, task.name, strategy)
         predictions = read_predictions(data, task, strategy, training, people).join(status, on="stay_id", how="left")
-        answers = read_probe(data, strategy, "removal").with_columns(pl.col("train_missing").round(6))
-        answers = answers.filter(task=task.name)
+        answers = read_probe(data, strategy, "removal").filter(task=task.name)
         path = str(data / "probes" / strategy / "removal.parquet")
         for kind, of_kind in kinds_of_run(predictions):
             runs = runs_of(of_kind, answers, masks, task, sampler, path)

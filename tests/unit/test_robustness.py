@@ -15,13 +15,13 @@ from pipeline.errors import InputError
 from pipeline.evaluation.cells import read_people, read_predictions
 from pipeline.evaluation.evaluate import evaluate, kinds_of_run
 from pipeline.evaluation.overlap import overlap
+from pipeline.evaluation.reading import read_probe
 from pipeline.evaluation.removal import (
     NOTHING,
     Removal,
     answers,
     area,
     read_masks,
-    read_probe,
     removals,
     runs_of,
     stops_paying,
@@ -73,7 +73,9 @@ def one_kind(data, strategy, task="mortality", cohort="matched"):
     rows = read_predictions(data, task, strategy, SCALE, people).join(status, on="stay_id")
     sampler = Sampler(people, SCALE.seeds, 20, 1)
     chosen = next(rows for kind, rows in kinds_of_run(rows) if kind["train_cohort"] == cohort)
-    return runs_of(chosen, read_probe(data, strategy).filter(task=task.name), read_masks(data), task, sampler, "x")
+    return runs_of(
+        chosen, read_probe(data, strategy, "removal").filter(task=task.name), read_masks(data), task, sampler, "x"
+    )
 
 
 def test_what_is_removed_follows_from_probe_and_schedule():
