@@ -114,7 +114,7 @@ def test_a_table_has_the_columns_types_and_order_of_its_contract(project, name):
 def test_every_table_stands_in_the_contracts_and_with_its_columns_in_their_document(project):
     data = project / "data"
     found = {path.relative_to(data).with_suffix("").as_posix() for path in data.rglob("*.parquet")}
-    assert {name for name in found if not name.startswith(("runs/", "truth/"))} == set(TABLES)
+    assert {name for name in found if not name.startswith(("runs/", "probes/", "truth/"))} == set(TABLES)
     text = (project / "docs/artefacts.md").read_text()
     for name, (_, names) in TABLES.items():
         (row,) = [line for line in text.splitlines() if line.startswith(f"| `data/{name}.parquet`")]
@@ -238,7 +238,7 @@ def test_a_fresh_clone_is_clean_apart_from_outputs_that_are_not_made(project, tm
                 assert state in ("deleted", "not in cache"), f"{stage}: {change}"
 
 
-def test_touching_one_strategy_concerns_its_cells_and_the_cost_alone(project):
+def test_touching_one_strategy_concerns_its_cells_its_probe_and_the_cost_alone(project):
     path = project / "pipeline/strategies/lstm.py"
     before = path.read_text()
     path.write_text(before + "\n# touched\n")
@@ -246,7 +246,7 @@ def test_touching_one_strategy_concerns_its_cells_and_the_cost_alone(project):
         status = json.loads(call(project, "dvc", "status", "--json"))
     finally:
         path.write_text(before)
-    assert sorted(status) == ["cost", "train@lstm-los", "train@lstm-mortality", "train@lstm-phenotype"]
+    assert sorted(status) == ["cost", "probe@lstm", "train@lstm-los", "train@lstm-mortality", "train@lstm-phenotype"]
 
 
 def test_the_same_runs_come_from_the_run_store_and_are_the_same_bytes(project):

@@ -1,6 +1,7 @@
 """The stages on the open demo data, from the raw files to a table, as `python -m stages.NAME`."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 STAGES = ["manifest", "ingest", "cohort", "labels", "series", "images", "splits", "masks", "statistics", "audit"]
-AGGREGATES = ["evaluate", "robustness", "reliance", "gain", "known", "report"]
+AGGREGATES = ["evaluate", "cost", "robustness", "reliance", "gain", "known", "compare", "fairness", "report"]
 
 
 @pytest.mark.real_data
@@ -36,6 +37,7 @@ def test_the_stages_run_on_the_open_demo(root, demo_data, tmp_path):
     page = (tmp_path / "reports/index.html").read_text()
     assert "DEMO" in page
     assert "SYNTHETIC" not in page
+    assert re.search("too small to tell", page, re.IGNORECASE)
     ids = stays["stay_id"].cast(pl.String).to_list() + stays["subject_id"].cast(pl.String).to_list()
     text = "".join(path.read_text() for path in (tmp_path / "reports").rglob("*.*") if path.is_file())
     assert not [i for i in ids if i in text], "a patient's id stands in a report"
