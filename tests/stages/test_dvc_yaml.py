@@ -15,9 +15,10 @@ from dvc.repo import Repo as Project
 
 from pipeline.closure import ROOT, closure
 from pipeline.data.audit import read_artefacts
+from pipeline.data.tensors import FILES
 from pipeline.params import load
 from pipeline.strategies.registry import names
-from stages.code import shared_code
+from stages.common import shared_code
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 CODE = ("pipeline", "stages")
@@ -28,16 +29,16 @@ def script(stage: str) -> Path:
 
 
 def code_deps(stage: str) -> list[str]:
-    """A stage that depends on data/code.json depends on what that stands for."""
+    """A stage that depends on data/common.json depends on what that stands for."""
     deps = STAGES[stage]["deps"]
-    shared = [path.as_posix() for path in shared_code()] if "data/code.json" in deps else []
+    shared = [path.as_posix() for path in shared_code()] if "data/common.json" in deps else []
     return [dep for dep in deps if dep.split("/")[0] in CODE] + shared
 
 
 def needed(stage: str, strategy: str = "late_fusion") -> set[str]:
     """Files that the stage's code needs; a train cell also needs its own strategy's."""
     modules = [f"stages.{stage}"]
-    if stage == "code":
+    if stage == "common":
         return {path.as_posix() for path in (*closure(*modules), *shared_code())}
     if "${item.strategy}" in STAGES[stage]["cmd"]:
         modules.append(f"pipeline.strategies.{strategy}")
@@ -59,7 +60,7 @@ def test_every_script_is_a_stage_and_runs_as_a_module():
 def test_code_deps_are_the_import_closure(stage):
     """The cells of a matrix share their list: it holds what any of them needs.
 
-    data/code.json is one file for all who need most of what it stands for: what a probe leaves of it is not asked for.
+    data/common.json is one file for all who need most of what it stands for: what a probe leaves of it is not asked for.
     """
     unused = set(code_deps(stage))
     assert len(unused) == len(code_deps(stage))
@@ -97,8 +98,12 @@ def params_read(stage: str) -> set[str]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_params_are_those_that_the_stage_reads(stage):
-    declared = {key.replace("scales.${scale}", "scales") for key in STAGES[stage].get("params", [])}
-    assert declared == params_read(stage)
+    """data/common.json stands for those that all cells share."""
+    keys = list(STAGES[stage].get("params", []))
+    if "data/common.json" in STAGES[stage]["deps"]:
+        keys += STAGES["common"]["params"]
+    assert len(set(keys)) == len(keys)
+    assert {key.replace("scales.${scale}", "scales") for key in keys} == params_read(stage)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -157,8 +162,13 @@ def test_every_train_cell_depends_on_the_audit():
 
 
 def test_the_audit_depends_on_all_data_that_models_read():
-    unseen = data_deps(STAGES["train"]) - {"data/audit.ok", "data/code.json"} - data_deps(STAGES["audit"])
-    assert not unseen
+    read = data_deps(STAGES["train"]) | data_deps(STAGES["common"])
+    assert not read - {"data/audit.ok", "data/common.json"} - data_deps(STAGES["audit"])
+
+
+def test_what_cells_share_covers_all_data_that_models_read():
+    deps = data_deps(STAGES["common"])
+    assert [name for name in FILES if not any(covers(dep, f"data/{name}") for dep in deps)] == []
 
 
 def test_the_audit_depends_on_all_that_it_reads(monkeypatch):
