@@ -60,7 +60,7 @@ def test_every_script_is_a_stage_and_runs_as_a_module():
 def test_code_deps_are_the_import_closure(stage):
     """The cells of a matrix share their list: it holds what any of them needs.
 
-    data/common.json is one file for all who need most of what it stands for: what a probe leaves of it is not asked for.
+    data/common.json is one file for all who need most of what it stands for: what a probe leaves of it is let be.
     """
     unused = set(code_deps(stage))
     assert len(unused) == len(code_deps(stage))
