@@ -26,13 +26,11 @@ def shared_code() -> list[Path]:
 @stage
 def main() -> None:
     """Writes data/common.json: {code: {file: SHA-256}, data: {file: SHA-256}, params: {key: value}}."""
-    values = zip(PARAMS, read(*PARAMS), strict=True)
+    tier, *blocks = read(*PARAMS)
     content = {
         "code": {path.as_posix(): files.sha256(ROOT / path) for path in shared_code()},
         "data": {name: files.sha256(Path("data") / name) for name in FILES},
-        "params": {
-            key: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value for key, value in values
-        },
+        "params": dict(zip(PARAMS, (tier, *map(dataclasses.asdict, blocks)), strict=True)),
     }
     files.write_json(content, Path("data/common.json"))
 
