@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from pipeline.errors import InputError
-from pipeline.strategies import cards, learning, registry
+from pipeline.strategies import cards, encoders, learning, registry
 from pipeline.strategies.cards import ENTRIES, read_card
 from pipeline.strategies.checks import check_strategy
+from pipeline.strategies.examples import example_batch, small_shapes
 from pipeline.strategies.interface import Output, Strategy
 from pipeline.strategies.learning import learned
 
@@ -33,6 +34,31 @@ def test_the_card_is_whole_and_says_what_the_class_declares(name):
     assert all(card.entries.values())
     assert set(card.modalities) == cls.modalities
     assert (card.missing, card.interaction) == (cls.missing, cls.interaction)
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_who_is_declared_complete_has_the_shared_treatment_of_absent_images_and_who_is_native_has_not(name):
+    """Of fusion strategies. A learned stand-in reaches the stays that lack an image, all of them, and no others."""
+    model = registry.build(name, small_shapes("mortality"), {})
+    if not {"ehr", "cxr"} <= model.modalities:
+        pytest.skip("looks at one modality")
+    stand_ins = [value for key, value in model.named_parameters() if key.split(".")[-1] == "absent"]
+    if model.missing == "native":
+        assert not stand_ins
+        return
+    assert sys.modules[type(model).__module__].fill_absent is encoders.fill_absent
+    learned_here = model.interaction == "joint" or name in ("inforeg", "late_fusion")
+    with_image = torch.tensor([1, 0, 1, 0, 0]).bool()
+    batch = example_batch(model.shapes, 5, with_image)
+    model.eval()
+    with torch.no_grad():
+        before = model(batch).logits
+        for value in stand_ins:
+            value += torch.randn(value.shape, generator=torch.Generator().manual_seed(0))
+        moved = ((model(batch).logits - before).abs() > 1e-6).any(dim=1)
+    skips = name == "daft"  # its transform is skipped where there is no image, and nothing takes its place
+    assert bool(stand_ins) == (learned_here and not skips)
+    assert moved.tolist() == ((~with_image) & bool(stand_ins)).tolist()
 
 
 def test_a_card_without_an_entry_is_named(tmp_path, monkeypatch):
