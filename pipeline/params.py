@@ -377,7 +377,8 @@ class Encoders:
 class TrainingScale:
     """The grid of runs inside a train cell, and how long a run may take.
 
-    `train_missing` are the shares of training images removed; all but 0 are for the tasks in `missing_tasks` alone.
+    `train_missing` are the shares of training images removed, at random (mcar) or in dependence on patient traits (mar)
+    as `train_mechanisms` says; all but 0 are for the tasks in `missing_tasks` alone.
     """
 
     cohorts: tuple[Literal["base", "matched"], ...]
@@ -387,10 +388,11 @@ class TrainingScale:
     batch_size: int
     max_epochs: int
     patience: int
+    train_mechanisms: tuple[Literal["mcar", "mar"], ...] = ("mcar",)
     missing_tasks: tuple[Literal["mortality", "phenotype", "los"], ...] = ("mortality", "phenotype", "los")
 
     def __post_init__(self) -> None:
-        for name in ("cohorts", "folds", "seeds", "train_missing", "missing_tasks"):
+        for name in ("cohorts", "folds", "seeds", "train_missing", "train_mechanisms", "missing_tasks"):
             _distinct(name, getattr(self, name))
         for fold in self.folds:
             _at_least(0, folds=fold)

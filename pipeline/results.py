@@ -18,11 +18,12 @@ import polars as pl
 
 from pipeline import files, params
 from pipeline.errors import InputError
-from pipeline.evaluation.cells import KEY, read_people, read_predictions
+from pipeline.evaluation.cells import read_people, read_predictions
 from pipeline.evaluation.evaluate import RESULT_SCHEMA
 from pipeline.evaluation.reading import read_table
 from pipeline.report.page import versions
 from pipeline.tasks import Task, get_task
+from pipeline.training.grid import KEY
 
 
 class Results(NamedTuple):
@@ -74,7 +75,7 @@ def _chosen(what: str, wanted: Sequence[str] | None, there: Sequence[str]) -> li
 
 def _tidy(cell: pl.DataFrame, task: Task, strategy: str) -> pl.DataFrame:
     """A cell's rows by output, with p and y."""
-    about = [*KEY, "train_mechanism", "part", "stay_id", "subject_id", "has_cxr"]
+    about = [*KEY, "part", "stay_id", "subject_id", "has_cxr"]
     parts = []
     for i, output in enumerate(task.outputs):
         truth = pl.col(task.labels[0]).cast(pl.Int64) == i if task.kind == "multiclass" else pl.col(output)

@@ -16,9 +16,8 @@ from pipeline.errors import InputError
 from pipeline.evaluation.reading import read_columns
 from pipeline.params import TrainingScale
 from pipeline.tasks import Task
-from pipeline.training.grid import RunKey, run_keys
+from pipeline.training.grid import KEY, RunKey, run_keys
 
-KEY = RunKey._fields
 TEST = {"test_modality": "none", "test_missing": 0.0, "test_mechanism": "none"}  # nothing removed at inference
 PARTS = ("val", "test", "dev")
 TOLERANCE = 1e-4  # of the sum of a softmax row in single precision
@@ -70,14 +69,14 @@ def read_predictions(
 ) -> pl.DataFrame:
     """A cell's predictions with everything present at inference, joined with `people`; sorted by run, part and stay.
 
-    Columns: KEY, train_mechanism, part, stay_id, subject_id, has_cxr, the task's labels and p_*.
+    Columns: KEY, part, stay_id, subject_id, has_cxr, the task's labels and p_*.
 
     Raises InputError, naming cell and run, where the cell or a run is missing, a run is not asked for, a run has not
     exactly the val, test and dev stays of its fold, or a value is no probability.
     """
     path = cell_folder(data, task.name, strategy) / "predictions.parquet"
     outputs = [f"p_{name}" for name in task.outputs]
-    frame = read_columns(path, [*KEY, "train_mechanism", "part", *TEST, "stay_id", *outputs])
+    frame = read_columns(path, [*KEY, "part", *TEST, "stay_id", *outputs])
     frame = (
         frame.filter(pl.all_horizontal(pl.col(name) == value for name, value in TEST.items()))
         .drop(*TEST)
@@ -88,11 +87,11 @@ def read_predictions(
     _check_probabilities(frame, task, outputs, path)
     _check_stays(frame, people, path)
     known = people.select("fold", "stay_id", "subject_id", "has_cxr", *task.labels)
-    return frame.join(known, on=["fold", "stay_id"], how="left").sort(*KEY, "train_mechanism", "part", "stay_id")
+    return frame.join(known, on=["fold", "stay_id"], how="left").sort(*KEY, "part", "stay_id")
 
 
 def read_history(data: Path, task: Task, strategy: str, training: TrainingScale) -> pl.DataFrame:
-    """A cell's history: task, strategy, cohort, fold, seed, train_missing, epoch, losses, metric, monitor, best.
+    """A cell's history: task, strategy, cohort, the rest of KEY, epoch, losses, metric, monitor, best.
 
     `metric` is the validation metric that selects models, called `metric_name`; null where it was not estimable.
     `monitor` is what did select: `metric_name`, else val_loss, or none where there is no validation stay.
@@ -111,6 +110,7 @@ def read_history(data: Path, task: Task, strategy: str, training: TrainingScale)
         "fold",
         "seed",
         "train_missing",
+        "train_mechanism",
         "epoch",
         pl.col("train_loss", "val_loss").cast(pl.Float64),
         pl.col(monitor).cast(pl.Float64).alias("metric"),
@@ -121,7 +121,11 @@ def read_history(data: Path, task: Task, strategy: str, training: TrainingScale)
 
 
 def _key_types() -> list[pl.Expr]:
-    return [pl.col("fold", "seed").cast(pl.Int64), pl.col("train_missing").cast(pl.Float64).round(6)]
+    return [
+        pl.col("fold", "seed").cast(pl.Int64),
+        pl.col("train_missing").cast(pl.Float64).round(6),
+        pl.col("train_mechanism").cast(pl.String),
+    ]
 
 
 def _check_runs(frame: pl.DataFrame, expected: list[RunKey], path: Path) -> None:
@@ -150,18 +154,17 @@ def _check_probabilities(frame: pl.DataFrame, task: Task, outputs: list[str], pa
 
 def _check_stays(frame: pl.DataFrame, people: pl.DataFrame, path: Path) -> None:
     """Each run predicts each val, test and dev stay of its fold once, and no other."""
-    run = [*KEY, "train_mechanism"]
-    twice = frame.filter(frame.select(*run, "stay_id").is_duplicated())
+    twice = frame.filter(frame.select(*KEY, "stay_id").is_duplicated())
     if twice.height:
         raise InputError(f"{path}: stay_id {twice['stay_id'][0]} twice in run {RunKey(*twice.select(KEY).row(0))}")
     wanted = people.filter(pl.col("part").is_in(PARTS)).select("fold", "stay_id", "part")
-    runs = frame.select(run).unique()
+    runs = frame.select(KEY).unique()
     pairs = runs.join(wanted, on="fold")
-    missing = pairs.join(frame, on=[*run, "stay_id", "part"], how="anti").sort(*run, "stay_id")
+    missing = pairs.join(frame, on=[*KEY, "stay_id", "part"], how="anti").sort(*KEY, "stay_id")
     if missing.height:
         key, stay = RunKey(*missing.select(KEY).row(0)), missing["stay_id"][0]
         raise InputError(f"{path}: no prediction for stay_id {stay} ({missing['part'][0]}) in run {key}")
-    surplus = frame.join(pairs, on=[*run, "stay_id", "part"], how="anti").sort(*run, "stay_id")
+    surplus = frame.join(pairs, on=[*KEY, "stay_id", "part"], how="anti").sort(*KEY, "stay_id")
     if surplus.height:
         key, stay = RunKey(*surplus.select(KEY).row(0)), surplus["stay_id"][0]
         raise InputError(f"{path}: stay_id {stay} in run {key} is not in {surplus['part'][0]} of its fold")

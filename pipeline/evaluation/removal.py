@@ -18,14 +18,12 @@ import polars as pl
 
 from pipeline.errors import InputError
 from pipeline.evaluation.bootstrap import Floats, SubjectDraws, average_labels, average_runs
-from pipeline.evaluation.cells import KEY
 from pipeline.evaluation.evaluate import HEADLINE
 from pipeline.evaluation.metrics import Bools, Ints, accuracy, confusion, kappa, rank_metrics
 from pipeline.evaluation.scores import Sampler
 from pipeline.params import ProbeScale
 from pipeline.tasks import Task
-
-RUN = [*KEY, "train_mechanism"]
+from pipeline.training.grid import KEY
 
 
 class Removal(NamedTuple):
@@ -93,8 +91,8 @@ def runs_of(
     """
     outputs = [f"p_{name}" for name in task.outputs]
     found = []
-    for key, rows in predictions.filter(part="test").group_by(RUN, maintain_order=True):
-        rows, told = rows.sort("stay_id"), dict(zip(RUN, key, strict=True))
+    for key, rows in predictions.filter(part="test").group_by(KEY, maintain_order=True):
+        rows, told = rows.sort("stay_id"), dict(zip(KEY, key, strict=True))
         fold, stays = int(str(told["fold"])), rows.select("stay_id")
         own = probe.filter(pl.all_horizontal(pl.col(name) == value for name, value in told.items()))
         draws = sampler.subjects("test", fold)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from pipeline.evaluation.text import bounds, latex_row, markdown_table, number, percent, with_interval
+from pipeline.evaluation.text import HOW, bounds, latex_row, markdown_table, number, percent, with_interval
 
 TASK_TITLES = {
     "mortality": "ICU mortality",
@@ -79,6 +79,7 @@ class Wide(NamedTuple):
     train_cohort: str
     eval_cohort: str
     train_missing: float
+    train_mechanism: str
     metrics: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
     facts: str
@@ -86,7 +87,8 @@ class Wide(NamedTuple):
     @property
     def title(self) -> str:
         """For instance "Trained on base, evaluated on matched"."""
-        removed = f", {percent(self.train_missing)} of training images removed" if self.train_missing else ""
+        share, how = percent(self.train_missing), HOW[self.train_mechanism]
+        removed = f", {share} of training images removed {how}" if self.train_missing else ""
         return f"Trained on {self.train_cohort}, evaluated on {self.eval_cohort}{removed}"
 
 
@@ -94,13 +96,10 @@ def wide_tables(table: pl.DataFrame, task: str) -> list[Wide]:
     """The wide tables of a task from the long one (columns of results.csv), the headline pairs first."""
     found = []
     rows = table.filter((pl.col("task") == task) & (pl.col("part") == "test"))
-    for missing in rows["train_missing"].unique().sort():
+    removals = rows.select("train_missing", "train_mechanism").unique().sort("train_missing", "train_mechanism")
+    for removal in removals.to_dicts():
         for train, evaluated in PAIRS:
-            chosen = rows.filter(
-                (pl.col("train_missing") == missing)
-                & (pl.col("train_cohort") == train)
-                & (pl.col("eval_cohort") == evaluated)
-            )
+            chosen = rows.filter(**removal, train_cohort=train, eval_cohort=evaluated)
             if not chosen.height:
                 continue
             metrics = tuple(chosen["metric"].unique(maintain_order=True))
@@ -111,7 +110,8 @@ def wide_tables(table: pl.DataFrame, task: str) -> list[Wide]:
                     Cell(*(of_strategy[metric][name] for name in ("value", "low", "high"))) for metric in metrics
                 )
                 strategies.append((strategy, cells))
-            found.append(Wide(task, train, evaluated, missing, metrics, tuple(strategies), _facts(chosen)))
+            facts = _facts(chosen)
+            found.append(Wide(task, train, evaluated, **removal, metrics=metrics, rows=tuple(strategies), facts=facts))
     return found
 
 

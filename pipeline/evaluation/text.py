@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 NOT_ESTIMABLE = "n. e."
+HOW = {"none": "", "mcar": "at random", "mar": "by patient traits"}  # images are removed
 
 
 def safe_markdown(text: object) -> str:

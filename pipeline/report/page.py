@@ -22,7 +22,7 @@ from markupsafe import Markup, escape
 from pipeline import files
 from pipeline.errors import InputError
 from pipeline.evaluation.tables import METRIC_TITLES, TASK_TITLES, phenotype_grid, wide_tables
-from pipeline.evaluation.text import percent
+from pipeline.evaluation.text import HOW, percent
 from pipeline.report import figures
 from pipeline.report.facts import Block, blocks, words
 from pipeline.report.questions import answers
@@ -151,12 +151,13 @@ def _draw(
 def _chosen_otherwise(histories: pl.DataFrame) -> list[str]:
     """The runs whose epoch the validation metric did not choose, since it was not estimable, and what did."""
     runs = histories.filter(pl.col("best") & (pl.col("monitor") != pl.col("metric_name")))
-    how = {"val_loss": "the lowest validation loss", "none": "the last (no validation stay)"}
+    by = {"val_loss": "the lowest validation loss", "none": "the last (no validation stay)"}
     found = []
     for row in runs.iter_rows(named=True):
         name = f"{row['strategy']}, {TASK_TITLES[row['task']].split(' (')[0]}, {row['cohort']} cohort"
-        removed = f", {percent(row['train_missing'])} removed" if row["train_missing"] else ""
-        found.append(f"{name}, fold {row['fold']}, seed {row['seed']}{removed}: {how[row['monitor']]}")
+        share, how = percent(row["train_missing"]), HOW[row["train_mechanism"]]
+        removed = f", {share} removed {how}" if row["train_missing"] else ""
+        found.append(f"{name}, fold {row['fold']}, seed {row['seed']}{removed}: {by[row['monitor']]}")
     return found
 
 

@@ -12,7 +12,7 @@ from pipeline.evaluation.reading import read_table
 from pipeline.evaluation.robustness import CURVES, FAMILIES, NATURAL, SUMMARY
 from pipeline.evaluation.robustness_text import preferred, stops
 from pipeline.evaluation.tables import METRIC_TITLES, Cell, short_title, title_inside
-from pipeline.evaluation.text import NOT_ESTIMABLE, percent
+from pipeline.evaluation.text import HOW, NOT_ESTIMABLE, percent
 from pipeline.report import robust_figures
 from pipeline.report.answers import Answer, AnswerFigure, AnswerTable, Value
 
@@ -267,22 +267,28 @@ def _curve_table(task: str, curves: pl.DataFrame, summary: pl.DataFrame) -> Answ
 
 
 def _trained_table(task: str, curves: pl.DataFrame) -> list[AnswerTable]:
-    """What training with images removed changes; nothing where no model was."""
-    rows = curves.filter(pl.col("train_missing") > 0, mechanism="mcar", modality="cxr")
-    rows = pl.concat([curves.filter(pl.col("train_missing") > 0, modality="none"), rows])
+    """What training with images removed changes; nothing where no model was. Removed at inference as in training."""
+    rows = curves.filter(
+        pl.col("train_missing") > 0,
+        (pl.col("modality") == "none")
+        | ((pl.col("modality") == "cxr") & (pl.col("mechanism") == pl.col("train_mechanism"))),
+    )
     if not rows.height:
         return []
     rates = rows["rate"].unique().sort().to_list()
+    kinds = rows.select("train_missing", "train_mechanism").unique().sort("train_mechanism", "train_missing").to_dicts()
     body: list[tuple[Value, ...]] = []
     for strategy in rows["strategy"].unique(maintain_order=True):
-        for share in rows["train_missing"].unique().sort().to_list():
-            own = {row["rate"]: row for row in rows.filter(strategy=strategy, train_missing=share).to_dicts()}
-            body.append((strategy, percent(share), *(cell(own.get(rate), "gain") for rate in rates)))
+        for kind in kinds:
+            own = {row["rate"]: row for row in rows.filter(strategy=strategy, **kind).to_dicts()}
+            removed = f"{percent(kind['train_missing'])} {HOW[kind['train_mechanism']]}"
+            body.append((strategy, removed, *(cell(own.get(rate), "gain") for rate in rates)))
     metric = METRIC_TITLES[rows["metric"][0]]
     return [
         AnswerTable(
             title=f"{short_title(task)}: what training with images removed changes ({metric})",
-            note="Difference to the same strategy trained with every image, by the share removed at inference.",
+            note="Difference to the same strategy trained with every image, by the share removed at inference, which "
+            "is removed as it was in training.",
             header=("Strategy", "Removed in training", *(f"{percent(rate)} removed" for rate in rates)),
             rows=tuple(body),
             source="tables/robustness.csv",

@@ -8,20 +8,22 @@ from typing import Any, NamedTuple
 
 from pipeline.params import Encoders, Training, TrainingScale
 
-# The columns that tell one run of a cell from another, in predictions.parquet and history.csv.
-KEY = ("train_cohort", "fold", "seed", "train_missing", "train_mechanism")
-
 
 class RunKey(NamedTuple):
-    """One training: cohort, fold, seed and share of training images removed."""
+    """One training: cohort, fold, seed, share of training images removed, and how (none where none is)."""
 
     train_cohort: str
     fold: int
     seed: int
     train_missing: float
+    train_mechanism: str
 
     def __str__(self) -> str:
         return ", ".join(f"{name}={value}" for name, value in self._asdict().items())
+
+
+# The columns that tell one run of a cell from another, in predictions.parquet and history.csv.
+KEY = RunKey._fields
 
 
 def run_keys(scale: TrainingScale, task: str) -> list[RunKey]:
@@ -29,13 +31,20 @@ def run_keys(scale: TrainingScale, task: str) -> list[RunKey]:
 
     With images removed only the matched cohort is trained, and of the tasks those in `missing_tasks`.
     """
-    grid = itertools.product(scale.cohorts, scale.folds, scale.seeds, scale.train_missing)
-    return [RunKey(*key) for key in grid if not key[3] or (key[0] == "matched" and task in scale.missing_tasks)]
+    removals = [
+        (share, mechanism)
+        for share in scale.train_missing
+        for mechanism in (scale.train_mechanisms if share else ("none",))
+    ]
+    grid = itertools.product(scale.cohorts, scale.folds, scale.seeds, removals)
+    keys = [RunKey(cohort, fold, seed, *removal) for cohort, fold, seed, removal in grid]
+    removed = [key for key in keys if key.train_cohort == "matched" and task in scale.missing_tasks]
+    return [key for key in keys if not key.train_missing or key in removed]
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """All that a run is a function of, data and code apart. `train_mechanism` is none where no image is removed."""
+    """All that a run is a function of, data and code apart."""
 
     strategy: str
     task: str
@@ -81,7 +90,6 @@ def runs(
             task=task,
             hyper=hyper,
             **key._asdict(),
-            train_mechanism="mcar" if key.train_missing else "none",
             tier=tier,
             training=training,
             encoders=encoders,

@@ -166,7 +166,7 @@ def _cell(
             p = 1 / (1 + np.exp(1.5 - strength * (2 * truth - 1) - random.normal(size=truth.shape)))
             if strategy == "resnet":  # knows nothing where there is no image
                 p[~rows["image"].to_numpy()] = truth.mean(0)
-        run = {**key._asdict(), "train_mechanism": "mcar" if key.train_missing else "none"}
+        run = key._asdict()
         predictions.append(
             pl.DataFrame(
                 {

@@ -13,7 +13,7 @@ from pipeline.errors import InputError
 from pipeline.evaluation.cells import read_history, read_people, read_predictions
 from pipeline.evaluation.evaluate import evaluate, write
 from pipeline.evaluation.scores import MACRO, Sampler, score
-from pipeline.evaluation.tables import results_latex
+from pipeline.evaluation.tables import results_latex, wide_tables
 from pipeline.evaluation.text import latex_row, markdown_table, number, safe_markdown, with_interval
 from pipeline.params import Evaluation, Grid
 from pipeline.tasks import get_task, phenotype_slugs
@@ -264,16 +264,23 @@ def test_no_matched_stay_at_all(own):
     assert set(found["n"]) == {0}
 
 
-def test_shares_removed_are_separate_rows(tmp_path):
-    scale = training(folds=(0,), missing=(0.0, 0.5))
+def test_shares_removed_and_how_are_separate_rows(tmp_path):
+    scale = dataclasses.replace(training(folds=(0,), missing=(0.0, 0.5)), train_mechanisms=("mcar", "mar"))
     fabricate(tmp_path, scale, ["lstm"], ["mortality"], stays=200)
     found = evaluate(tmp_path / "data", Grid(("lstm",), ("mortality",)), scale, EVALUATION, 20)
     kinds = (
         found.table.select("train_cohort", "train_missing", "train_mechanism")
         .unique()
-        .sort("train_cohort", "train_missing")
+        .sort("train_cohort", "train_missing", "train_mechanism")
     )
-    assert kinds.rows() == [("base", 0.0, "none"), ("matched", 0.0, "none"), ("matched", 0.5, "mcar")]
+    whole = [("base", 0.0, "none"), ("matched", 0.0, "none")]
+    assert kinds.rows() == [*whole, ("matched", 0.5, "mar"), ("matched", 0.5, "mcar")]
+    titles = [each.title for each in wide_tables(found.table, "mortality") if each.train_missing]
+    assert titles == [
+        f"Trained on matched, evaluated on {cohort}, 50% of training images removed {how}"
+        for how in ("by patient traits", "at random")
+        for cohort in ("matched", "base")
+    ]
     plain = found.table.filter(train_cohort="matched", eval_cohort="matched", train_missing=0.0, metric="auroc")
     assert found.metrics["test"]["mortality"]["lstm"]["matched"]["auroc"] == plain["value"].item()
 
@@ -339,7 +346,8 @@ def test_latex_shows_text_as_it_is_and_holds_the_headline():
     assert latex_row(["a_b & 5% {x}", "κ −0.1–0.2", "\\"]) == (
         r"a\_b \& 5\% \{x\} & $\kappa$ $-$0.1--0.2 & \textbackslash{} \\"
     )
-    row = {"task": "mortality", "part": "test", "train_missing": 0.0, "n": 9, "positives": 3, "runs": 1, "labels": None}
+    row = {"task": "mortality", "part": "test", "train_missing": 0.0, "train_mechanism": "none"}
+    row |= {"n": 9, "positives": 3, "runs": 1, "labels": None}
     rows = [
         {**row, "strategy": "late_fusion", "train_cohort": c, "eval_cohort": c, "metric": m, **value}
         for c in ("base", "matched")

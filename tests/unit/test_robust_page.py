@@ -1,5 +1,6 @@
 """The robustness section and reliance on the page: what they say is what their tables say, and no more."""
 
+import dataclasses
 import re
 import shutil
 
@@ -19,7 +20,7 @@ from pipeline.report.robust import answer
 from tests.unit.fabricated import fabricate, training
 from tests.unit.fabricated_probes import add_probes
 
-SCALE = training(folds=(0,), missing=(0.0, 0.5))
+SCALE = dataclasses.replace(training(folds=(0,), missing=(0.0, 0.5)), train_mechanisms=("mcar", "mar"))
 EVALUATION = Evaluation(confidence=0.95, ece_bins=10, seed=1)
 PROBE = ProbeScale(test_missing=(0.5, 1.0), mechanisms=("mcar", "mar"), last_hours=(12,), stays=20, permutations=2)
 CARDS = {
@@ -157,6 +158,16 @@ def test_numbers_of_the_curve_table_are_those_of_the_csv(tables):
 def test_training_with_removal_has_a_table_where_it_was_done(tables, own):
     titles = [table.title for table in answer(tables, 0.95).tables]
     assert "ICU mortality: what training with images removed changes (AUROC)" in titles
+    table = answer(tables, 0.95).tables[
+        titles.index("ICU mortality: what training with images removed changes (AUROC)")
+    ]
+    csv = pl.read_csv(tables / "robustness.csv", infer_schema_length=None).filter(
+        task="mortality", strategy="drfuse", metric="auroc", train_missing=0.5, modality="cxr", rate=1.0
+    )
+    for how, words in (("mcar", "50% at random"), ("mar", "50% by patient traits")):
+        shown = next(row for row in table.rows if row[:2] == ("drfuse", words))
+        found = csv.filter(train_mechanism=how, mechanism=how).row(0, named=True)  # removed as it was in training
+        assert shown[-1] == Cell(found["gain"], found["gain_low"], found["gain_high"])
     for name in ("robustness", "robustness_summary", "robustness_natural", "robustness_families"):
         path = own / f"{name}.csv"
         files.write_csv(pl.read_csv(path, infer_schema_length=None).filter(train_missing=0.0), path)
