@@ -1,0 +1,120 @@
+"""`python -m tests.benchmarks.known_hospitals SEED...`: verdicts against planted truth, over several hospitals.
+
+For each seed of the synthetic hospital the stages from synthesize to known run in a folder of their own below
+work/known-hospitals, with the params of `changed`; a hospital takes a quarter of an hour on two cores, and what is
+finished there is not run again. Then docs/known-hospitals.csv holds the rows of their known.csv, and
+docs/known-hospitals.md how often a verdict was right, wrong or undetermined, by what was attainable.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import yaml
+
+from pipeline import files
+from pipeline.evaluation.known import RIGHT, SCHEMA, WRONG
+from pipeline.evaluation.reading import read_table
+from pipeline.evaluation.text import markdown_table, number, percent
+from pipeline.evaluation.verdicts import GAIN, UNDETERMINED
+
+ROOT = Path(__file__).resolve().parents[2]
+OUT = ROOT / "docs" / "known-hospitals"
+STRATEGIES = ("lstm", "resnet", "gbm", "late_average", "late_fusion", "mmtm", "medfuse")
+DATA = ("synthesize", "manifest", "ingest", "cohort", "labels", "series", "images", "splits", "masks", "statistics")
+MARGIN = 0.01  # verdicts.margin of params.yaml
+EDGES = (MARGIN, 0.03, 0.06)  # of the attainable gain in AUROC
+
+
+def changed(params: dict[str, Any], seed: int) -> dict[str, Any]:
+    """The scale `study` at 32 px and twelve epochs, phenotypes alone, few strategies; and the hospital's seed."""
+    params["scale"] = "study"
+    params["synthetic"]["seed"] = seed
+    params["grid"] = {"strategies": list(STRATEGIES), "tasks": ["phenotype"]}
+    params["scales"]["study"]["images"]["px"] = 32
+    params["scales"]["study"]["training"]["max_epochs"] = 12
+    return params
+
+
+def make(seed: int, folder: Path) -> None:
+    """Runs the stages in `folder`, unless its known.csv is there."""
+    if (folder / "reports/tables/known.csv").is_file():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    params = changed(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")), seed)
+    files.write_text(yaml.safe_dump(params, sort_keys=False), folder / "params.yaml")
+    cells = [f"train {name} phenotype" for name in STRATEGIES] + [f"probe {name}" for name in STRATEGIES]
+    for stage in (*DATA, "audit", *cells, "gain", "known"):
+        command = [sys.executable, "-m", *f"stages.{stage}".split()]
+        subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+
+
+def read(folders: list[Path]) -> pl.DataFrame:
+    """known.csv of every seed's folder, with the column `hospital`."""
+    frames = [read_table(folder / "reports/tables/known.csv", SCHEMA) for folder in folders]
+    return pl.concat(
+        [frame.with_columns(hospital=pl.lit(int(at.name))) for at, frame in zip(folders, frames, strict=True)]
+    ).select("hospital", *SCHEMA)
+
+
+def shares(rows: pl.DataFrame) -> list[tuple[Any, ...]]:
+    """A row a cohort and interval of the attainable gain: labels, shares of gain, wrong and undetermined, mean found."""
+    found = []
+    for cohort in rows["cohort"].unique(maintain_order=True):
+        for low, high in zip((None, *EDGES), (*EDGES, None), strict=True):
+            of = rows.filter(cohort=cohort).drop_nulls("attainable")
+            of = of if low is None else of.filter(pl.col("attainable") > low)
+            of = of if high is None else of.filter(pl.col("attainable") <= high)
+            if not of.height:
+                continue
+            words = f"up to {high:g}" if low is None else f"above {low:g}" if high is None else f"{low:g} to {high:g}"
+            each = [
+                of.filter(verdict=GAIN).height,
+                *(of.filter(judgement=j).height for j in (RIGHT, WRONG, UNDETERMINED)),
+            ]
+            found.append(
+                (cohort, words, of.height, *(percent(n / of.height) for n in each), number(of["found"].mean()))
+            )
+    return found
+
+
+def markdown(rows: pl.DataFrame) -> str:
+    """docs/known-hospitals.md."""
+    header = ["Cohort", "Attainable gain", "Labels", "Says gain", "Right", "Wrong", "Undetermined", "Mean found"]
+    hospitals = rows["hospital"].unique().sort().to_list()
+    return "\n".join(
+        [
+            "# Verdicts over several hospitals",
+            "",
+            f"`python -m tests.benchmarks.known_hospitals {' '.join(map(str, hospitals))}`: "
+            f"{len(hospitals)} synthetic hospitals of the scale `study` (32 px, twelve epochs), {', '.join(STRATEGIES)}, "
+            "one fold and seed each. Attainable is what an oracle of the causes gains from the second modality, in AUROC; "
+            "the verdict is on the fusion strategy that validation chose less the unimodal one. Sensitivity is the share "
+            f"that says gain where more than {MARGIN:g} is attainable. Labels of one hospital share its patients: the "
+            "shares are of labels, not of independent data sets.",
+            "",
+            markdown_table(header, shares(rows), numbers_from=2),
+        ]
+    )
+
+
+def main() -> None:
+    """Makes the hospitals of the seeds, and writes what all finished ones say."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.known_hospitals", description=__doc__)
+    parser.add_argument("seeds", type=int, nargs="+")
+    parser.add_argument("--work", type=Path, default=ROOT / "work" / "known-hospitals")
+    chosen = parser.parse_args()
+    for seed in chosen.seeds:
+        make(seed, chosen.work / str(seed))
+    done = sorted(path.parents[2] for path in chosen.work.glob("*/reports/tables/known.csv"))
+    rows = read(done).sort("hospital", "cohort", maintain_order=True)
+    files.write_csv(rows, OUT.with_suffix(".csv"))
+    files.write_text(markdown(rows), OUT.with_suffix(".md"))
+
+
+if __name__ == "__main__":
+    main()
