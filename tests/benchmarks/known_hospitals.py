@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 import yaml
@@ -62,7 +62,7 @@ def read(folders: list[Path]) -> pl.DataFrame:
 
 
 def shares(rows: pl.DataFrame) -> list[tuple[Any, ...]]:
-    """A row a cohort and interval of the attainable gain: labels, shares of gain, wrong and undetermined, mean found."""
+    """A row a cohort and interval of the attainable gain: labels, shares of the verdicts, mean found."""
     found = []
     for cohort in rows["cohort"].unique(maintain_order=True):
         for low, high in zip((None, *EDGES), (*EDGES, None), strict=True):
@@ -77,7 +77,13 @@ def shares(rows: pl.DataFrame) -> list[tuple[Any, ...]]:
                 *(of.filter(judgement=j).height for j in (RIGHT, WRONG, UNDETERMINED)),
             ]
             found.append(
-                (cohort, words, of.height, *(percent(n / of.height) for n in each), number(of["found"].mean()))
+                (
+                    cohort,
+                    words,
+                    of.height,
+                    *(percent(round(n / of.height, 2)) for n in each),
+                    number(cast(float, of["found"].mean())),
+                )
             )
     return found
 
@@ -85,21 +91,18 @@ def shares(rows: pl.DataFrame) -> list[tuple[Any, ...]]:
 def markdown(rows: pl.DataFrame) -> str:
     """docs/known-hospitals.md."""
     header = ["Cohort", "Attainable gain", "Labels", "Says gain", "Right", "Wrong", "Undetermined", "Mean found"]
-    hospitals = rows["hospital"].unique().sort().to_list()
-    return "\n".join(
-        [
-            "# Verdicts over several hospitals",
-            "",
-            f"`python -m tests.benchmarks.known_hospitals {' '.join(map(str, hospitals))}`: "
-            f"{len(hospitals)} synthetic hospitals of the scale `study` (32 px, twelve epochs), {', '.join(STRATEGIES)}, "
-            "one fold and seed each. Attainable is what an oracle of the causes gains from the second modality, in AUROC; "
-            "the verdict is on the fusion strategy that validation chose less the unimodal one. Sensitivity is the share "
-            f"that says gain where more than {MARGIN:g} is attainable. Labels of one hospital share its patients: the "
-            "shares are of labels, not of independent data sets.",
-            "",
-            markdown_table(header, shares(rows), numbers_from=2),
-        ]
-    )
+    seeds = rows["hospital"].unique().sort().to_list()
+    return f"""# Verdicts over several hospitals
+
+`python -m tests.benchmarks.known_hospitals {" ".join(map(str, seeds))}`: {len(seeds)} synthetic hospitals of the scale
+`study` (32 px, twelve epochs), one fold and seed each; {", ".join(STRATEGIES)}.
+
+Attainable is what an oracle of the causes gains from the second modality, in AUROC. The verdict is on the fusion
+strategy that validation chose, less the unimodal one: right is "gain" where more than {MARGIN:g} is attainable, and
+"no gain" where it is not. Sensitivity is the share that says gain, above {MARGIN:g}. Labels of a hospital share its
+patients: the shares are of labels, not of independent data sets.
+
+{markdown_table(header, shares(rows), numbers_from=2)}"""
 
 
 def main() -> None:

@@ -1,0 +1,52 @@
+"""tests/benchmarks/known_hospitals.py: the params of a hospital, and the shares of verdicts."""
+
+import polars as pl
+import yaml
+
+from pipeline.evaluation.known import SCHEMA, judgement
+from pipeline.params import load
+from tests.benchmarks.known_hospitals import MARGIN, STRATEGIES, changed, markdown, shares
+
+
+def rows(verdicts):
+    """(hospital, attainable, verdict) as known.csv has them."""
+    blank = dict.fromkeys(SCHEMA)
+    return pl.DataFrame(
+        [
+            {
+                **blank,
+                "hospital": hospital,
+                "cohort": "base",
+                "attainable": attainable,
+                "found": attainable / 2,
+                "verdict": verdict,
+                "judgement": judgement(verdict, attainable, MARGIN),
+            }
+            for hospital, attainable, verdict in verdicts
+        ],
+        schema={"hospital": pl.Int64, **SCHEMA},
+    )
+
+
+def test_the_params_are_legal_and_differ_in_the_seed(root, tmp_path):
+    found = []
+    for seed in (1, 2):
+        params = changed(yaml.safe_load((root / "params.yaml").read_text()), seed)
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+        found.append(load(tmp_path / "params.yaml"))
+    assert found[0].synthetic != found[1].synthetic
+    assert found[0].grid == found[1].grid
+    assert found[0].grid.strategies == STRATEGIES
+    assert found[0].verdicts.margin == MARGIN
+
+
+def test_shares_are_by_what_was_attainable():
+    table = rows(
+        [(1, 0.0, "gain"), (1, 0.0, "no gain"), (2, 0.01, "undetermined"), (2, 0.02, "gain"), (2, 0.1, "gain")]
+    )
+    assert [row[:-1] for row in shares(table)] == [
+        ("base", "up to 0.01", 3, "33%", "33%", "33%", "33%"),
+        ("base", "0.01 to 0.03", 1, "100%", "100%", "0%", "0%"),
+        ("base", "above 0.06", 1, "100%", "100%", "0%", "0%"),
+    ]
+    assert "known_hospitals 1 2`: 2 synthetic hospitals" in markdown(table)
