@@ -40,7 +40,7 @@ def answer(tables: Path, rule: Verdicts) -> Answer | None:
         "Planted are the causes of every label (docs/synthetic-hospital.md). Attainable is what an oracle gains which "
         "knows them, and sees them as record and radiograph show them, noise and all; models see hours and pixels.",
         f"Right is “gain” where more than {rule.margin:g} is attainable, and “no gain” where it is not; undetermined "
-        "is neither. One hospital, one seed: shares over several hospitals are not measured here.",
+        "is neither. This is one hospital and one seed; docs/known-hospitals.md counts verdicts over several.",
     )
     cohorts = by_label["cohort"].unique(maintain_order=True).to_list()
     return Answer(

@@ -84,7 +84,7 @@ def _sentence(shown: dict[str, pl.DataFrame], tasks: list[str]) -> str:
         )
     told = {task: _sign(rows["difference"]) for task, rows in families.items()}
     verdicts = [
-        f"the former lose {what} on {title_inside(task)} (exploratory)"
+        f"the former lose {what} on {title_inside(task)} (exploratory){_lower_before(shown, task, what)}"
         for task, what in told.items()
         if what is not None
     ]
@@ -113,6 +113,16 @@ def _sign(difference: dict[str, Any]) -> str | None:
     if low is None or high is None or low <= 0 <= high:
         return None
     return "less" if high < 0 else "more"
+
+
+def _lower_before(shown: dict[str, pl.DataFrame], task: str, what: str) -> str:
+    """Who loses less may have had less: the difference of the families with every image there, where it is certain."""
+    rows = _first_metric(shown["robustness_families"], task).filter(modality="none", family="difference")
+    low, high = (rows[name][0] for name in ("value_low", "value_high"))
+    if what != "less" or high is None or high >= 0:
+        return ""
+    less = Cell(-rows["value"][0], -high, -low)
+    return f", and had less to lose: with every image there they score {less.text} lower"
 
 
 def _text(number: Cell | None) -> str:

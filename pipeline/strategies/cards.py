@@ -14,6 +14,7 @@ from pipeline.errors import InputError
 from pipeline.strategies.registry import names
 
 ENTRIES = ("Paper", "Idea", "Missing image", "Changed")
+OPTIONAL = ("Found",)  # where what the paper claims was not seen in docs/study
 DOCUMENT = Path("docs/strategies.md")
 COMMAND = "python -m pipeline.strategies.cards"
 
@@ -48,7 +49,7 @@ def read_card(name: str) -> Card:
     current = ""
     for line in lines:
         head, colon, text = line.partition(": ")
-        if colon and head in ENTRIES:
+        if colon and head in (*ENTRIES, *OPTIONAL):
             current, entries[head] = head, text
         elif current and line.strip():
             entries[current] += f" {line.strip()}"
@@ -99,8 +100,9 @@ def render(cards: list[Card]) -> str:
         lines += ["", f"## {GROUPS[group]}"]
         for card in members:
             lines += ["", f"### {card.name}", "", card.summary]
-            for entry in ENTRIES:
-                lines += ["", f"**{entry}.** {card.entries[entry]}"]
+            for entry in (*ENTRIES, *OPTIONAL):
+                if entry in card.entries:
+                    lines += ["", f"**{entry}.** {card.entries[entry]}"]
     return "\n".join(lines) + "\n"
 
 

@@ -117,6 +117,21 @@ def test_a_difference_is_claimed_where_its_interval_carries_it(own, low, high, s
     assert ("the former lose" in sentence) == (said[:3] == "the")
 
 
+@pytest.mark.parametrize(("low", "high", "told"), [(-0.3, -0.1, True), (-0.3, 0.1, False), (None, None, False)])
+def test_who_loses_less_and_had_less_is_said_to(own, low, high, told):
+    set_losses(own, -0.2, -0.1)
+    path = own / "robustness_families.csv"
+    frame = pl.read_csv(path, infer_schema_length=None)
+    chosen = (pl.col("family") == "difference") & (pl.col("modality") == "none")
+    changes = {"value": -0.2, "value_low": low, "value_high": high}
+    frame = frame.with_columns(**{k: pl.when(chosen).then(v).otherwise(k) for k, v in changes.items()})
+    files.write_csv(frame, path)
+    assert (
+        "and had less to lose: with every image there they score 0.200 (0.100–0.300) lower"
+        in answer(own, 0.95).sentence
+    ) == told
+
+
 def test_only_what_leads_for_certain_can_stop_paying(own):
     set_leads(own, 0.01, "until", 0.4)
     sentence = answer(own, 0.95).sentence
