@@ -40,6 +40,10 @@ class Batches:
         """Targets [B, labels] of the rows."""
         return self._targets[rows]
 
+    def with_image(self, rows: Tensor) -> Tensor:
+        """Whether the rows have an image, bool [B]."""
+        return self._image_row[rows] >= 0
+
     def gather(self, rows: Tensor, removed: Tensor | None = None) -> Batch:
         """The batch of `rows` (long [B], on the device)."""
         image_row = self._image_row[rows]

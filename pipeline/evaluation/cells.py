@@ -91,17 +91,18 @@ def read_predictions(
 
 
 def read_history(data: Path, task: Task, strategy: str, training: TrainingScale) -> pl.DataFrame:
-    """A cell's history: task, strategy, cohort, the rest of KEY, epoch, losses, metric, monitor, best.
+    """A cell's history: task, strategy, cohort, the rest of KEY, epoch, losses, metric, branches, monitor, best.
 
-    `metric` is the validation metric that selects models, called `metric_name`; null where it was not estimable.
+    `metric` is the validation metric that selects models, called `metric_name`; null where it was not estimable. `ehr`
+    and `cxr` are that of what one modality alone answers, over stays with an image; null where there is no such branch.
     `monitor` is what did select: `metric_name`, else val_loss, or none where there is no validation stay.
     Raises InputError where the file, a column or a run is missing, or a run is not asked for.
     """
     path = cell_folder(data, task.name, strategy) / "history.csv"
     monitor = f"val_{task.monitor}"
-    frame = read_columns(path, [*KEY, "epoch", "train_loss", "val_loss", monitor, "monitor", "best"]).with_columns(
-        _key_types()
-    )
+    branches = [f"{monitor}_{name}" for name in ("ehr", "cxr")]
+    columns = [*KEY, "epoch", "train_loss", "val_loss", monitor, *branches, "monitor", "best"]
+    frame = read_columns(path, columns).with_columns(_key_types())
     _check_runs(frame, run_keys(training, task.name), path)
     return frame.sort(*KEY, "epoch").select(
         pl.lit(task.name).alias("task"),
@@ -114,6 +115,7 @@ def read_history(data: Path, task: Task, strategy: str, training: TrainingScale)
         "epoch",
         pl.col("train_loss", "val_loss").cast(pl.Float64),
         pl.col(monitor).cast(pl.Float64).alias("metric"),
+        *(pl.col(column).cast(pl.Float64).alias(column.removeprefix(f"{monitor}_")) for column in branches),
         pl.lit(monitor).alias("metric_name"),
         pl.col("monitor").cast(pl.String),
         pl.col("best").cast(pl.Boolean),

@@ -251,6 +251,33 @@ def history(frame: pl.DataFrame, looks: Looks, metric_title: str, name: str, tit
         return _svg(figure, name, title)
 
 
+def branches(frame: pl.DataFrame, looks: Looks, metric_title: str, name: str, title: str) -> str:
+    """What the record alone answers less what the image alone does, by epoch, the mean over folds and seeds.
+
+    `frame` as for `history`, of the strategies that have both branches.
+    """
+    with _figure(WIDTH, 3.2) as (figure, (axes,)):
+        for strategy in frame["strategy"].unique(maintain_order=True):
+            mean = (
+                frame.filter(strategy=strategy)
+                .sort("fold", "seed", "epoch")
+                .group_by("epoch", maintain_order=True)
+                .agg((pl.col("ehr") - pl.col("cxr")).mean().alias("imbalance"))
+                .sort("epoch")
+            )
+            line = looks.line(strategy)
+            axes.plot(
+                mean["epoch"].to_numpy(), _points(mean["imbalance"]), marker="o", markersize=2.5, label=strategy, **line
+            )
+        axes.axhline(0, color=MUTED, linewidth=0.8)
+        axes.set_ylabel(f"{metric_title}, EHR less image")
+        axes.set_xlabel("Epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_title(title)
+        _legend(figure, axes)
+        return _svg(figure, name, title)
+
+
 def _points(column: pl.Series) -> np.ndarray[Any, Any]:
     """Nulls as gaps of the line."""
     return column.cast(pl.Float64).fill_null(float("nan")).to_numpy()

@@ -145,6 +145,11 @@ def _draw(
                 name = f"history_{task}_{cohort}"
                 title = f"{TASK_TITLES[task].split(' (')[0]}, {cohort} cohort"
                 drawn[name] = figures.history(rows, looks, f"Validation {monitor}", name, title)
+            both = rows.filter(pl.col("ehr").is_not_null() & pl.col("cxr").is_not_null())
+            if both.height:
+                name = f"branches_{task}_{cohort}"
+                title = f"{TASK_TITLES[task].split(' (')[0]}, {cohort} cohort: record less image"
+                drawn[name] = figures.branches(both, looks, f"Validation {monitor}", name, title)
     return drawn
 
 

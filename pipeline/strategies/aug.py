@@ -90,17 +90,22 @@ class AUG(Strategy):
         share = torch.where(batch.present[:, EHR, None], share, 0.0)
         share = torch.where(batch.present[:, CXR, None], share, 1.0)
         logits = share * ehr["all"] + (1 - share) * cxr["all"]
-        unimodal = {f"ehr_{key}": value + self.prior for key, value in ehr.items()}
-        unimodal |= {f"cxr_{key}": value + self.prior for key, value in cxr.items()}
+        unimodal = {
+            name if key == "all" else f"{name}_{key}": value + self.prior
+            for name, each in (("ehr", ehr), ("cxr", cxr))
+            for key, value in each.items()
+        }
         return Output(logits + self.prior, unimodal=unimodal)
 
     def boosted_loss(self, output: Output, targets: Tensor, name: str, modality: int) -> Tensor:
         """[B]: loss of all; with boosters also of those before the last, and of the last on what these left over."""
         kind = self.shapes.task.kind
-        losses = {k: element_losses(output.unimodal[f"{name}_{k}"], targets, kind) for k in ("all", "before", "last")}
-        left_over = 1 - self.residual * torch.exp(-losses["before"].detach())
-        boosted = losses["before"] + left_over * losses["last"]
-        return (losses["all"] + boosted * (self.active[modality] > 0)).mean(dim=1)
+        everything, before, last = (
+            element_losses(output.unimodal[key], targets, kind) for key in (name, f"{name}_before", f"{name}_last")
+        )
+        left_over = 1 - self.residual * torch.exp(-before.detach())
+        boosted = before + left_over * last
+        return (everything + boosted * (self.active[modality] > 0)).mean(dim=1)
 
     def losses(self, output: Output, batch: Batch, targets: Tensor) -> dict[str, Tensor]:
         """Each modality's own loss, where it is present; `task` without gradient."""
@@ -133,7 +138,7 @@ class AUG(Strategy):
             cells = torch.stack([pairs * (1 - positive), pairs * positive]).double()
             counts += cells.sum(dim=(1, 2))
             for modality, name in enumerate(("ehr", "cxr")):
-                sure = torch.exp(-element_losses(output.unimodal[f"{name}_all"], targets, kind).double())
+                sure = torch.exp(-element_losses(output.unimodal[name], targets, kind).double())
                 sums[modality] += (cells * sure).sum(dim=(1, 2))
         if counts.sum() == 0:
             return self.balance

@@ -34,6 +34,7 @@ from pipeline.training.monitor import monitor_score
 from pipeline.training.optimiser import AdamW, optimiser_groups, schedule
 
 EVAL_BATCH = 256
+BRANCHES = ("ehr", "cxr")  # names in Output.unimodal of what one modality alone answers
 
 
 @dataclass
@@ -102,24 +103,42 @@ def rows_of(data: FoldTensors, spec: RunSpec, device: torch.device) -> tuple[Ten
     return train, val
 
 
-def logits_of(strategy: Strategy, batches: Batches, rows: Tensor, spec: RunSpec) -> Tensor:
-    """Logits [len(rows), K] in inference mode, float32, in the order of rows."""
+def answers(strategy: Strategy, batches: Batches, rows: Tensor, spec: RunSpec) -> tuple[Tensor, dict[str, Tensor]]:
+    """Logits [len(rows), K] in inference mode, float32, in the order of rows; and those of the BRANCHES that it has."""
     strategy.eval()
-    found = []
+    found: dict[str, list[Tensor]] = {"": [strategy.prior.new_zeros((0, strategy.shapes.outputs)).float()]}
     with torch.inference_mode(), autocast(batches.device, spec.training.precision):
         for part in rows.split(EVAL_BATCH):
-            found.append(strategy(batches.gather(part)).logits.float())
-    return torch.cat(found) if found else strategy.prior.new_zeros((0, strategy.shapes.outputs))
+            output = strategy(batches.gather(part))
+            for name in ("", *(name for name in BRANCHES if name in output.unimodal)):
+                found.setdefault(name, []).append((output.unimodal[name] if name else output.logits).float())
+    logits = {name: torch.cat(each) for name, each in found.items()}
+    return logits.pop(""), logits
+
+
+def logits_of(strategy: Strategy, batches: Batches, rows: Tensor, spec: RunSpec) -> Tensor:
+    """Logits [len(rows), K] in inference mode, float32, in the order of rows."""
+    return answers(strategy, batches, rows, spec)[0]
 
 
 def validate(strategy: Strategy, batches: Batches, rows: Tensor, spec: RunSpec, task: Task) -> dict[str, float | None]:
-    """Validation task loss and the task's monitor; None where it is not estimable."""
+    """Validation task loss and the task's monitor; None where it is not estimable.
+
+    The monitor also of what each of BRANCHES answers, over the stays with an image, where both can tell something: how
+    the modalities compare, epoch by epoch. None where the strategy has no such branch.
+    """
+    monitors = [f"val_{task.monitor}{name}" for name in ("", *(f"_{name}" for name in BRANCHES))]
+    found: dict[str, float | None] = dict.fromkeys(("val_loss", *monitors))
     if len(rows) == 0:
-        return {"val_loss": None, f"val_{task.monitor}": None}
-    logits, targets = logits_of(strategy, batches, rows, spec), batches.targets(rows)
-    loss = float(task_loss(logits, targets, task))
-    score = monitor_score(task, targets.cpu().numpy(), probabilities(logits, task).cpu().numpy())
-    return {"val_loss": loss, f"val_{task.monitor}": score}
+        return found
+    logits, branches = answers(strategy, batches, rows, spec)
+    targets = batches.targets(rows)
+    found["val_loss"] = float(task_loss(logits, targets, task))
+    everybody, with_image = torch.ones_like(rows, dtype=torch.bool), batches.with_image(rows)
+    for name, told, where in (("", logits, everybody), *((f"_{b}", told, with_image) for b, told in branches.items())):
+        p = probabilities(told[where], task).cpu().numpy()
+        found[f"val_{task.monitor}{name}"] = monitor_score(task, targets[where].cpu().numpy(), p)
+    return found
 
 
 def train_step(

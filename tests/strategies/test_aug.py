@@ -42,7 +42,8 @@ def naive_loss(model, output, targets, kind, residual):
     """The three terms of the modality `ehr`, sample by sample."""
     total = []
     for i in range(len(targets)):
-        z = {k: output.unimodal[f"ehr_{k}"][i].detach().numpy().astype(float) for k in ("all", "before", "last")}
+        keys = {"all": "ehr", "before": "ehr_before", "last": "ehr_last"}
+        z = {k: output.unimodal[name][i].detach().numpy().astype(float) for k, name in keys.items()}
         if kind == "multiclass":
             y = int(targets[i, 0])
             p = {k: np.array([np.exp(v[y]) / np.exp(v).sum()]) for k, v in z.items()}
@@ -83,7 +84,7 @@ def sure(model, ehr, cxr, kind="binary"):
 
     def forward(batch):
         sign = 2 * model.shown - 1
-        return type("Output", (), {"unimodal": {"ehr_all": sign * logit[0], "cxr_all": sign * logit[1]}})
+        return type("Output", (), {"unimodal": {"ehr": sign * logit[0], "cxr": sign * logit[1]}})
 
     model.forward = forward
 
@@ -143,7 +144,7 @@ def test_the_ensemble_is_of_what_is_there():
     with torch.no_grad():
         output = model(batch)
         losses = model.losses(output, batch, torch.ones(3, 1))
-        ehr, cxr = output.unimodal["ehr_all"], output.unimodal["cxr_all"]
+        ehr, cxr = output.unimodal["ehr"], output.unimodal["cxr"]
         bce = torch.nn.functional.binary_cross_entropy_with_logits
         assert torch.allclose(output.logits[0], 0.4 * ehr[0] + 0.6 * cxr[0])
         assert torch.equal(output.logits[1:], torch.stack([ehr[1], cxr[2]]))

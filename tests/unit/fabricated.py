@@ -189,6 +189,8 @@ def _cell(
                     "train_loss": 0.7 - 0.1 * epoch * strength,
                     "val_loss": 0.72 - 0.09 * epoch * strength,
                     f"val_{task.monitor}": metric,
+                    f"val_{task.monitor}_ehr": metric and metric - 0.1 if strategy == "late_fusion" else None,
+                    f"val_{task.monitor}_cxr": metric and metric - 0.2 if strategy == "late_fusion" else None,
                     "lr": 0.001,
                     "monitor": f"val_{task.monitor}",
                     "best": epoch == 3,

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from pipeline.report import figures
-from pipeline.report.figures import PALETTE, Looks, forest, history, phenotypes, pr, reliability, roc, themed
+from pipeline.report.figures import PALETTE, Looks, branches, forest, history, phenotypes, pr, reliability, roc, themed
 
 NAMES = ("lstm", "<b>&$x$")
 LOOKS = Looks(NAMES)
@@ -34,7 +34,7 @@ def epochs() -> pl.DataFrame:
         for f in (0, 1)
         for e in (1, 2, 3)
     ]
-    return pl.DataFrame(rows).with_columns(pl.col("metric").cast(pl.Float64))
+    return pl.DataFrame(rows).with_columns(pl.col("metric").cast(pl.Float64), ehr=pl.col("epoch") / 10, cxr=0.1)
 
 
 DRAWN = {
@@ -43,6 +43,7 @@ DRAWN = {
     "pr": lambda: pr(curve("recall", "precision"), "base", LOOKS, "pr", "PR", 0.2),
     "reliability": lambda: reliability(curve("predicted", "observed"), "base", LOOKS, "reliability", "Calibration"),
     "history": lambda: history(epochs(), LOOKS, "AUPRC", "history", "History"),
+    "branches": lambda: branches(epochs(), LOOKS, "AUPRC", "branches", "Imbalance"),
     "phenotypes": lambda: phenotypes([("Shock <x>", (0.7, None)), ("Other", (None, None))], NAMES, LOOKS, "p", "P"),
 }
 

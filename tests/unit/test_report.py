@@ -219,6 +219,16 @@ def test_the_sentence_on_models_that_see_images_alone(page, own, shown):
     assert "sees images alone" not in html
 
 
+def test_strategies_with_a_branch_for_each_modality_show_their_imbalance(page, own, shown):
+    """late_fusion is given both; the others are told of one modality alone."""
+    assert "Imbalance of the modalities" in page
+    small = {"grid": Grid(("lstm", "late_fusion"), ("los",))}
+    _, figures = build(own / "data", own / "reports", shown | small)
+    assert {"branches_los_base", "branches_los_matched"} <= set(figures)
+    assert "late_fusion" in figures["branches_los_base"]
+    assert "lstm" not in figures["branches_los_base"]
+
+
 def test_a_metric_that_no_run_could_estimate_leaves_a_gap(own, shown):
     """A validation part without a positive, in every run: the column is empty, and no column of text."""
     path = own / "reports/plots/history.csv"
@@ -266,7 +276,7 @@ def test_one_task_and_one_cohort_from_evaluate_to_page(tmp_path, shown):
     scales = dataclasses.replace(shown["scales"], training=scale)
     html, drawn = build(tmp_path / "data", tmp_path / "reports", shown | SMALL | {"scales": scales})
     assert {"result_los_accuracy", "result_los_kappa", "history_los_matched"} <= set(drawn)
-    assert not [name for name in drawn if "mortality" in name or "phenotype" in name]
+    assert not [name for name in drawn if "mortality" in name or "phenotype" in name or "branches" in name]
     assert 'id="phenotypes"' not in html
     assert "97.5% interval" in (tmp_path / "reports" / "tables" / "results.md").read_text()
 

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file
+from sklearn.metrics import average_precision_score
 
 from pipeline import files
 from pipeline.data.batches import Batches
@@ -24,6 +25,7 @@ from pipeline.strategies.registry import names, strategy_class
 from pipeline.tasks import get_task
 from pipeline.training.cell import train_cell
 from pipeline.training.grid import KEY, runs
+from pipeline.training.probe import trained
 from pipeline.training.run import make_run
 from pipeline.training.store import Store, data_fingerprint, work_folder
 from tests.fabricate import fabricate
@@ -174,6 +176,27 @@ def test_predictions_are_probabilities_of_all_val_test_and_dev_stays(data, tmp_p
     history = pl.read_csv(tmp_path / "out/history.csv")
     assert set(KEY) <= set(history.columns)
     assert history.group_by("train_cohort").agg(pl.col("best").sum())["best"].to_list() == [1, 1]
+
+
+@pytest.mark.parametrize("strategy", ["late_average", "inforeg", "drfuse", "aug", "lstm", "gbm"])
+def test_histories_hold_what_each_modality_alone_answers_on_stays_with_an_image(data, tmp_path, training, strategy):
+    """Recomputed for the epoch whose weights were kept, with scikit-learn."""
+    spec, store = grid(training, strategy, "mortality")[0], Store(tmp_path, data_fingerprint(data))
+    make_run(spec, store, data, silent)
+    rows = json.loads((store.folder(spec) / "history.json").read_text())
+    best = next(row for row in rows if row["best"])
+    if strategy in ("lstm", "gbm"):
+        assert best["val_auprc_ehr"] is best["val_auprc_cxr"] is None
+        return
+    tensors = load_fold(data, 0, get_task("mortality"), VARIABLES, "mcar")
+    model = trained(spec, store, tensors, torch.device("cpu"))
+    chosen = torch.from_numpy(np.flatnonzero((tensors.part == "val") & (tensors.image_row >= 0)))
+    batches = Batches(tensors, torch.device("cpu"))
+    with torch.inference_mode():
+        output = model(batches.gather(chosen))
+    for name in ("ehr", "cxr"):
+        found = average_precision_score(batches.targets(chosen)[:, 0], output.unimodal[name][:, 0])
+        assert best[f"val_auprc_{name}"] == pytest.approx(found, abs=1e-6)
 
 
 def test_a_cxr_model_predicts_the_training_prevalence_where_there_is_no_image(data, tmp_path, training):
