@@ -19,49 +19,54 @@ from pipeline.params import Synthetic
 from pipeline.synthetic.streams import Floats, sigmoid
 from pipeline.tasks import LOS_EDGES, phenotype_slugs
 
-VERSION = "1.1"
+VERSION = "1.2"
 Kind = Literal["ehr_only", "cxr_only", "complementary", "synergistic", "redundant", "noise"]
 
 
 @dataclass(frozen=True)
 class Cause:
-    """A latent cause, with mean 0 and variance 1: normal, or two-valued and true with chance `share`."""
+    """A latent cause, with mean 0 and variance 1: normal, or on two levels and on the higher one with chance `share`.
+
+    Around its level it varies normally by `spread`; with a spread of 0 it has two values.
+    """
 
     seen_in: Literal["ehr", "cxr", "both"]
     meaning: str
     share: float | None = None
+    spread: float = 1.0
 
     def draw(self, rng: np.random.Generator, count: int) -> Floats:
         """Values of `count` admissions."""
         if self.share is None:
             return rng.standard_normal(count)
         low, high = self.levels
-        return np.where(rng.random(count) < self.share, high, low)
+        level = np.where(rng.random(count) < self.share, high, low)
+        return level + self.spread * rng.standard_normal(count) if self.spread else level
 
     @property
     def levels(self) -> tuple[float, float]:
-        """The values that stand for false and true (two-valued causes)."""
+        """The two levels' values (causes with a share)."""
         share = self.share or 0.5
-        spread = (share * (1 - share)) ** 0.5
-        return -share / spread, (1 - share) / spread
+        scale = ((1 - self.spread**2) / (share * (1 - share))) ** 0.5
+        return -share * scale, (1 - share) * scale
 
 
 CAUSES: dict[str, Cause] = {
     "circulation": Cause("ehr", "low blood pressure, fast heart, high lactate"),
     "inflammation": Cause("ehr", "fever, fast heart and breathing, high white count"),
     "kidney": Cause("ehr", "little urine, high creatinine and urea"),
-    "consciousness": Cause("ehr", "low Glasgow coma scores"),
+    "consciousness": Cause("ehr", "low Glasgow coma scores", share=0.5, spread=0.4),
     "glycaemia": Cause("ehr", "high glucose"),
     "rhythm": Cause("ehr", "atrial fibrillation and ectopy in the charted rhythm"),
     "heart_size": Cause("cxr", "width of the heart"),
     "aorta": Cause("cxr", "width of the aortic knob and of the aorta's border"),
     "effusion": Cause("cxr", "fluid over the diaphragm, with a meniscus"),
-    "opacity": Cause("cxr", "a patch in the middle and lower zone of one lung"),
+    "opacity": Cause("cxr", "a patch in the middle and lower zone of one lung", share=0.5, spread=0.4),
     "hyperinflation": Cause("cxr", "long dark lungs over a flat diaphragm"),
-    "air": Cause("cxr", "a pneumothorax: line and empty rim", share=0.18),
+    "air": Cause("cxr", "a pneumothorax: line and empty rim", share=0.18, spread=0.0),
     "gas_exchange": Cause("both", "fast breathing, low saturation, ventilation; diffuse haze of both lungs"),
     "overload": Cause("both", "wide pulse pressure, somewhat low saturation; haze around both hila"),
-    "pacing": Cause("both", "a pacemaker: paced rhythm; generator and lead", share=0.25),
+    "pacing": Cause("both", "a pacemaker: paced rhythm; generator and lead", share=0.25, spread=0.0),
 }
 
 
@@ -75,16 +80,17 @@ class Effect:
     interaction: tuple[str, str, float] | None = None
 
 
+# On two levels each, since the sign of a product of two normal causes is lost to noise wherever one is near 0; and the
+# same pair for all four phenotypes, so that as many labels teach it.
+SYNERGY = ("consciousness", "opacity", 4.0)
 PHENOTYPES: dict[str, Effect] = {
     "acute_and_unspecified_renal_failure": Effect("ehr_only", 0.36, {"kidney": 2.3}),
     "acute_cerebrovascular_disease": Effect("ehr_only", 0.14, {"consciousness": 2.2}),
-    "acute_myocardial_infarction": Effect("synergistic", 0.18, {}, ("circulation", "heart_size", 2.4)),
+    "acute_myocardial_infarction": Effect("synergistic", 0.28, {}, SYNERGY),
     "cardiac_dysrhythmias": Effect("ehr_only", 0.38, {"rhythm": 2.4}),
     "chronic_kidney_disease": Effect("complementary", 0.24, {"kidney": 1.5, "heart_size": 1.5}),
     "chronic_obstructive_pulmonary_disease_and_bronchiectasis": Effect("cxr_only", 0.20, {"hyperinflation": 2.4}),
-    "complications_of_surgical_procedures_or_medical_care": Effect(
-        "synergistic", 0.26, {}, ("inflammation", "effusion", 2.4)
-    ),
+    "complications_of_surgical_procedures_or_medical_care": Effect("synergistic", 0.32, {}, SYNERGY),
     "conduction_disorders": Effect("redundant", 0.15, {"pacing": 1.5}),
     "congestive_heart_failure_nonhypertensive": Effect("complementary", 0.30, {"circulation": 1.5, "heart_size": 1.7}),
     "coronary_atherosclerosis_and_other_heart_disease": Effect("cxr_only", 0.34, {"aorta": 2.3}),
@@ -93,11 +99,11 @@ PHENOTYPES: dict[str, Effect] = {
     "disorders_of_lipid_metabolism": Effect("noise", 0.40, {}),
     "essential_hypertension": Effect("noise", 0.42, {}),
     "fluid_and_electrolyte_disorders": Effect("redundant", 0.40, {"overload": 2.3}),
-    "gastrointestinal_hemorrhage": Effect("synergistic", 0.14, {}, ("circulation", "opacity", 2.4)),
+    "gastrointestinal_hemorrhage": Effect("synergistic", 0.26, {}, SYNERGY),
     "hypertension_with_complications_and_secondary_hypertension": Effect(
         "complementary", 0.22, {"circulation": -1.5, "aorta": 1.6}
     ),
-    "other_liver_diseases": Effect("synergistic", 0.16, {}, ("consciousness", "effusion", 2.4)),
+    "other_liver_diseases": Effect("synergistic", 0.30, {}, SYNERGY),
     "other_lower_respiratory_disease": Effect("cxr_only", 0.16, {"opacity": 2.3}),
     "other_upper_respiratory_disease": Effect("noise", 0.10, {}),
     "pleurisy_pneumothorax_pulmonary_collapse": Effect("cxr_only", 0.18, {"effusion": 2.0, "air": 1.0}),
@@ -130,7 +136,7 @@ IMAGE_ADMISSION = {"EMERGENCY": 0.6, "OBSERVATION": -0.4, "ELECTIVE": -1.8}
 
 
 def _offsets(effect: Effect, signal: float) -> list[tuple[float, float]]:
-    """Values, with their chances, of what two-valued causes and the interaction add to the log-odds."""
+    """Values, with their chances, of what the levels of causes and the interaction add to the log-odds."""
     values = [(0.0, 1.0)]
     for name, slope in effect.causes.items():
         share = CAUSES[name].share
@@ -154,10 +160,10 @@ def _quadrature() -> tuple[Floats, Floats]:
 def intercept(effect: Effect, signal: float) -> float:
     """The log-odds at average causes for which the label's prevalence over all admissions is `effect.prevalence`.
 
-    Gauss-Hermite quadrature over the normal causes, exact sums over the rest, bisection.
+    Gauss-Hermite quadrature over the normal parts of causes, exact sums over levels and interaction, bisection.
     """
     nodes, weights = _quadrature()
-    slopes = [slope for name, slope in effect.causes.items() if CAUSES[name].share is None]
+    slopes = [slope * CAUSES[name].spread for name, slope in effect.causes.items()]
     spread = signal * float(np.sqrt(sum(slope**2 for slope in slopes)))
     low, high = -30.0, 30.0
     for _ in range(80):
@@ -231,7 +237,7 @@ def describe(params: Synthetic) -> dict[str, Any]:
     return {
         "version": VERSION,
         "causes": {
-            name: {"seen_in": cause.seen_in, "meaning": cause.meaning, "two_valued_share": cause.share}
+            name: {"seen_in": cause.seen_in, "meaning": cause.meaning, "share": cause.share, "spread": cause.spread}
             for name, cause in CAUSES.items()
         },
         "noise": {"ehr": EHR_NOISE, "cxr": CXR_NOISE},

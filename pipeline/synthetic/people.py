@@ -363,14 +363,16 @@ def effective_length(stays: pl.DataFrame) -> Floats:
 def shows(rng: np.random.Generator, values: Floats, name: str, noise: float, share: Floats | float = 1.0) -> Floats:
     """What a modality shows of a cause: correlated with it by `share`, as variable as it, and with noise of its own.
 
-    The rest of the variance is another draw of the cause, so that findings look alike in size but tell less. A
-    two-valued cause is replaced by another draw with chance 1 - share, and has no noise.
+    The rest of the variance is another draw of the cause, so that findings look alike in size but tell less. A cause
+    on two levels is replaced by another draw with chance 1 - share; one of two values has no noise.
     """
-    other = model.CAUSES[name].draw(rng, len(values))
-    if model.CAUSES[name].share is not None:
-        return np.where(rng.random(len(values)) < share, values, other)
-    mixed = share * values + np.sqrt(1 - np.square(share)) * other
-    return np.asarray(mixed + noise * rng.standard_normal(len(values)))
+    cause = model.CAUSES[name]
+    other = cause.draw(rng, len(values))
+    if cause.share is None:
+        mixed = share * values + np.sqrt(1 - np.square(share)) * other
+    else:
+        mixed = np.where(rng.random(len(values)) < share, values, other)
+    return np.asarray(mixed + noise * rng.standard_normal(len(values)) if cause.spread else mixed)
 
 
 def chance(rng: np.random.Generator, logit: Floats) -> NDArray[np.bool_]:

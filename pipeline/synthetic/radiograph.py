@@ -161,8 +161,8 @@ def _lung_findings(canvas: Canvas, f: Findings, x: Field, y: Field, body: _Body,
     patch = blob(x - where * middle, y - level, 0.20, 0.10) + 0.5 * blob(
         x + where * middle, y - level - 0.02, 0.17, 0.08
     )
-    patch = 0.20 * softplus(2.0 * f.opacity + 1.6) / 2.0 * patch * (1 + 0.30 * patchy)
-    return np.minimum(haze + wings + patch, 0.46)
+    patch = 0.34 * softplus(2.0 * f.opacity + 1.0) / 2.0 * patch * (1 + 0.30 * patchy)
+    return np.minimum(haze + wings + patch, 0.54)
 
 
 def _pneumothorax(field: Field, shown: float, x: Field, y: Field, lungs: Field, rim: Field, where: float) -> Field:
@@ -204,7 +204,7 @@ def _mediastinum(canvas: Canvas, field: Field, f: Findings, x: Field, y: Field, 
 
 def _effusion(field: Field, shown: float, x: Field, y: Field, lungs: Field, body: _Body, where: float) -> Field:
     """Fluid over the diaphragm with a meniscus that climbs the chest wall; the other side holds half of it."""
-    depth = 0.115 * softplus(2.0 * float(np.clip(shown, -3, 2.4)) + 1.6) / 2.0
+    depth = 0.15 * softplus(2.0 * float(np.clip(shown, -3, 2.4)) + 1.6) / 2.0
     amount = np.where(where * x > 0, depth, 0.60 * depth)
     surface = body.base + 0.015 - amount * (0.62 + 0.75 * np.clip(np.abs(x) / 0.8, 0, 1.1) ** 3)
     fluid = lungs * edge(y - surface, 0.016) * np.clip(amount / 0.03, 0, 1)

@@ -277,7 +277,7 @@ def _causes(
     for name in PICTURED:
         own = shows(rng, model.CAUSES[name].draw(rng, len(adm)), name, model.CXR_NOISE, share)
         value = np.where(adm < 0, own, shown[name][adm])
-        jitter = 0.10 * rng.standard_normal(len(adm)) if model.CAUSES[name].share is None else 0.0
+        jitter = 0.10 * rng.standard_normal(len(adm)) if model.CAUSES[name].spread else 0.0
         causes[name] = value + jitter
     return causes
 

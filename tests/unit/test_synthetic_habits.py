@@ -64,7 +64,7 @@ class Files:
 def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     folder = tmp_path_factory.mktemp("habits")
     params = Synthetic(seed=7, image_missingness=1.0, disparity=1.0, signal=1.0)
-    hospital.write(folder / "raw", folder, params=params, scale=SyntheticScale(patients=320, image_px=20), workers=1)
+    hospital.write(folder / "raw", folder, params=params, scale=SyntheticScale(patients=400, image_px=20), workers=1)
     return Files(folder)
 
 

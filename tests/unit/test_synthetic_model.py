@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.params import Synthetic
-from pipeline.synthetic import model
+from pipeline.synthetic import model, people
 from pipeline.tasks import phenotype_slugs
 
 COUNT = 40_000
@@ -42,6 +42,30 @@ def test_causes_have_mean_0_and_variance_1_and_are_independent(causes: dict[str,
     drawn = np.array(list(causes.values()))
     assert np.abs(drawn.mean(axis=1)).max() < 0.02
     assert np.abs(np.cov(drawn) - np.eye(len(drawn))).max() < 0.03
+
+
+@pytest.mark.parametrize(("share", "spread"), [(0.5, 0.4), (0.18, 0.0), (0.25, 0.7)])
+def test_a_cause_on_two_levels_is_on_the_higher_one_as_often_as_its_share_says(share: float, spread: float) -> None:
+    cause = model.Cause("ehr", "", share, spread)
+    drawn = cause.draw(np.random.default_rng(1), COUNT)
+    assert drawn.mean() == pytest.approx(0, abs=0.02)
+    assert drawn.std() == pytest.approx(1, abs=0.02)
+    low, high = cause.levels
+    assert ((1 - share) * low + share * high) == pytest.approx(0, abs=1e-12)
+    assert (drawn > (low + high) / 2).mean() == pytest.approx(share, abs=0.02 + spread / 4)
+    assert len(np.unique(drawn)) == (COUNT if spread else 2)
+
+
+def test_a_modality_shows_a_cause_on_levels_as_it_is_or_as_another_draw() -> None:
+    rng = np.random.default_rng(2)
+    for name, shown_exactly in (("air", True), ("opacity", False), ("heart_size", False)):
+        cause = model.CAUSES[name].draw(rng, COUNT)
+        shown = people.shows(rng, cause, name, 0.25, 0.55)
+        assert (set(np.unique(shown)) <= set(model.CAUSES[name].levels)) == shown_exactly
+        assert np.corrcoef(cause, shown)[0, 1] == pytest.approx(0.55, abs=0.03), name
+    opacity = model.CAUSES["opacity"].draw(rng, COUNT)
+    noiseless = people.shows(rng, opacity, "opacity", 0.0, 0.55)
+    assert (noiseless == opacity).mean() == pytest.approx(0.55, abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -141,5 +165,5 @@ def test_description_holds_kinds_and_coefficients() -> None:
         "intercept": pytest.approx(model.intercept(model.PHENOTYPES["shock"], 0.5)),
         "causes": {"circulation": pytest.approx(1.2)},
     }
-    assert told["phenotypes"]["acute_myocardial_infarction"]["interaction"]["log_odds"] == pytest.approx(1.2)
+    assert told["phenotypes"]["acute_myocardial_infarction"]["interaction"]["log_odds"] == pytest.approx(2.0)
     assert told["disparity"] == {"attribute": "gender", "group": "F", "share_of_signal_shown": pytest.approx(0.55)}

@@ -250,7 +250,7 @@ def trapped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A hospital with all traps, taken from its files to the audit."""
     planted = Traps(**(dict.fromkeys(TRAPS, 1.0) | {"dead_before_48h": 0.15}))
     folder = tmp_path_factory.mktemp("trapped")
-    return prepare(folder, 150, TO_AUDIT, replace(PLAIN, seed=5, traps=planted))
+    return prepare(folder, 250, TO_AUDIT, replace(PLAIN, seed=5, traps=planted))
 
 
 def test_with_all_traps_the_pipeline_finds_no_leak_and_says_what_it_left_out(trapped: Path) -> None:
