@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from pipeline.evaluation.tables import METRIC_TITLES, Cell, short_title
-from pipeline.evaluation.text import markdown_table, number, percent
+from pipeline.evaluation.text import markdown_table, number, percent, plural
 from pipeline.params import Compare, Evaluation
 
 UNTUNED = (
@@ -137,9 +137,9 @@ def los_rows(rows: pl.DataFrame) -> tuple[tuple[str, ...], list[tuple[Value, ...
 
 
 def facts(row: dict[str, Any]) -> str:
-    """112 test stays, 16 positives, 1 run a strategy."""
-    positives = "" if row["positives"] is None else f", {row['positives']} positive labels"
-    return f"{row['n']} test stays{positives}, {row['runs']} run{'s' if row['runs'] != 1 else ''} a strategy."
+    """112 test stays, 16 positive labels, 1 run a strategy."""
+    positives = "" if row["positives"] is None else f", {plural(row['positives'], 'positive label')}"
+    return f"{plural(row['n'], 'test stay')}{positives}, {plural(row['runs'], 'run')} a strategy."
 
 
 def _markdown(heading: str, notes: list[str], parts: list[tuple[str, str, Any]]) -> str:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from pipeline.evaluation.text import HOW, bounds, latex_row, markdown_table, number, percent, with_interval
+from pipeline.evaluation.text import HOW, bounds, latex_row, markdown_table, number, percent, plural, with_interval
 
 TASK_TITLES = {
     "mortality": "ICU mortality",
@@ -57,6 +57,12 @@ class Cell(NamedTuple):
     def text(self) -> str:
         """0.812 (0.750–0.871)."""
         return with_interval(self.value, self.low, self.high)
+
+    @property
+    def told(self) -> str:
+        """The text, and why there is no interval where a value has none: for a sentence."""
+        alone = self.value is not None and not self.interval
+        return f"{self.text} (too few stays for an interval)" if alone else self.text
 
 
 class PhenotypeRow(NamedTuple):
@@ -117,15 +123,14 @@ def wide_tables(table: pl.DataFrame, task: str) -> list[Wide]:
 
 def _facts(rows: pl.DataFrame) -> str:
     first = rows.row(0, named=True)
-    parts = [f"{first['n']} test stays"]
+    parts = [plural(first["n"], "test stay")]
     if first["positives"] is not None:
-        what = "death" if first["labels"] is None else "positive label"
-        parts.append(f"{first['positives']} {what}" + ("s" if first["positives"] != 1 else ""))
+        parts.append(plural(first["positives"], "death" if first["labels"] is None else "positive label"))
     counted = rows["labels"].drop_nulls().unique().sort().to_list()
     if counted:
         over = str(counted[0]) if len(counted) == 1 else f"{counted[0]} to {counted[-1]}"
         parts.append(f"macro mean over {over} estimable labels")
-    parts.append(f"{first['runs']} run" + ("s" if first["runs"] != 1 else "") + " a strategy")
+    parts.append(f"{plural(first['runs'], 'run')} a strategy")
     return ", ".join(parts)
 
 

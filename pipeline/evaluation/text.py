@@ -56,6 +56,11 @@ def suppressed(count: int | None) -> str | None:
     return None if count is None else f"<{FEW}" if 0 < count < FEW else str(count)
 
 
+def plural(count: int, what: str) -> str:
+    """1 run, 2 runs."""
+    return f"{count} {what}" + ("" if count == 1 else "s")
+
+
 def percent(share: float) -> str:
     """0.95 -> 95%, 0.975 -> 97.5%."""
     return f"{100 * share:.4g}%"

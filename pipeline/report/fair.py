@@ -23,7 +23,7 @@ from pipeline.evaluation.fairness_text import (
 from pipeline.evaluation.reading import read_table
 from pipeline.evaluation.subgroups import SMALL, WHOLE
 from pipeline.evaluation.tables import Cell
-from pipeline.evaluation.text import number, percent
+from pipeline.evaluation.text import number, percent, plural
 from pipeline.params import Fairness
 from pipeline.report import fair_figures
 from pipeline.report.answers import Answer, AnswerFigure, AnswerTable
@@ -61,10 +61,6 @@ def _where(row: dict[str, Any]) -> str:
     return f"{ATTRIBUTE_TITLES[row['attribute']]}{more} in {task_title(row['task'], row['label'])} ({row['strategy']})"
 
 
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" + ("" if n == 1 else "s")
-
-
 def _sentence(groups: pl.DataFrame, gaps: pl.DataFrame, fusion: pl.DataFrame, knobs: Fairness) -> str:
     family = gaps.filter(pl.col("family") == CONFIRMATORY)
     tested = family.drop_nulls("p_holm").to_dicts()
@@ -73,7 +69,7 @@ def _sentence(groups: pl.DataFrame, gaps: pl.DataFrame, fusion: pl.DataFrame, kn
         return f"Not to be told: {unchosen}."
     if not tested:
         return (
-            f"Too small to tell: in none of the {_count(family.height, 'declared test')} (attribute × task) are there "
+            f"Too small to tell: in none of the {plural(family.height, 'declared test')} (attribute × task) are there "
             f"two groups with at least {knobs.least_positives} positives and {knobs.least_negatives} negatives: "
             "neither fairness nor unfairness is shown." + (f" Besides, {unchosen}." if unchosen else "")
         )
@@ -82,18 +78,18 @@ def _sentence(groups: pl.DataFrame, gaps: pl.DataFrame, fusion: pl.DataFrame, kn
     if lasting:
         each = "; ".join(f"{_where(row)}: {_gap(row)}, p {number(row['p_holm'])}" for row in lasting)
         parts.append(
-            f"Of {_count(len(tested), 'AUROC gap')} tested (attribute × task, the fusion strategy that validation "
+            f"Of {plural(len(tested), 'AUROC gap')} tested (attribute × task, the fusion strategy that validation "
             f"chose), {len(lasting)} {'is' if len(lasting) == 1 else 'are'} more than chance after Holm: {each}."
         )
     else:
         widest = max(tested, key=lambda row: (row["high"] or 0.0, row["gap"]))
         parts.append(
-            f"None of {_count(len(tested), 'AUROC gap')} tested (attribute × task, the fusion strategy that validation "
+            f"None of {plural(len(tested), 'AUROC gap')} tested (attribute × task, the fusion strategy that validation "
             "chose) is more than chance after Holm, which does not show that there is none: by "
             f"{_where(widest)} it is {_gap(widest)}."
         )
     if family.height > len(tested):
-        parts.append(f"{_count(family.height - len(tested), 'more test')} could not be made: the groups are too small.")
+        parts.append(f"{plural(family.height - len(tested), 'more test')} could not be made: the groups are too small.")
     if unchosen:
         parts.append(f"Besides, {unchosen}.")
     parts.append(_fusion_sentence(fusion))

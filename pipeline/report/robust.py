@@ -126,7 +126,7 @@ def _lower_before(shown: dict[str, pl.DataFrame], task: str, what: str) -> str:
 
 
 def _text(number: Cell | None) -> str:
-    return NOT_ESTIMABLE if number is None else number.text
+    return NOT_ESTIMABLE if number is None else number.told
 
 
 def _pays(shown: dict[str, pl.DataFrame], tasks: list[str]) -> str:

@@ -92,8 +92,7 @@ def _below(row: dict[str, Any]) -> str:
 
 def _cell(row: dict[str, Any]) -> str:
     cell = texts.difference(row)
-    text = f"+{cell.text}" if cell.value is not None and cell.value > 0 else cell.text
-    return text if cell.interval or cell.value is None else f"{text} (too few stays for an interval)"
+    return f"+{cell.told}" if cell.value is not None and cell.value > 0 else cell.told
 
 
 def _why_nothing(chosen: pl.DataFrame) -> str:

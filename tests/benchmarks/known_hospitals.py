@@ -1,9 +1,9 @@
 """`python -m tests.benchmarks.known_hospitals SEED...`: verdicts against planted truth, over several hospitals.
 
 For each seed of the synthetic hospital the stages from synthesize to known run in a folder of their own below
-work/known-hospitals, with the params of `changed`; a hospital takes a quarter of an hour on two cores, and what is
-finished there is not run again. Then docs/known-hospitals.csv holds the rows of their known.csv, and
-docs/known-hospitals.md how often a verdict was right, wrong or undetermined, by what was attainable.
+work/known-hospitals/VERSION (of the hospital), with the params of `changed`; a hospital takes a quarter of an hour on
+two cores, and what is finished there is not run again. Then docs/known-hospitals.csv holds the rows of their known.csv,
+and docs/known-hospitals.md how often a verdict was right, wrong or undetermined, by what was attainable.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from pipeline.evaluation.known import RIGHT, SCHEMA, WRONG
 from pipeline.evaluation.reading import read_table
 from pipeline.evaluation.text import markdown_table, number, percent
 from pipeline.evaluation.verdicts import GAIN, UNDETERMINED
+from pipeline.synthetic.model import VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "docs" / "known-hospitals"
@@ -94,8 +95,8 @@ def markdown(rows: pl.DataFrame) -> str:
     seeds = rows["hospital"].unique().sort().to_list()
     return f"""# Verdicts over several hospitals
 
-`python -m tests.benchmarks.known_hospitals {" ".join(map(str, seeds))}`: {len(seeds)} synthetic hospitals of the scale
-`study` (32 px, twelve epochs), one fold and seed each; {", ".join(STRATEGIES)}.
+`python -m tests.benchmarks.known_hospitals {" ".join(map(str, seeds))}`: {len(seeds)} synthetic hospitals
+(version {VERSION}) of the scale `study` (32 px, twelve epochs), one fold and seed each; {", ".join(STRATEGIES)}.
 
 Attainable is what an oracle of the causes gains from the second modality, in AUROC. The verdict is on the fusion
 strategy that validation chose, less the unimodal one: right is "gain" where more than {MARGIN:g} is attainable, and
@@ -109,7 +110,7 @@ def main() -> None:
     """Makes the hospitals of the seeds, and writes what all finished ones say."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.known_hospitals", description=__doc__)
     parser.add_argument("seeds", type=int, nargs="+")
-    parser.add_argument("--work", type=Path, default=ROOT / "work" / "known-hospitals")
+    parser.add_argument("--work", type=Path, default=ROOT / "work" / "known-hospitals" / VERSION)
     chosen = parser.parse_args()
     for seed in chosen.seeds:
         make(seed, chosen.work / str(seed))

@@ -13,8 +13,8 @@ from pipeline.errors import InputError
 from pipeline.evaluation.cells import read_history, read_people, read_predictions
 from pipeline.evaluation.evaluate import evaluate, write
 from pipeline.evaluation.scores import MACRO, Sampler, score
-from pipeline.evaluation.tables import results_latex, wide_tables
-from pipeline.evaluation.text import latex_row, markdown_table, number, safe_markdown, with_interval
+from pipeline.evaluation.tables import Cell, results_latex, wide_tables
+from pipeline.evaluation.text import latex_row, markdown_table, number, plural, safe_markdown, with_interval
 from pipeline.params import Evaluation, Grid
 from pipeline.tasks import get_task, phenotype_slugs
 from tests.unit.fabricated import fabricate, training
@@ -340,6 +340,9 @@ def test_text_stays_text():
     assert number(-0.5) == "−0.500"
     assert with_interval(0.5, 0.4, 0.6) == "0.500 (0.400–0.600)"
     assert with_interval(0.5, None, None) == "0.500"
+    assert (plural(1, "run"), plural(0, "run"), plural(2, "run")) == ("1 run", "0 runs", "2 runs")
+    told = [Cell(0.5, 0.4, 0.6).told, Cell(0.5, None, None).told, Cell(None, None, None).told]
+    assert told == ["0.500 (0.400–0.600)", "0.500 (too few stays for an interval)", "n. e."]
 
 
 def test_latex_shows_text_as_it_is_and_holds_the_headline():

@@ -49,4 +49,4 @@ def test_shares_are_by_what_was_attainable():
         ("base", "0.01 to 0.03", 1, "100%", "100%", "0%", "0%"),
         ("base", "above 0.06", 1, "100%", "100%", "0%", "0%"),
     ]
-    assert "known_hospitals 1 2`: 2 synthetic hospitals" in markdown(table)
+    assert "known_hospitals 1 2`: 2 synthetic hospitals\n(version " in markdown(table)
