@@ -9,9 +9,6 @@ Changed: layers are there from the start, inactive, so that the one optimiser tr
 layers are in no optimiser). One step on the sum of the losses instead of one a modality. Labels other than classes: the
 residual's weight 1 - residual · p(truth) is taken label by label, so the loss is bounded below; assignment weighs
 positives and negatives alike. `task` is the fused loss, shown and not trained on.
-Found: in docs/study (phenotypes, untuned, one seed) it does not beat the best single modality: AUROC 0.001 (−0.005 to
-0.008) in base, 0.006 (−0.008 to 0.020) in matched; without its images it loses 0.012 (0.003–0.021) and 0.011
-(0.004–0.019).
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""A strategy's card and declarations, read from its source: nobody need import torch to tell what a strategy is.
-
-`python -m pipeline.strategies.cards` writes docs/strategies.md, all cards, anew.
-"""
+"""A strategy's card and declarations, read from its source: nobody need import torch to tell what a strategy is."""
 
 from __future__ import annotations
 
@@ -9,14 +6,9 @@ import ast
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import files
 from pipeline.errors import InputError
-from pipeline.strategies.registry import names
 
 ENTRIES = ("Paper", "Idea", "Missing image", "Changed")
-OPTIONAL = ("Found",)  # where what the paper claims was not seen in docs/study
-DOCUMENT = Path("docs/strategies.md")
-COMMAND = "python -m pipeline.strategies.cards"
 
 
 @dataclass(frozen=True)
@@ -49,7 +41,7 @@ def read_card(name: str) -> Card:
     current = ""
     for line in lines:
         head, colon, text = line.partition(": ")
-        if colon and head in (*ENTRIES, *OPTIONAL):
+        if colon and head in ENTRIES:
             current, entries[head] = head, text
         elif current and line.strip():
             entries[current] += f" {line.strip()}"
@@ -71,40 +63,3 @@ def read_card(name: str) -> Card:
         missing=declared["missing"],
         interaction=declared["interaction"],
     )
-
-
-GROUPS = {"unimodal": "One modality", "control": "Controls that see no pixel", "fusion": "Fusion"}
-HEAD = f"""# The strategies
-
-Written by `{COMMAND}` from the cards at the head of the files in `pipeline/strategies/`; edit those.
-
-*Sees*: `ehr` the record, `cxr` the pixels, `presence` whether there is an image, `metadata` its hour, view and number.
-*Missing*: `native` has a mechanism of its own for absent images, `complete` is a method for complete pairs that was
-given one; either way the card says which. *Interaction*: `additive` if what a record adds to the answer is the same
-whatever the image, `joint` if not; `check_strategy` holds each to what it declares, and to the rest of the contract
-(CONTRIBUTING.md). Hyper-parameters stand under `strategies` in params.yaml.
-"""
-
-
-def render(cards: list[Card]) -> str:
-    """Markdown: a table of what each declares, then the cards, group by group, by name."""
-    groups = {group: sorted((c for c in cards if c.group == group), key=lambda c: c.name) for group in GROUPS}
-    lines = [HEAD, "| strategy | group | sees | missing | interaction |", "|---|---|---|---|---|"]
-    for group, members in groups.items():
-        for card in members:
-            sees = ", ".join(sorted(card.modalities, key=["ehr", "cxr", "presence", "metadata"].index))
-            missing = card.missing if "cxr" in card.modalities else "–"
-            link = f"[{card.name}](#{card.name})"
-            lines.append(f"| {link} | {group} | {sees} | {missing} | {card.interaction} |")
-    for group, members in groups.items():
-        lines += ["", f"## {GROUPS[group]}"]
-        for card in members:
-            lines += ["", f"### {card.name}", "", card.summary]
-            for entry in (*ENTRIES, *OPTIONAL):
-                if entry in card.entries:
-                    lines += ["", f"**{entry}.** {card.entries[entry]}"]
-    return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    files.write_text(render([read_card(name) for name in names()]), DOCUMENT)

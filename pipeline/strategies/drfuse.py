@@ -8,9 +8,6 @@ training and at inference; losses that compare modalities see pairs alone. An ab
 Changed: one trunk (the shared encoders) with two branches a modality; the two CNNs share the stem, as the authors' do.
 The divergence is of Bernoulli variables, complement and all (the official code sums p log p/m alone), over pairs alone.
 Length of stay has one loss a sample, so its attention is ranked by that for all classes.
-Found: in docs/study (phenotypes, untuned, one seed) it does not beat the best single modality: AUROC 0.000 (−0.005 to
-0.006) in base, −0.023 (−0.036 to −0.009) in matched; without its images it loses 0.000 (0.000 to 0.001) and 0.000
-(−0.001 to 0.000).
 """
 
 from __future__ import annotations

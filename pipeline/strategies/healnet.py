@@ -8,9 +8,6 @@ Changed: the tokens are those of the shared encoders, where the paper reads raw 
 the passes after the first share their weights; max_freq 10, since the authors' 2 makes all bands equal; the latents
 attend to each other once a pass, where the authors' do so after each modality, a skipped one too. 16 latents, where
 CareBench has 256. CareBench never skips, and in the authors' code a skip hangs on an exception that is swallowed.
-Found: in docs/study (phenotypes, untuned, one seed) it does not beat the best single modality: AUROC −0.009 (−0.016 to
-−0.001) in base, −0.006 (−0.019 to 0.008) in matched; without its images it loses 0.003 (−0.002 to 0.008) and 0.005
-(0.000 to 0.010).
 """
 
 from __future__ import annotations

@@ -9,9 +9,6 @@ prediction depends on nobody else in it. A stay is not its own neighbour; rows o
 stands for BatchNorm. Similarity is a mean over what the pair has in common, and the learned threshold never takes the
 closest neighbour away (in CareBench no similarity can reach it, so its graph is always empty). The full paper could not
 be read: the source is a description of the authors' notebook.
-Found: in docs/study (phenotypes, untuned, one seed) it does not beat the best single modality: AUROC −0.007 (−0.014 to
-0.000) in base, −0.004 (−0.018 to 0.009) in matched; without its images it loses 0.001 (−0.001 to 0.003) and 0.003
-(−0.001 to 0.006).
 """
 
 from __future__ import annotations

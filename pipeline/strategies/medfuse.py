@@ -7,9 +7,6 @@ Missing image: the sequence is the EHR step alone, in training and at inference;
 Changed: the shared encoders, where the paper has a two-layer LSTM (`series: lstm` is the nearest) and a ResNet-34, and
 their width for the fusion LSTM, where the paper has 512; one training from the start, where the paper first trains each
 encoder alone. CareBench sends blank images through the CNN, and its train configs cannot be built.
-Found: in docs/study (phenotypes, untuned, one seed) it does not beat the best single modality: AUROC −0.011 (−0.017 to
-−0.005) in base, −0.007 (−0.020 to 0.007) in matched; without its images it loses 0.001 (−0.004 to 0.006) and 0.002
-(−0.002 to 0.007).
 """
 
 from __future__ import annotations

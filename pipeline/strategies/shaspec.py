@@ -8,9 +8,6 @@ image's. Neither alignment nor the domain loss sees what is not there.
 Changed: the raw inputs differ in kind, so light stems (the linear embedding of the hours; the CNN, whose grid gives
 tokens) feed both branches, and the shared encoder is one transformer with the same weights for both modalities; the
 domain classifier sees specific features (in CareBench it sees shared ones). A two-layer head replaces the decoder.
-Found: in docs/study (phenotypes, untuned, one seed) it does not beat the best single modality: AUROC −0.016 (−0.023 to
-−0.008) in base, −0.037 (−0.051 to −0.023) in matched; without its images it loses 0.000 (−0.003 to 0.002) and 0.002
-(−0.002 to 0.005).
 """
 
 from __future__ import annotations

@@ -10,9 +10,6 @@ Changed: prototypes are fitted anew between epochs, to the vectors of the encode
 encoder is pretrained). The inner step learns from the batch's samples without an image and a random half of the others,
 whose images it does not see; the outer one tests on the rest. The features of the seen image are a teacher without
 gradient; samples as they are give the task loss.
-Found: in docs/study (phenotypes, untuned, one seed) it does not beat the best single modality: AUROC −0.010 (−0.018 to
-−0.002) in base, −0.018 (−0.033 to −0.004) in matched; without its images it loses 0.006 (0.002–0.010) and 0.001 (−0.002
-to 0.004).
 """
 
 from __future__ import annotations

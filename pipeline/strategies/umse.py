@@ -10,9 +10,6 @@ Changed: the image's tokens are the shared CNN's grid, where the paper has a fro
 alone (`span: 1`: all), since attention grows with the square; no demographics; LayerNorm for BatchNorm. CareBench
 takes the imputed cells for the observed ones, has the missing flag the wrong way round, and with its one layer no image
 reaches the EHR token.
-Found: in docs/study (phenotypes, untuned, one seed) it does not beat the best single modality: AUROC −0.026 (−0.033 to
-−0.018) in base, −0.087 (−0.104 to −0.071) in matched; without its images it loses 0.000 (0.000 to 0.000) and 0.000
-(0.000 to 0.000).
 """
 
 from __future__ import annotations

@@ -10,9 +10,6 @@ a single time is constant. The filled grid is embedded by the shared transformer
 (`filled: linear`). The times of charted values are the hours of the grid, not minutes; the head sees the last hour and
 the mean of the image's tokens. CareBench has no charted values, no attention over their times and no gate; its two
 sequences are 500 copies of one vector each.
-Found: in docs/study (phenotypes, untuned, one seed) it does not beat the best single modality: AUROC −0.007 (−0.014 to
-0.000) in base, 0.005 (−0.008 to 0.018) in matched; without its images it loses −0.006 (−0.016 to 0.005) and 0.016
-(0.004–0.028).
 """
 
 from __future__ import annotations

@@ -1,21 +1,65 @@
-"""docs/strategies.md is what the cards say."""
+"""docs/strategies.md is what the cards and the study's tables say."""
 
-from pipeline.strategies.cards import COMMAND, DOCUMENT, Card, read_card, render
+import polars as pl
+
+from pipeline.report.strategies import COMMAND, DOCUMENT, STUDY, found, render
+from pipeline.strategies.cards import Card, read_card
 from pipeline.strategies.registry import names
 
 
 def test_the_document_is_fresh(root):
     written = (root / DOCUMENT).read_text(encoding="utf-8")
-    assert written == render([read_card(name) for name in names()]), f"{DOCUMENT} is stale: run `{COMMAND}`"
+    fresh = render([read_card(name) for name in names()], found(root / STUDY))
+    assert written == fresh, f"{DOCUMENT} is stale: run `{COMMAND}`"
 
 
-def test_cards_stand_in_groups_with_what_they_declare():
+def test_cards_stand_in_groups_with_what_they_declare_and_what_was_found():
     entries = {"Paper": "p", "Idea": "i", "Missing image": "m", "Changed": "c"}
     kinds = {"b": ("cxr", "ehr"), "a": ("cxr", "ehr"), "z": ("ehr",), "y": ("ehr", "metadata", "presence")}
-    text = render([Card(name, f"of {name}", entries, sees, "native", "joint") for name, sees in kinds.items()])
+    cards = [Card(name, f"of {name}", entries, sees, "native", "joint") for name, sees in kinds.items()]
+    text = render(cards, {"a": "much."})
     places = [
         text.index(f"\n{line}\n") for line in ("## One modality", "### z", "### y", "## Fusion", "### a", "### b")
     ]
     assert places == sorted(places)
     assert "| [y](#y) | control | ehr, presence, metadata | – | joint |" in text
-    assert "### a\n\nof a\n\n**Paper.** p\n\n**Idea.** i\n\n**Missing image.** m\n\n**Changed.** c\n" in text
+    card = "\n\n**Paper.** p\n\n**Idea.** i\n\n**Missing image.** m\n\n**Changed.** c\n"
+    assert f"### a\n\nof a{card}\n**Found.** much.\n\n### b\n\nof b{card}" in text
+
+
+def test_found_is_of_the_mean_over_labels_the_synergistic_ones_and_removed_images(tmp_path):
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    shared = {"strategy": "x", "metric": "auroc"}
+    gain = [
+        shared
+        | {"cohort": cohort, "label": label, "stratum": stratum, "difference": d, "low": d - 0.1, "high": d + 0.1}
+        for cohort, label, stratum, d in (
+            ("base", "macro", "all", 0.2),
+            ("base", "macro", "has_cxr", 0.9),
+            ("base", "shock", "all", 0.8),
+            ("matched", "macro", "all", 0.05),
+        )
+    ]
+    pl.DataFrame([*gain, gain[0] | {"metric": "auprc", "difference": 0.7}]).write_csv(tables / "gain.csv")
+    kinds = [
+        {"cohort": "base", "strategy": "x", "kind": kind, "difference": d, "low": None, "high": None}
+        for kind, d in (("noise", 0.6), ("synergistic", 0.3))
+    ]
+    pl.DataFrame(kinds).write_csv(tables / "known_kinds.csv")
+    loss = [
+        shared
+        | {"train_cohort": "base", "train_mechanism": removed, "modality": modality, "mechanism": mechanism}
+        | {"loss": value, "loss_low": 0.0, "loss_high": 0.5}
+        for removed, modality, mechanism, value in (
+            ("none", "ehr", "mcar", 0.4),
+            ("none", "cxr", "mar", 0.41),
+            ("none", "cxr", "mcar", 0.42),
+            ("mcar", "cxr", "mcar", 0.43),
+        )
+    ]
+    pl.DataFrame(loss).write_csv(tables / "robustness_summary.csv")
+    assert found(tmp_path) == {
+        "x": "all phenotypes 0.200 (0.100–0.300) in base, 0.050 (−0.050 to 0.150) in matched; "
+        "synergistic 0.300 in base; lost without images 0.420 (0.000–0.500) in base."
+    }

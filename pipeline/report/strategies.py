@@ -1,0 +1,93 @@
+"""`python -m pipeline.report.strategies` writes docs/strategies.md: all cards, and what docs/study found of each.
+
+The cards are at the head of the strategies' files, on which training depends. What was found stands in the study's
+tables alone, and is read from them, so that it cannot differ from them and a new study trains nothing again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from pipeline import files
+from pipeline.evaluation.reading import read_table
+from pipeline.evaluation.scores import MACRO
+from pipeline.evaluation.strata import ALL
+from pipeline.evaluation.text import with_interval
+from pipeline.strategies.cards import ENTRIES, Card, read_card
+from pipeline.strategies.registry import names
+
+DOCUMENT, STUDY = Path("docs/strategies.md"), Path("docs/study")
+COMMAND = "python -m pipeline.report.strategies"
+BOUNDS, LOSS = ("difference", "low", "high"), ("loss", "loss_low", "loss_high")
+GROUPS = {"unimodal": "One modality", "control": "Controls that see no pixel", "fusion": "Fusion"}
+HEAD = f"""# The strategies
+
+Written by `{COMMAND}` from the cards at the head of the files in `pipeline/strategies/` (edit those) and the tables of
+[the study](study/README.md).
+
+*Sees*: `ehr` the record, `cxr` the pixels, `presence` whether there is an image, `metadata` its hour, view and number.
+*Missing*: `native` has a mechanism of its own for absent images, `complete` is a method for complete pairs that was
+given one; either way the card says which. *Interaction*: `additive` if what a record adds to the answer is the same
+whatever the image, `joint` if not; `check_strategy` holds each to what it declares, and to the rest of the contract
+(CONTRIBUTING.md). Hyper-parameters stand under `strategies` in params.yaml.
+
+*Found*: in the study (synthetic hospital, phenotypes, untuned, one fold, one seed). Differences are of AUROC, to the
+single modality that validation chose, with 95 % intervals; *synergistic* is of the phenotypes that only both modalities
+together tell. Where the difference is not above 0, the strategy does not show there what its paper claims.
+"""
+
+
+def _read(study: Path, name: str, texts: tuple[str, ...], numbers: tuple[str, ...]) -> pl.DataFrame:
+    schema = {**dict.fromkeys(texts, pl.String), **dict.fromkeys(numbers, pl.Float64)}
+    return read_table(study / "tables" / f"{name}.csv", schema)
+
+
+def found(study: Path) -> dict[str, str]:
+    """What the tables of `study` say of each fusion strategy. Raises InputError where a table or column is absent."""
+    gain = _read(study, "gain", ("cohort", "strategy", "label", "stratum", "metric"), BOUNDS)
+    gain = gain.filter(label=MACRO, stratum=ALL[0], metric="auroc")
+    kinds = _read(study, "known_kinds", ("cohort", "strategy", "kind"), BOUNDS)
+    removal = ("strategy", "train_cohort", "train_mechanism", "modality", "mechanism", "metric")
+    loss = _read(study, "robustness_summary", removal, LOSS).rename({"train_cohort": "cohort"})
+    loss = loss.filter(modality="cxr", mechanism="mcar", metric="auroc", train_mechanism="none")
+    texts: dict[str, str] = {}
+    for name in gain["strategy"].unique(maintain_order=True):
+        parts = (
+            ("all phenotypes", gain.filter(strategy=name), BOUNDS),
+            ("synergistic", kinds.filter(strategy=name, kind="synergistic"), BOUNDS),
+            ("lost without images", loss.filter(strategy=name), LOSS),
+        )
+        told = []
+        for what, rows, columns in parts:
+            cells = [f"{with_interval(*row[1:])} in {row[0]}" for row in rows.select("cohort", *columns).rows()]
+            if cells:
+                told.append(f"{what} {', '.join(cells)}")
+        texts[name] = "; ".join(told) + "."
+    return texts
+
+
+def render(cards: list[Card], texts: dict[str, str]) -> str:
+    """Markdown: a table of what each declares, then the cards, group by group, by name; `texts`: what was found."""
+    groups = {group: sorted((c for c in cards if c.group == group), key=lambda c: c.name) for group in GROUPS}
+    lines = [HEAD, "| strategy | group | sees | missing | interaction |", "|---|---|---|---|---|"]
+    for group, members in groups.items():
+        for card in members:
+            sees = ", ".join(sorted(card.modalities, key=["ehr", "cxr", "presence", "metadata"].index))
+            missing = card.missing if "cxr" in card.modalities else "–"
+            link = f"[{card.name}](#{card.name})"
+            lines.append(f"| {link} | {group} | {sees} | {missing} | {card.interaction} |")
+    for group, members in groups.items():
+        lines += ["", f"## {GROUPS[group]}"]
+        for card in members:
+            lines += ["", f"### {card.name}", "", card.summary]
+            entries = {entry: card.entries[entry] for entry in ENTRIES}
+            entries |= {"Found": texts[card.name]} if card.name in texts else {}
+            for entry, text in entries.items():
+                lines += ["", f"**{entry}.** {text}"]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    files.write_text(render([read_card(name) for name in names()], found(STUDY)), DOCUMENT)
