@@ -109,7 +109,7 @@ def _unchosen(groups: pl.DataFrame, family: pl.DataFrame) -> str:
 
 
 def _gap(row: dict[str, Any]) -> str:
-    return f"{Cell(row['gap'], row['low'], row['high']).text} where chance gives {number(row['null_mean'])}"
+    return f"{Cell(row['gap'], row['low'], row['high']).told} where chance gives {number(row['null_mean'])}"
 
 
 def _worst(groups: pl.DataFrame, gaps: pl.DataFrame) -> str:
@@ -125,7 +125,7 @@ def _worst(groups: pl.DataFrame, gaps: pl.DataFrame) -> str:
         known = rows.drop_nulls(metric).sort(metric, descending=descending, maintain_order=True)
         if known.height:
             row = known.row(0, named=True)
-            cell = Cell(row[metric], row[f"{metric}_low"], row[f"{metric}_high"]).text
+            cell = Cell(row[metric], row[f"{metric}_low"], row[f"{metric}_high"]).told
             texts.append(f"{text.format(cell)} ({row['group']}; {_where(row)})")
     return "; ".join(texts) + "." if texts else ""
 

@@ -63,7 +63,7 @@ def sentence(by_label: pl.DataFrame, kinds: pl.DataFrame) -> str:
     chosen = by_label.filter(task="phenotype").select("cohort", "strategy").unique(maintain_order=True)
     for cohort, strategy in chosen.iter_rows():
         rows = kinds.filter(cohort=cohort, strategy=strategy).iter_rows(named=True)
-        each = [f"{TITLES[row['kind']]} {texts.difference(row).text}" for row in rows]
+        each = [f"{TITLES[row['kind']]} {texts.difference(row).told}" for row in rows]
         text += f" {strategy}, {cohort} cohort, mean difference of AUROC by kind: {'; '.join(each)}."
     return text
 

@@ -87,7 +87,7 @@ def _clause(rows: pl.DataFrame) -> str:
     if not ranked.height:
         return f"{title} is not estimable on {rows['n'][0]} test stays"
     top = ranked.row(0, named=True)
-    score = f"{title} {bounded(top).text}"
+    score = f"{title} {bounded(top).told}"
     if ranked.height == 1:
         return f"{top['strategy']} alone was scored, {score}"
     events = top["n"] if top["positives"] is None else min(top["n"], top["positives"])

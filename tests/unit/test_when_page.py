@@ -241,7 +241,7 @@ def test_the_known_answers_are_counted_and_drawn(tmp_path):
     }
     kind = dict.fromkeys(KIND_SCHEMA) | {"cohort": "base", "strategy": "medfuse", "labels": 1, "attainable": 0.3}
     kinds = [
-        kind | {"kind": "ehr_only", "difference": 0.001, "low": -0.02, "high": 0.02},
+        kind | {"kind": "ehr_only", "difference": 0.001},
         kind | {"kind": "synergistic", "difference": 0.2, "low": 0.1, "high": 0.3},
         *(kind | {"kind": name, "strategy": "late_fusion"} for name in ("ehr_only", "synergistic")),
     ]
@@ -250,7 +250,7 @@ def test_the_known_answers_are_counted_and_drawn(tmp_path):
     assert found is not None
     assert "Of 3 verdicts on labels whose truth was planted: 1 right, 0 wrong, 2 undetermined." in found.sentence
     assert "too small to tell" in found.sentence
-    assert "synergistic 0.200 (0.100–0.300)" in found.sentence
+    assert "EHR only 0.001 (too few stays for an interval); synergistic 0.200 (0.100–0.300)" in found.sentence
     assert [figure.name for figure in found.figures] == ["known_kinds_base", "known_base"]
     for figure in found.figures:
         ElementTree.fromstring(figure.svg)
