@@ -113,13 +113,15 @@ def _remove_left(path: Path) -> None:
 
 
 def _alive(pid: int) -> bool:
+    """Whether a process is there and still at work: one that has ended may wait, for long, to be collected."""
+    import psutil  # of use after a kill alone
+
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
+    except psutil.AccessDenied:  # another user's
         return True
-    return True
 
 
 def write_text(text: str, path: Path | str) -> None:

@@ -185,7 +185,7 @@ def test_a_leak_stops_dvc_before_any_training_and_its_mending_lets_it_go_on(proj
     before = path.read_text()
     leaky = before.replace(
         '.sort("stay_id", "fold")\n    )\n\n\ndef balance',
-        '.sort("stay_id", "fold")\n        .with_columns(pl.when(pl.col("stay_id") % 7 == 0).then(pl.lit("train"))'
+        '.sort("stay_id", "fold")\n        .with_columns(pl.when(pl.col("stay_id") % 2 == 0).then(pl.lit("train"))'
         '.otherwise("part").alias("part"))\n    )\n\n\ndef balance',
     )
     assert leaky != before

@@ -3,6 +3,7 @@
 import os
 import resource
 import subprocess
+import sys
 
 import duckdb
 import numpy as np
@@ -130,3 +131,11 @@ def test_what_killed_processes_left_is_removed_and_what_living_ones_write_is_not
         assert list(folder.iterdir()) == []
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"a.txt", f".a.txt.{living}.part", f".b.{living}.part", other.name}
+
+
+def test_a_process_that_has_ended_and_waits_to_be_collected_writes_no_more(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie
+        (tmp_path / f".a.txt.{ended.pid}.part").write_text("half")
+        files.write_text("whole", tmp_path / "a.txt")
+        assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
