@@ -318,14 +318,21 @@ def test_a_full_disk_is_an_error_before_any_work(tmp_path, monkeypatch):
 
 SCRIPT = """
 import sys
+import time
 from pathlib import Path
 from pipeline.mimic import images
 from pipeline.params import Images
 
+def slowly(*of, pack=images.pack):  # in the workers, too, which import this file
+    time.sleep(0.1)
+    return pack(*of)
+
+images.pack = slowly
+
 def main():
     images.IMAGES_PER_WORKER = 8
     folder = Path(sys.argv[1])
-    images.write_images(folder / "cxr.parquet", folder, 512, Images("error", 2), folder / "out")
+    images.write_images(folder / "cxr.parquet", folder, 8, Images("error", 2), folder / "out")
 
 if __name__ == "__main__":
     try:
@@ -338,10 +345,6 @@ if __name__ == "__main__":
 def _started(folder):
     """The stage at work in a process group of its own, and the processes of its pool."""
     release(folder, 600, shapes=((8, 8),))
-    large = jpeg(folder / "large.jpg", radiograph(1200, 1500))
-    for path in (folder / "files").rglob("*.jpg"):
-        path.unlink()
-        path.hardlink_to(large)
     (folder / "stage.py").write_text(SCRIPT, encoding="utf-8")
     process = subprocess.Popen(
         [sys.executable, str(folder / "stage.py"), str(folder)],
