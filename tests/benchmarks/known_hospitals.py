@@ -32,12 +32,12 @@ EDGES = (MARGIN, 0.03, 0.06)  # of the attainable gain in AUROC
 
 
 def changed(params: dict[str, Any], seed: int) -> dict[str, Any]:
-    """The scale `study` at 32 px and twelve epochs, phenotypes alone, few strategies; and the hospital's seed."""
+    """The scale `study` at 32 px and twenty-four epochs, phenotypes alone, few strategies; and the hospital's seed."""
     params["scale"] = "study"
     params["synthetic"]["seed"] = seed
     params["grid"] = {"strategies": list(STRATEGIES), "tasks": ["phenotype"]}
     params["scales"]["study"]["images"]["px"] = 32
-    params["scales"]["study"]["training"]["max_epochs"] = 12
+    params["scales"]["study"]["training"]["max_epochs"] = 24
     return params
 
 
@@ -96,7 +96,7 @@ def markdown(rows: pl.DataFrame) -> str:
     return f"""# Verdicts over several hospitals
 
 `python -m tests.benchmarks.known_hospitals {" ".join(map(str, seeds))}`: {len(seeds)} synthetic hospitals
-(version {VERSION}) of the scale `study` (32 px, twelve epochs), one fold and seed each; {", ".join(STRATEGIES)}.
+(version {VERSION}) of the scale `study` (32 px, twenty-four epochs), one fold and seed each; {", ".join(STRATEGIES)}.
 
 Attainable is what an oracle of the causes gains from the second modality, in AUROC. The verdict is on the fusion
 strategy that validation chose, less the unimodal one: right is "gain" where more than {MARGIN:g} is attainable, and
