@@ -57,8 +57,10 @@ def sentence(by_label: pl.DataFrame, kinds: pl.DataFrame) -> str:
     """How many verdicts are right, and the macro mean differences of the chosen strategy by kind."""
     counts = {word: by_label.filter(judgement=word).height for word in (answers.RIGHT, answers.WRONG, UNDETERMINED)}
     words = ", ".join(f"{count} {word}" for word, count in counts.items())
-    text = f"Of {by_label.height} verdicts on labels whose truth was planted: {words}."
-    if counts[UNDETERMINED] > by_label.height / 2:
+    lost = by_label.filter(pl.col("judgement") == UNDETERMINED, pl.col("high") < 0).height
+    losses = f" ({lost} of them certain losses)" if lost else ""
+    text = f"Of {by_label.height} verdicts on labels whose truth was planted: {words}{losses}."
+    if counts[UNDETERMINED] - lost > by_label.height / 2:
         text += " These data are too small to tell most of them."
     chosen = by_label.filter(task="phenotype").select("cohort", "strategy").unique(maintain_order=True)
     for cohort, strategy in chosen.iter_rows():

@@ -22,7 +22,7 @@ from markupsafe import Markup, escape
 from pipeline import files
 from pipeline.errors import InputError
 from pipeline.evaluation.tables import METRIC_TITLES, TASK_TITLES, phenotype_grid, wide_tables
-from pipeline.evaluation.text import HOW, percent
+from pipeline.evaluation.text import HOW, percent, plural
 from pipeline.report import figures
 from pipeline.report.facts import Block, blocks, words
 from pipeline.report.questions import answers
@@ -264,6 +264,7 @@ def build(data: Path, reports: Path, params: dict[str, Any]) -> tuple[str, dict[
     )
     environment.filters["code"] = lambda text: Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
     environment.filters["quantity"] = _quantity
+    environment.filters["plural"] = plural
     page = environment.get_template("template.html").render(
         style=Markup((FOLDER / "style.css").read_text(encoding="utf-8")),
         script=Markup((FOLDER / "sort.js").read_text(encoding="utf-8")),

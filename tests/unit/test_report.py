@@ -105,6 +105,14 @@ def outline(page):
     return parsed.tags
 
 
+def test_the_lead_counts_strategies_and_tasks(page, made, shown):
+    assert f"{len(STRENGTH)} strategies on 3 tasks: " in page
+    one = dataclasses.replace(shown["grid"], tasks=("los",))
+    assert (
+        f"{len(STRENGTH)} strategies on 1 task: " in build(made / "data", made / "reports", {**shown, "grid": one})[0]
+    )
+
+
 def test_every_strategy_and_number_of_the_tables_is_there(page, made):
     scores = page[page.index('<section id="results"') :]
     for strategy in STRENGTH:

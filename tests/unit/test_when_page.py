@@ -250,6 +250,11 @@ def test_the_known_answers_are_counted_and_drawn(tmp_path):
     assert found is not None
     assert "Of 3 verdicts on labels whose truth was planted: 1 right, 0 wrong, 2 undetermined." in found.sentence
     assert "too small to tell" in found.sentence
+    lost = row | {"label": "other_liver_diseases", "high": -0.01}
+    planted(tmp_path, [row, right, lost], kinds)
+    sentence = known.answer(tmp_path, RULE).sentence
+    assert "1 right, 0 wrong, 2 undetermined (1 of them certain losses)." in sentence
+    assert "too small to tell" not in sentence
     assert "EHR only 0.001 (too few stays for an interval); synergistic 0.200 (0.100–0.300)" in found.sentence
     assert [figure.name for figure in found.figures] == ["known_kinds_base", "known_base"]
     for figure in found.figures:
