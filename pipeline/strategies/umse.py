@@ -7,7 +7,8 @@ Missing image: it has no token, and the bottlenecks are the EHR's own (skip bott
 A missing record leaves its class token and the image's bottlenecks.
 Changed: the image's tokens are the shared CNN's grid, where the paper has a frozen Swin-T or plain patches
 (`image: patches`); two layers, where it has six; of what was charted of a variable within four hours the latest value
-alone (`span: 1`: all), since attention grows with the square; no demographics; LayerNorm for BatchNorm. CareBench
+alone (`span: 1`: all), since attention grows with the square; no demographics; LayerNorm for BatchNorm; the embedding
+of kinds starts small, or an image goes unlearned from two of twelve initialisations (check_strategy). CareBench
 takes the imputed cells for the observed ones, has the missing flag the wrong way round, and with its one layer no image
 reaches the EHR token.
 """
@@ -69,6 +70,7 @@ class UMSE(Strategy):
         self.tokens = nn.Parameter(torch.randn(2, size.width))  # the class tokens of EHR and image
         self.value, self.time = _embed(size.width), _embed(size.width)
         self.kind = nn.Embedding(shapes.channels + 1, size.width)  # the last one is the image
+        nn.init.normal_(self.kind.weight, std=0.02)  # as large as usual, it drowns what the image's tokens differ in
         self.image = ImageEncoder(shapes) if image == "cnn" else nn.Conv2d(1, size.width, PATCH, PATCH)
         self.norms = nn.ModuleList(nn.LayerNorm(size.width) for _ in range(2))
         self.ehr_layers = nn.ModuleList(AttentionLayer(size) for _ in range(layers))

@@ -8,6 +8,7 @@ import torch
 from pipeline.errors import InputError
 from pipeline.strategies.checks import check_strategy
 from pipeline.strategies.examples import example_batch, select, small_shapes, without_record
+from pipeline.strategies.learning import learned
 from pipeline.strategies.registry import build
 
 WITH_IMAGE = torch.tensor([1, 0, 1, 0, 1]).bool()
@@ -103,3 +104,7 @@ def test_the_papers_patches_keep_the_contract():
 def test_an_impossible_value_is_named(key, value):
     with pytest.raises(InputError, match=rf"strategies\.umse: {key}: must be .*{value}"):
         made(**{key: value})
+
+
+def test_an_image_is_learned_where_kinds_of_usual_size_drowned_it():
+    assert learned("umse", {}, 1).right == {"ehr", "cxr", "xor"}
