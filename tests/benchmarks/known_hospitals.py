@@ -96,7 +96,8 @@ def markdown(rows: pl.DataFrame) -> str:
     return f"""# Verdicts over several hospitals
 
 `python -m tests.benchmarks.known_hospitals {" ".join(map(str, seeds))}`: {len(seeds)} synthetic hospitals
-(version {VERSION}) of the scale `study` (32 px, twenty-four epochs), one fold and seed each; {", ".join(STRATEGIES)}.
+(version {VERSION}) of the scale `study` (32 px, twenty-four epochs), one fold and seed each;
+{", ".join(STRATEGIES)}.
 
 Attainable is what an oracle of the causes gains from the second modality, in AUROC. The verdict is on the fusion
 strategy that validation chose, less the unimodal one: right is "gain" where more than {MARGIN:g} is attainable, and
