@@ -19,11 +19,11 @@ from torch.utils.flop_counter import flop_registry
 
 from pipeline.data.inputs import HOURS, channel_variables
 from pipeline.mimic.variables import load_variables
+from pipeline.modelling.examples import example_batch
+from pipeline.modelling.fitted import Fitted
+from pipeline.modelling.interface import Shapes
+from pipeline.modelling.registry import build, strategy_class
 from pipeline.params import Encoders
-from pipeline.strategies.examples import example_batch
-from pipeline.strategies.fitted import Fitted
-from pipeline.strategies.interface import Shapes
-from pipeline.strategies.registry import build, strategy_class
 from pipeline.tasks import get_task
 
 TASK = "phenotype"  # the task of most logits; others differ in what is made a label

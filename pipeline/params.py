@@ -2,7 +2,7 @@
 
 `read("cohort", "scales.images")` returns the sub-blocks that a stage declares in dvc.yaml; `scales.X` stands for the
 block that `scale` picks. `load()` returns everything. What a strategy accepts under `strategies.NAME` is checked by the
-strategy itself (pipeline.strategies.registry), so that this file need not know the strategies.
+strategy itself (pipeline.modelling.registry), so that this file need not know the strategies.
 """
 
 from __future__ import annotations

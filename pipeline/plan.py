@@ -92,12 +92,12 @@ def time_batch(spec: RunSpec, px: int, image_share: float, batches: int = 5) -> 
 
     from pipeline.data.inputs import HOURS, channel_variables
     from pipeline.data.statics import model_variables
-    from pipeline.strategies.examples import example_batch, example_targets
-    from pipeline.strategies.fitted import Fitted, summary
-    from pipeline.strategies.interface import Shapes
-    from pipeline.strategies.registry import build
+    from pipeline.modelling.examples import example_batch, example_targets
+    from pipeline.modelling.fitted import Fitted, summary
+    from pipeline.modelling.interface import Shapes
+    from pipeline.modelling.optimiser import AdamW, optimiser_groups
+    from pipeline.modelling.registry import build
     from pipeline.training.loop import autocast, train_step
-    from pipeline.training.optimiser import AdamW, optimiser_groups
     from pipeline.training.run import pick_device, prepare_torch
 
     prepare_torch()

@@ -9,8 +9,8 @@ from pathlib import Path
 from pipeline import files
 from pipeline.closure import ROOT, closure
 from pipeline.data.tensors import FILES
+from pipeline.modelling.registry import module_name, names
 from pipeline.params import read
-from pipeline.strategies.registry import module_name, names
 from stages import stage
 
 PARAMS = ("series.tier", "training", "scales.encoders", "scales.training")

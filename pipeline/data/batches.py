@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.data.inputs import HOURS
 from pipeline.data.tensors import Array, FoldTensors
-from pipeline.strategies.interface import Batch
+from pipeline.modelling.interface import Batch
 
 
 def image_format(device: torch.device) -> torch.memory_format:

@@ -15,8 +15,8 @@ from pipeline.evaluation.reading import read_table
 from pipeline.evaluation.scores import MACRO
 from pipeline.evaluation.strata import ALL
 from pipeline.evaluation.text import with_interval
-from pipeline.strategies.cards import ENTRIES, Card, read_card
-from pipeline.strategies.registry import names
+from pipeline.modelling.cards import ENTRIES, Card, read_card
+from pipeline.modelling.registry import names
 
 DOCUMENT, STUDY = Path("docs/strategies.md"), Path("docs/study")
 COMMAND = "python -m pipeline.report.strategies"

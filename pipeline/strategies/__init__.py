@@ -1,1 +1,1 @@
-"""One file per strategy; encoders, interface, registry and contract checks beside them."""
+"""One file a strategy, and nothing else."""

@@ -16,8 +16,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipeline.strategies.encoders import AttentionLayer, ImageEncoder, fill_absent, series_encoder
-from pipeline.strategies.interface import Batch, Output, Shapes, Strategy
+from pipeline.modelling.encoders import AttentionLayer, ImageEncoder, fill_absent, series_encoder
+from pipeline.modelling.interface import Batch, Output, Shapes, Strategy
 
 
 class Transform(nn.Module):

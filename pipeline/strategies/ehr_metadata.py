@@ -12,8 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipeline.strategies.encoders import TransformerEncoder
-from pipeline.strategies.interface import Batch, Output, Shapes, Strategy
+from pipeline.modelling.encoders import TransformerEncoder
+from pipeline.modelling.interface import Batch, Output, Shapes, Strategy
 
 
 def metadata(batch: Batch) -> Tensor:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from pipeline.strategies.encoders import TransformerEncoder
-from pipeline.strategies.interface import CXR, Batch, Output, Shapes, Strategy
+from pipeline.modelling.encoders import TransformerEncoder
+from pipeline.modelling.interface import CXR, Batch, Output, Shapes, Strategy
 
 
 class EHRPresence(Strategy):

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d, gelu, softplus
 
-from pipeline.strategies.encoders import ImageEncoder, TransformerEncoder
-from pipeline.strategies.interface import CXR, Batch, Epoch, Output, Shapes, Strategy, mean_where
+from pipeline.modelling.encoders import ImageEncoder, TransformerEncoder
+from pipeline.modelling.interface import CXR, Batch, Epoch, Output, Shapes, Strategy, mean_where
 
 EHR_ALONE = 1  # the combination without an image, and the number of its expert; 0 is the complete one
 NOISE_FLOOR = 0.01  # of the gate's noise (Shazeer et al. 2017, arXiv 1701.06538)

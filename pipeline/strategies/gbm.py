@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.strategies.fitted import Array, Fitted
-from pipeline.strategies.interface import Shapes
+from pipeline.modelling.fitted import Array, Fitted
+from pipeline.modelling.interface import Shapes
 
 
 def lay_out(nodes: Array, depth: int) -> tuple[Array, Array, Array]:

@@ -17,8 +17,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pipeline.strategies.encoders import Attention, ImageEncoder, TransformerEncoder, series_channels
-from pipeline.strategies.interface import EHR, Batch, Output, Shapes, Strategy
+from pipeline.modelling.encoders import Attention, ImageEncoder, TransformerEncoder, series_channels
+from pipeline.modelling.interface import EHR, Batch, Output, Shapes, Strategy
 
 
 def fourier(shape: tuple[int, ...], bands: int, max_freq: float, like: Tensor) -> Tensor:

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
-from pipeline.strategies.encoders import ImageEncoder, TransformerEncoder, fill_absent
-from pipeline.strategies.interface import CXR, EHR, Batch, Epoch, Output, Shapes, Strategy, mean_where, sample_losses
+from pipeline.modelling.encoders import ImageEncoder, TransformerEncoder, fill_absent
+from pipeline.modelling.interface import CXR, EHR, Batch, Epoch, Output, Shapes, Strategy, mean_where, sample_losses
 
 
 def truth(logits: Tensor, targets: Tensor, task_kind: str) -> Tensor:

@@ -14,8 +14,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipeline.strategies.encoders import ImageEncoder, TransformerEncoder, fill_absent
-from pipeline.strategies.interface import CXR, EHR, Batch, Output, Shapes, Strategy, mean_where, sample_losses
+from pipeline.modelling.encoders import ImageEncoder, TransformerEncoder, fill_absent
+from pipeline.modelling.interface import CXR, EHR, Batch, Output, Shapes, Strategy, mean_where, sample_losses
 
 
 def mean_logits(a: Tensor, b: Tensor, kind: str) -> Tensor:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from pipeline.strategies.encoders import ImageEncoder, TransformerEncoder, fill_absent
-from pipeline.strategies.interface import Batch, Output, Shapes, Strategy
+from pipeline.modelling.encoders import ImageEncoder, TransformerEncoder, fill_absent
+from pipeline.modelling.interface import Batch, Output, Shapes, Strategy
 
 
 class LateFusion(Strategy):

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.strategies.fitted import Array, Fitted, features
-from pipeline.strategies.interface import Shapes
+from pipeline.modelling.fitted import Array, Fitted, features
+from pipeline.modelling.interface import Shapes
 
 
 class Logistic(Fitted):

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from pipeline.strategies.encoders import LSTMEncoder
-from pipeline.strategies.interface import Batch, Output, Shapes, Strategy
+from pipeline.modelling.encoders import LSTMEncoder
+from pipeline.modelling.interface import Batch, Output, Shapes, Strategy
 
 
 class LSTM(Strategy):

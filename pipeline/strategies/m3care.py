@@ -18,8 +18,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pipeline.strategies.encoders import ImageEncoder, TransformerEncoder, fill_absent
-from pipeline.strategies.interface import CXR, EHR, Batch, Epoch, Output, Shapes, Strategy, mean_where
+from pipeline.modelling.encoders import ImageEncoder, TransformerEncoder, fill_absent
+from pipeline.modelling.interface import CXR, EHR, Batch, Epoch, Output, Shapes, Strategy, mean_where
 
 NAMES = {EHR: "ehr", CXR: "cxr"}
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from pipeline.strategies.encoders import ImageEncoder, series_encoder
-from pipeline.strategies.interface import EHR, Batch, Output, Shapes, Strategy
+from pipeline.modelling.encoders import ImageEncoder, series_encoder
+from pipeline.modelling.interface import EHR, Batch, Output, Shapes, Strategy
 
 
 class MedFuse(Strategy):

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from pipeline.strategies.encoders import ImageEncoder
-from pipeline.strategies.interface import Batch, Output, Shapes, Strategy
+from pipeline.modelling.encoders import ImageEncoder
+from pipeline.modelling.interface import Batch, Output, Shapes, Strategy
 
 
 class ResNet(Strategy):

@@ -15,8 +15,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipeline.strategies.encoders import ImageEncoder, TransformerEncoder, fill_absent, series_channels
-from pipeline.strategies.interface import CXR, EHR, Batch, Output, Shapes, Strategy, mean_where
+from pipeline.modelling.encoders import ImageEncoder, TransformerEncoder, fill_absent, series_channels
+from pipeline.modelling.interface import CXR, EHR, Batch, Output, Shapes, Strategy, mean_where
 
 
 class ShaSpec(Strategy):

@@ -24,8 +24,8 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import softplus
 
-from pipeline.strategies.encoders import ImageEncoder, TransformerEncoder, fill_absent
-from pipeline.strategies.interface import CXR, Batch, Epoch, Output, Shapes, Strategy, mean_where, sample_losses
+from pipeline.modelling.encoders import ImageEncoder, TransformerEncoder, fill_absent
+from pipeline.modelling.interface import CXR, Batch, Epoch, Output, Shapes, Strategy, mean_where, sample_losses
 
 ROUNDS = 10  # of k-means; it goes on from the last epoch's prototypes
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from pipeline.strategies.encoders import TransformerEncoder
-from pipeline.strategies.interface import Batch, Output, Shapes, Strategy
+from pipeline.modelling.encoders import TransformerEncoder
+from pipeline.modelling.interface import Batch, Output, Shapes, Strategy
 
 
 class Transformer(Strategy):

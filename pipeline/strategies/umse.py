@@ -20,8 +20,8 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from pipeline.strategies.encoders import AttentionLayer, ImageEncoder, events
-from pipeline.strategies.interface import EHR, Batch, Output, Shapes, Strategy
+from pipeline.modelling.encoders import AttentionLayer, ImageEncoder, events
+from pipeline.modelling.interface import EHR, Batch, Output, Shapes, Strategy
 
 PATCH = 16  # px, as in the paper
 

@@ -17,8 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipeline.params import Encoders
-from pipeline.strategies.encoders import (
+from pipeline.modelling.encoders import (
     Attention,
     ImageEncoder,
     TransformerEncoder,
@@ -26,7 +25,8 @@ from pipeline.strategies.encoders import (
     observed_cells,
     series_channels,
 )
-from pipeline.strategies.interface import Batch, Output, Shapes, Strategy
+from pipeline.modelling.interface import Batch, Output, Shapes, Strategy
+from pipeline.params import Encoders
 
 
 class TimeEmbedding(nn.Module):

@@ -12,7 +12,7 @@ import polars.selectors as cs
 from safetensors.numpy import load_file
 
 from pipeline import files
-from pipeline.strategies.cards import read_card
+from pipeline.modelling.cards import read_card
 from pipeline.tasks import Task
 from pipeline.training.executors import execute
 from pipeline.training.grid import KEY, RunSpec

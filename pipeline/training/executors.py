@@ -29,7 +29,7 @@ from pipeline.training.store import Store
 log = logging.getLogger("train")
 # What the forkserver imports once for all runs: the run's code. Not Polars, which starts threads: they do not survive
 # the fork.
-PRELOAD = ["pipeline.training.run", "pipeline.strategies.encoders"]
+PRELOAD = ["pipeline.training.run", "pipeline.modelling.encoders"]
 
 
 class _Bar:

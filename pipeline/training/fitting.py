@@ -10,8 +10,8 @@ from torch import Tensor
 
 from pipeline.data.batches import Batches
 from pipeline.data.tensors import FoldTensors
-from pipeline.strategies.fitted import Array, Fitted, summary
-from pipeline.strategies.interface import prior_logits
+from pipeline.modelling.fitted import Array, Fitted, summary
+from pipeline.modelling.interface import prior_logits
 from pipeline.tasks import Task
 from pipeline.training.grid import RunSpec
 from pipeline.training.loop import EVAL_BATCH, rows_of, validate

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from pipeline.data.batches import Batches
 from pipeline.data.tensors import Array, FoldTensors
-from pipeline.strategies.encoders import ImageEncoder, ImageFeatures
-from pipeline.strategies.interface import Strategy
+from pipeline.modelling.encoders import ImageEncoder, ImageFeatures
+from pipeline.modelling.interface import Strategy
 from pipeline.training.grid import RunSpec
 from pipeline.training.loop import EVAL_BATCH, autocast
 

@@ -25,13 +25,13 @@ from pipeline.data.batches import Batches
 from pipeline.data.tensors import FoldTensors
 from pipeline.errors import InputError
 from pipeline.files import atomic
+from pipeline.modelling.interface import Batch, Epoch, Strategy, prior_logits, probabilities, task_loss
+from pipeline.modelling.optimiser import AdamW, optimiser_groups, schedule
 from pipeline.params import Training
-from pipeline.strategies.interface import Batch, Epoch, Strategy, prior_logits, probabilities, task_loss
 from pipeline.tasks import Task
 from pipeline.training.augment import augment
 from pipeline.training.grid import RunSpec
 from pipeline.training.monitor import monitor_score
-from pipeline.training.optimiser import AdamW, optimiser_groups, schedule
 
 EVAL_BATCH = 256
 BRANCHES = ("ehr", "cxr")  # names in Output.unimodal of what one modality alone answers

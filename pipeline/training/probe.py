@@ -23,9 +23,9 @@ from pipeline.data.batches import Batches, image_format
 from pipeline.data.inputs import HOURS
 from pipeline.data.statics import model_variables
 from pipeline.data.tensors import Array, FoldTensors, load_fold
+from pipeline.modelling.examples import without_record
+from pipeline.modelling.interface import Batch, Output, Strategy, probabilities
 from pipeline.params import ProbeScale
-from pipeline.strategies.examples import without_record
-from pipeline.strategies.interface import Batch, Output, Strategy, probabilities
 from pipeline.tasks import get_task
 from pipeline.training.executors import execute
 from pipeline.training.grid import KEY, RunSpec

@@ -20,9 +20,9 @@ from pipeline.data.inputs import HOURS, channel_variables
 from pipeline.data.statics import model_variables
 from pipeline.data.tensors import FoldTensors, load_fold
 from pipeline.errors import InputError
-from pipeline.strategies.fitted import Fitted
-from pipeline.strategies.interface import Shapes, Strategy, probabilities
-from pipeline.strategies.registry import build
+from pipeline.modelling.fitted import Fitted
+from pipeline.modelling.interface import Shapes, Strategy, probabilities
+from pipeline.modelling.registry import build
 from pipeline.tasks import get_task
 from pipeline.training.fitting import fit_once
 from pipeline.training.grid import RunSpec

@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from pipeline import files
 from pipeline.closure import ROOT, closure
 from pipeline.data.tensors import FILES
-from pipeline.strategies.registry import module_name
+from pipeline.modelling.registry import module_name
 from pipeline.training.grid import RunSpec
 
 log = logging.getLogger("train")

@@ -55,9 +55,9 @@ def measure(strategy: str, data: Path, epochs: int = EPOCHS) -> dict[str, float]
     from pipeline.data.inputs import HOURS, channel_variables
     from pipeline.data.tensors import load_fold
     from pipeline.mimic.variables import load_variables
+    from pipeline.modelling.interface import Shapes
+    from pipeline.modelling.registry import build
     from pipeline.params import load
-    from pipeline.strategies.interface import Shapes
-    from pipeline.strategies.registry import build
     from pipeline.tasks import get_task
     from pipeline.training.grid import runs
     from pipeline.training.loop import fit
@@ -112,8 +112,8 @@ def table(measured: dict[str, dict[str, float]], kind: dict[str, object]) -> str
 
 def networks() -> list[str]:
     """Strategies that the loop trains."""
-    from pipeline.strategies.fitted import Fitted
-    from pipeline.strategies.registry import names, strategy_class
+    from pipeline.modelling.fitted import Fitted
+    from pipeline.modelling.registry import names, strategy_class
 
     return [name for name in names() if not issubclass(strategy_class(name), Fitted)]
 

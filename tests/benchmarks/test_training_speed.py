@@ -15,13 +15,13 @@ from pipeline.data.batches import Batches
 from pipeline.data.inputs import channel_variables
 from pipeline.data.tensors import load_fold
 from pipeline.mimic.variables import load_variables
+from pipeline.modelling.interface import Shapes
+from pipeline.modelling.optimiser import optimiser_groups
+from pipeline.modelling.registry import build
 from pipeline.params import load
-from pipeline.strategies.interface import Shapes
-from pipeline.strategies.registry import build
 from pipeline.tasks import get_task
 from pipeline.training.grid import runs
 from pipeline.training.loop import fit
-from pipeline.training.optimiser import optimiser_groups
 from pipeline.training.run import prepare_torch
 from tests.fabricate import fabricate
 

@@ -7,14 +7,14 @@ import torch
 
 from pipeline.data.inputs import HOURS, channel_variables
 from pipeline.mimic.variables import load_variables
+from pipeline.modelling import registry
+from pipeline.modelling.examples import example_batch, example_targets
+from pipeline.modelling.fitted import Fitted
+from pipeline.modelling.interface import Epoch, Shapes
+from pipeline.modelling.optimiser import AdamW, optimiser_groups
 from pipeline.params import load
-from pipeline.strategies import registry
-from pipeline.strategies.examples import example_batch, example_targets
-from pipeline.strategies.fitted import Fitted
-from pipeline.strategies.interface import Epoch, Shapes
 from pipeline.tasks import get_task
 from pipeline.training.loop import train_step
-from pipeline.training.optimiser import AdamW, optimiser_groups
 from pipeline.training.run import prepare_torch
 
 PARAMS = load()

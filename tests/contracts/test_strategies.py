@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from pipeline.errors import InputError
-from pipeline.strategies import cards, encoders, learning, registry
-from pipeline.strategies.cards import ENTRIES, read_card
-from pipeline.strategies.checks import check_strategy
-from pipeline.strategies.examples import example_batch, small_shapes
-from pipeline.strategies.interface import Output, Strategy
-from pipeline.strategies.learning import learned
+from pipeline.modelling import cards, encoders, learning, registry
+from pipeline.modelling.cards import ENTRIES, read_card
+from pipeline.modelling.checks import check_strategy
+from pipeline.modelling.examples import example_batch, small_shapes
+from pipeline.modelling.interface import Output, Strategy
+from pipeline.modelling.learning import learned
 
 
 @pytest.mark.parametrize("name", registry.names())
@@ -62,7 +62,7 @@ def test_who_is_declared_complete_has_the_shared_treatment_of_absent_images_and_
 
 
 def test_a_card_without_an_entry_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(cards, "__file__", str(tmp_path / "cards.py"))
+    monkeypatch.setattr(cards, "STRATEGIES", tmp_path)
     (tmp_path / "new.py").write_text('"""new: something.\n\nPaper: none.\nIdea: none.\n"""\n')
     with pytest.raises(InputError, match=r"new\.py: its card lacks Missing image, Changed"):
         read_card("new")
@@ -71,7 +71,7 @@ def test_a_card_without_an_entry_is_named(tmp_path, monkeypatch):
 
 
 def test_a_card_reads_what_the_class_declares_and_nothing_else(tmp_path, monkeypatch):
-    monkeypatch.setattr(cards, "__file__", str(tmp_path / "cards.py"))
+    monkeypatch.setattr(cards, "STRATEGIES", tmp_path)
     (tmp_path / "new.py").write_text(
         '"""new: something.\n\nPaper: none.\nIdea: none.\nMissing image: none.\nChanged: none.\n"""\n'
         "class New(Strategy):\n    missing: ClassVar[str] = 'native'\n"

@@ -11,7 +11,7 @@ import yaml
 from tests.end_to_end.project import call, copy_project
 from tests.fabricate import fabricate
 
-CHECK = "from pipeline.strategies.checks import check_strategy; check_strategy('gated', tasks=['mortality'])"
+CHECK = "from pipeline.modelling.checks import check_strategy; check_strategy('gated', tasks=['mortality'])"
 
 
 def example(root: Path, language: str) -> str:

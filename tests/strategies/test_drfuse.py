@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
+from pipeline.modelling.examples import example_batch, example_targets, small_shapes
+from pipeline.modelling.registry import build
 from pipeline.strategies.drfuse import divergence, pool_logits, ranking
-from pipeline.strategies.examples import example_batch, example_targets, small_shapes
-from pipeline.strategies.registry import build
 
 
 def model_of(task="phenotype", **hyper):

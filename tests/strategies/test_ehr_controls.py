@@ -11,11 +11,11 @@ import torch
 from pipeline.data.batches import Batches
 from pipeline.data.tensors import load_fold
 from pipeline.mimic.variables import load_variables
-from pipeline.strategies.cards import read_card
+from pipeline.modelling.cards import read_card
+from pipeline.modelling.examples import example_batch, small_shapes
+from pipeline.modelling.interface import CXR
+from pipeline.modelling.registry import build
 from pipeline.strategies.ehr_metadata import metadata
-from pipeline.strategies.examples import example_batch, small_shapes
-from pipeline.strategies.interface import CXR
-from pipeline.strategies.registry import build
 from pipeline.tasks import get_task
 from tests.fabricate import fabricate
 

@@ -16,11 +16,11 @@ from pipeline.data.inputs import HOURS, channel_variables
 from pipeline.data.tensors import load_fold
 from pipeline.errors import InputError
 from pipeline.mimic.variables import load_variables
+from pipeline.modelling.examples import example_batch, example_targets, small_shapes, without_record
+from pipeline.modelling.fitted import features, summary
+from pipeline.modelling.interface import Shapes, probabilities
+from pipeline.modelling.registry import build
 from pipeline.params import TrainingScale, load
-from pipeline.strategies.examples import example_batch, example_targets, small_shapes, without_record
-from pipeline.strategies.fitted import features, summary
-from pipeline.strategies.interface import Shapes, probabilities
-from pipeline.strategies.registry import build
 from pipeline.tasks import get_task
 from pipeline.training.cell import train_cell
 from pipeline.training.grid import runs

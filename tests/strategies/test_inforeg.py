@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
-from pipeline.strategies.examples import example_batch, example_targets, small_shapes
+from pipeline.modelling.examples import example_batch, example_targets, small_shapes
+from pipeline.modelling.interface import Epoch
+from pipeline.modelling.registry import build
 from pipeline.strategies.inforeg import truth
-from pipeline.strategies.interface import Epoch
-from pipeline.strategies.registry import build
 
 
 def model_of(task="mortality", **hyper):

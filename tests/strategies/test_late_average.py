@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.strategies.examples import example_batch, example_targets, small_shapes
-from pipeline.strategies.interface import CXR, EHR, probabilities, task_loss
+from pipeline.modelling.examples import example_batch, example_targets, small_shapes
+from pipeline.modelling.interface import CXR, EHR, probabilities, task_loss
+from pipeline.modelling.registry import build
 from pipeline.strategies.late_average import mean_logits
-from pipeline.strategies.registry import build
 from pipeline.tasks import get_task
 
 TASKS = ["mortality", "phenotype", "los"]

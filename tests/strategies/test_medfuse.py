@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
-from pipeline.strategies.examples import example_batch, small_shapes, without_record
-from pipeline.strategies.registry import build
+from pipeline.modelling.examples import example_batch, small_shapes, without_record
+from pipeline.modelling.registry import build
 
 WITH_IMAGE = torch.tensor([1, 0, 1, 0, 0]).bool()
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
-from pipeline.strategies.checks import check_strategy
-from pipeline.strategies.examples import example_batch, small_shapes
-from pipeline.strategies.registry import build
+from pipeline.modelling.checks import check_strategy
+from pipeline.modelling.examples import example_batch, small_shapes
+from pipeline.modelling.registry import build
 
 WITH_IMAGE = torch.tensor([1, 0, 1, 0, 1]).bool()
 

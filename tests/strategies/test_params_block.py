@@ -5,8 +5,8 @@ import inspect
 import pytest
 import yaml
 
-from pipeline.strategies import registry
-from pipeline.strategies.fitted import Fitted
+from pipeline.modelling import registry
+from pipeline.modelling.fitted import Fitted
 
 
 @pytest.mark.parametrize("name", registry.names())

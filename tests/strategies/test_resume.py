@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pipeline.modelling import registry
+from pipeline.modelling.fitted import Fitted
 from pipeline.params import TrainingScale, load
-from pipeline.strategies import registry
-from pipeline.strategies.fitted import Fitted
 from pipeline.training.grid import runs
 from pipeline.training.run import make_run
 from pipeline.training.store import Store, data_fingerprint

@@ -2,9 +2,9 @@
 
 import polars as pl
 
+from pipeline.modelling.cards import Card, read_card
+from pipeline.modelling.registry import names
 from pipeline.report.strategies import COMMAND, DOCUMENT, STUDY, found, render
-from pipeline.strategies.cards import Card, read_card
-from pipeline.strategies.registry import names
 
 
 def test_the_document_is_fresh(root):

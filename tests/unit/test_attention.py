@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.strategies.encoders import Attention, AttentionLayer
-from pipeline.strategies.examples import SMALL
+from pipeline.modelling.encoders import Attention, AttentionLayer
+from pipeline.modelling.examples import SMALL
 
 
 def linear(layer, x):

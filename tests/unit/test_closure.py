@@ -33,19 +33,18 @@ def test_an_unknown_module_is_an_error():
 
 
 def test_it_follows_relative_imports(tmp_path, monkeypatch):
-    """A third party's strategy may write `from .encoders import ...`: a change there must count for its runs."""
-    folder = tmp_path / "pipeline/strategies"
-    folder.mkdir(parents=True)
-    for name in ("__init__", "encoders", "interface", "new"):
-        (folder / f"{name}.py").write_text("")
-    (tmp_path / "pipeline/__init__.py").write_text("")
-    (tmp_path / "pipeline/tasks.py").write_text("")
-    (folder / "new.py").write_text(
-        "from .encoders import ImageEncoder\nfrom . import interface\nfrom ..tasks import Task\n"
+    """A third party's strategy may write `from ..modelling.encoders import ...`: a change there must count for it."""
+    files = {
+        *(f"pipeline/{name}.py" for name in ("__init__", "tasks", "strategies/__init__", "strategies/other")),
+        *(f"pipeline/modelling/{name}.py" for name in ("__init__", "encoders", "interface")),
+        "pipeline/strategies/new.py",
+    }
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("")
+    (tmp_path / "pipeline/strategies/new.py").write_text(
+        "from ..modelling.encoders import ImageEncoder\nfrom ..modelling import interface\n"
+        "from ..tasks import Task\nfrom . import other\n"
     )
     monkeypatch.setattr("pipeline.closure.ROOT", tmp_path)
-    assert needs("pipeline.strategies.new") == {
-        "pipeline/__init__.py",
-        "pipeline/tasks.py",
-        *(f"pipeline/strategies/{name}.py" for name in ("__init__", "encoders", "interface", "new")),
-    }
+    assert needs("pipeline.strategies.new") == files

@@ -9,11 +9,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.cost import COUNTS, TASK, FlopCounter, cost, costs
+from pipeline.modelling import registry
+from pipeline.modelling.encoders import LSTMEncoder, TransformerEncoder
+from pipeline.modelling.examples import SMALL, example_batch, small_shapes
+from pipeline.modelling.interface import Output, Strategy
 from pipeline.params import Encoders
-from pipeline.strategies import registry
-from pipeline.strategies.encoders import LSTMEncoder, TransformerEncoder
-from pipeline.strategies.examples import SMALL, example_batch, small_shapes
-from pipeline.strategies.interface import Output, Strategy
 
 
 def counted(model, *inputs):

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.strategies.interface import Shapes, prior_logits, probabilities, task_loss
-from pipeline.strategies.registry import build, names
+from pipeline.modelling.interface import Shapes, prior_logits, probabilities, task_loss
+from pipeline.modelling.optimiser import AdamW, optimiser_groups, schedule
+from pipeline.modelling.registry import build, names
 from pipeline.tasks import get_task
-from pipeline.training.optimiser import AdamW, optimiser_groups, schedule
 from tests.unit.small import ENCODERS
 
 
@@ -38,11 +38,11 @@ def test_no_strategy_imports_torchs_compiler_in_order_to_train(root):
     code = """
 import sys, torch
 from pipeline.params import load
-from pipeline.strategies.examples import example_batch, example_targets, small_shapes
-from pipeline.strategies.fitted import Fitted
-from pipeline.strategies.registry import build, names
+from pipeline.modelling.examples import example_batch, example_targets, small_shapes
+from pipeline.modelling.fitted import Fitted
+from pipeline.modelling.registry import build, names
 from pipeline.training.loop import train_step
-from pipeline.training.optimiser import AdamW, optimiser_groups
+from pipeline.modelling.optimiser import AdamW, optimiser_groups
 params = load()
 for name in names():
     shapes = small_shapes("mortality")

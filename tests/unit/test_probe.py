@@ -11,12 +11,12 @@ from safetensors.numpy import load_file
 from sklearn.metrics import roc_auc_score
 
 from pipeline import files
+from pipeline.modelling.cards import read_card
+from pipeline.modelling.examples import small_shapes
+from pipeline.modelling.fitted import Fitted
+from pipeline.modelling.interface import Output, Strategy, probabilities
+from pipeline.modelling.registry import names, strategy_class
 from pipeline.params import ProbeScale, TrainingScale, load
-from pipeline.strategies.cards import read_card
-from pipeline.strategies.examples import small_shapes
-from pipeline.strategies.fitted import Fitted
-from pipeline.strategies.interface import Output, Strategy, probabilities
-from pipeline.strategies.registry import names, strategy_class
 from pipeline.tasks import get_task
 from pipeline.training import probe as probing
 from pipeline.training.grid import runs

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
-from pipeline.strategies.interface import Shapes
-from pipeline.strategies.registry import build, names
+from pipeline.modelling.interface import Shapes
+from pipeline.modelling.registry import build, names
 from pipeline.tasks import get_task
 from tests.unit.small import ENCODERS
 

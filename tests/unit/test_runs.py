@@ -15,8 +15,8 @@ from pipeline import files
 from pipeline.closure import closure
 from pipeline.data.tensors import load_fold
 from pipeline.errors import InputError
+from pipeline.modelling.interface import prior_logits, task_loss
 from pipeline.params import load
-from pipeline.strategies.interface import prior_logits, task_loss
 from pipeline.tasks import get_task
 from pipeline.training import executors
 from pipeline.training.run import make_run
@@ -127,7 +127,7 @@ def test_every_file_that_a_run_needs_is_in_its_fingerprint_but_those_that_cannot
             unseen.add(path.as_posix())
     names = ("params", "strict", "errors", "files", "closure", "training/grid", "training/store")
     assert unseen <= {f"pipeline/{name}.py" for name in names}
-    assert "pipeline/strategies/registry.py" not in unseen
+    assert "pipeline/modelling/registry.py" not in unseen
 
 
 def test_pretrained_weights_count_by_content_and_not_by_path(tmp_path, training):

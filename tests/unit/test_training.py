@@ -19,9 +19,9 @@ from pipeline.data.batches import Batches
 from pipeline.data.tensors import load_fold
 from pipeline.errors import InputError
 from pipeline.mimic.variables import load_variables
+from pipeline.modelling.fitted import Fitted
+from pipeline.modelling.registry import names, strategy_class
 from pipeline.params import Training, TrainingScale, load
-from pipeline.strategies.fitted import Fitted
-from pipeline.strategies.registry import names, strategy_class
 from pipeline.tasks import get_task
 from pipeline.training.cell import train_cell
 from pipeline.training.grid import KEY, runs

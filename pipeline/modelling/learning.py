@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.strategies.examples import SMALL, example_batch, pairs
-from pipeline.strategies.fitted import Fitted, summary
-from pipeline.strategies.interface import Batch, Epoch, Shapes, Strategy
-from pipeline.strategies.registry import build
+from pipeline.modelling.examples import SMALL, example_batch, pairs
+from pipeline.modelling.fitted import Fitted, summary
+from pipeline.modelling.interface import Batch, Epoch, Shapes, Strategy
+from pipeline.modelling.optimiser import AdamW, optimiser_groups
+from pipeline.modelling.registry import build
 from pipeline.tasks import get_task
-from pipeline.training.optimiser import AdamW, optimiser_groups
 
 SIGNALS = ("ehr", "cxr", "xor")  # label k of the phenotypes is what signal k mod 3 says
 STEPS, EPOCH = 600, 20

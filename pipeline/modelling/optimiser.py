@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pipeline.strategies.interface import Strategy
+from pipeline.modelling.interface import Strategy
 
 
 class AdamW(torch.optim.AdamW):

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import InputError
+from pipeline.modelling.interface import Batch, Shapes
 from pipeline.params import Encoders
-from pipeline.strategies.interface import Batch, Shapes
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import torch
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
-from pipeline.strategies.examples import (
+from pipeline.modelling.examples import (
     example_batch,
     example_targets,
     pairs,
@@ -25,11 +25,11 @@ from pipeline.strategies.examples import (
     without_images,
     without_record,
 )
-from pipeline.strategies.fitted import Fitted
-from pipeline.strategies.interface import Batch, Epoch, Output, Strategy, probabilities
-from pipeline.strategies.learning import Labelled, fit, joint, learned, optimiser_of, take_step
-from pipeline.strategies.registry import build
-from pipeline.training.optimiser import optimiser_groups
+from pipeline.modelling.fitted import Fitted
+from pipeline.modelling.interface import Batch, Epoch, Output, Strategy, probabilities
+from pipeline.modelling.learning import Labelled, fit, joint, learned, optimiser_of, take_step
+from pipeline.modelling.optimiser import optimiser_groups
+from pipeline.modelling.registry import build
 
 TASKS = ("mortality", "phenotype", "los")
 PX = 32  # four tokens in the image's grid: attention over a single one is constant, and learns nothing

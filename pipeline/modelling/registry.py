@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError
+from pipeline.modelling.cards import STRATEGIES
 
 if TYPE_CHECKING:  # torch takes a second to import, and most of what asks for names needs none
-    from pipeline.strategies.interface import Shapes, Strategy
-
-_SHARED = {"__init__", "cards", "checks", "encoders", "examples", "fitted", "interface", "learning", "registry"}
+    from pipeline.modelling.interface import Shapes, Strategy
 
 
 def names() -> list[str]:
-    """All strategies that have a file in this folder."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in _SHARED)
+    """All strategies: the files of pipeline/strategies."""
+    return sorted(path.stem for path in STRATEGIES.glob("*.py") if path.stem != "__init__")
 
 
 def module_name(name: str) -> str:
@@ -31,7 +29,7 @@ def module_name(name: str) -> str:
 
 def strategy_class(name: str) -> type[Strategy]:
     """The one Strategy subclass that the module defines."""
-    from pipeline.strategies.interface import Strategy
+    from pipeline.modelling.interface import Strategy
 
     module = importlib.import_module(module_name(name))
     own = [
@@ -47,7 +45,7 @@ def strategy_class(name: str) -> type[Strategy]:
 def build(name: str, shapes: Shapes, hyper: dict[str, Any]) -> Strategy:
     """The strategy with its hyper-parameters (the block strategies.NAME; `lr` belongs to the loop: training.run)."""
     cls = strategy_class(name)
-    from pipeline.strategies.fitted import Fitted
+    from pipeline.modelling.fitted import Fitted
 
     lr = [] if issubclass(cls, Fitted) else ["lr"]
     own = {key: value for key, value in hyper.items() if key != "lr"}

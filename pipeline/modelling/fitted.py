@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.strategies.interface import Batch, Output, Shapes, Strategy
+from pipeline.modelling.interface import Batch, Output, Shapes, Strategy
 
 Array = np.ndarray[Any, Any]
 

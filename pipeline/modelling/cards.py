@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.errors import InputError
 
+STRATEGIES = Path(__file__).parent.parent / "strategies"  # the folder of their files
 ENTRIES = ("Paper", "Idea", "Missing image", "Changed")
 
 
@@ -32,7 +33,7 @@ class Card:
 
 def read_card(name: str) -> Card:
     """The card of pipeline/strategies/NAME.py. Raises InputError where there is no file, or its card lacks an entry."""
-    path = Path(__file__).with_name(f"{name}.py")
+    path = STRATEGIES / f"{name}.py"
     if not path.is_file():
         raise InputError(f"grid.strategies: {name!r} has no file pipeline/strategies/{name}.py")
     tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -7,8 +7,8 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
+from pipeline.modelling.interface import CXR, Batch, Shapes
 from pipeline.params import Encoders
-from pipeline.strategies.interface import CXR, Batch, Shapes
 from pipeline.tasks import get_task
 
 SMALL = Encoders(width=16, heads=2, layers=1, dropout=0.1, cnn="narrow", cnn_width=4)

@@ -1,0 +1,1 @@
+"""What strategies are made of and held to: interface, encoders, registry, cards, contract checks, optimiser."""
