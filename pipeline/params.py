@@ -268,7 +268,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """When a paired difference is called a gain, or none (pipeline.evaluation.verdicts); fixed before the run.
+    """When a paired difference is called a gain, or none (pipeline.estimation.verdicts); fixed before the run.
 
     `margin` is a difference of AUROC too small to matter, `control_auroc` what the image encoder must reach on the
     findings of the radiologists' reports before "no gain" is said; `permutations` are throws of the randomisation test.

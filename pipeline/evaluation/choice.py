@@ -15,9 +15,9 @@ import numpy as np
 import polars as pl
 
 from pipeline.errors import InputError
-from pipeline.evaluation.bootstrap import SubjectDraws
+from pipeline.estimation.bootstrap import SubjectDraws
+from pipeline.estimation.metrics import rank_metrics
 from pipeline.evaluation.cells import cell_folder
-from pipeline.evaluation.metrics import rank_metrics
 from pipeline.evaluation.reading import there
 from pipeline.evaluation.scores import in_cohort
 from pipeline.tasks import Task

@@ -16,15 +16,15 @@ import polars as pl
 
 from pipeline import files
 from pipeline.errors import InputError
-from pipeline.evaluation import recalibration
-from pipeline.evaluation.bootstrap import Floats, SubjectDraws, average_labels, interval
+from pipeline.estimation import recalibration
+from pipeline.estimation.bootstrap import Floats, SubjectDraws, average_labels, interval
+from pipeline.estimation.curves import reliability_curve
+from pipeline.estimation.decision import THRESHOLDS
+from pipeline.estimation.ranking import ranks
 from pipeline.evaluation.cells import read_people, read_predictions
 from pipeline.evaluation.compare_run import ALL, DAYS, MEDIAN, METRICS, SCALINGS, SELF, TOP, Key, Values, measure
 from pipeline.evaluation.compare_text import MARKDOWN
-from pipeline.evaluation.curves import reliability_curve
-from pipeline.evaluation.decision import THRESHOLDS
 from pipeline.evaluation.evaluate import kinds_of_run
-from pipeline.evaluation.ranking import ranks
 from pipeline.evaluation.scores import MACRO, Sampler, headline, in_cohort, metric_interval, over_runs, positives
 from pipeline.params import Compare, Evaluation, Grid, TrainingScale
 from pipeline.tasks import Task, get_task

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from pipeline.evaluation.bootstrap import Floats, SubjectDraws
-from pipeline.evaluation.days import expected_days, mean_absolute_error
-from pipeline.evaluation.decision import net_benefit
-from pipeline.evaluation.metrics import (
+from pipeline.estimation.bootstrap import Floats, SubjectDraws
+from pipeline.estimation.days import expected_days, mean_absolute_error
+from pipeline.estimation.decision import net_benefit
+from pipeline.estimation.metrics import (
     Bools,
     Ints,
     accuracy,
@@ -25,7 +25,7 @@ from pipeline.evaluation.metrics import (
     quadratic_kappa,
     rank_metrics,
 )
-from pipeline.evaluation.recalibration import MEASURES, calibration, fit_temperature, temper
+from pipeline.estimation.recalibration import MEASURES, calibration, fit_temperature, temper
 from pipeline.evaluation.scores import MACRO
 from pipeline.tasks import Task
 

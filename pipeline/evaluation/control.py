@@ -1,7 +1,7 @@
 """The positive control: do the image encoders' features tell what the radiologists' reports say that images show?
 
 Where they do not, an encoder that has learned nothing is a better account of "no gain" than a modality that adds
-nothing, and "no gain" is not said (pipeline.evaluation.verdicts). The probe has fitted a logistic regression on frozen
+nothing, and "no gain" is not said (pipeline.estimation.verdicts). The probe has fitted a logistic regression on frozen
 features of each trained model, nothing removed in training, to training stays (pipeline.training.image_control); here
 its scores of test stays are ranked. The control is passed by an image-only strategy that tells every finding.
 """
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from pipeline.evaluation.bootstrap import average_runs
-from pipeline.evaluation.metrics import rank_metrics
+from pipeline.estimation.bootstrap import average_runs
+from pipeline.estimation.metrics import rank_metrics
 from pipeline.evaluation.scores import Sampler, metric_interval
 from pipeline.evaluation.text import suppressed
 

@@ -16,9 +16,9 @@ from typing import Any
 import polars as pl
 
 from pipeline import files
+from pipeline.estimation.curves import RELIABILITY, pr_curve, reliability_curve, roc_curve
+from pipeline.estimation.metrics import BINARY
 from pipeline.evaluation.cells import read_history, read_people, read_predictions
-from pipeline.evaluation.curves import RELIABILITY, pr_curve, reliability_curve, roc_curve
-from pipeline.evaluation.metrics import BINARY
 from pipeline.evaluation.scores import Sampler, Scored, headline, in_cohort, score
 from pipeline.evaluation.tables import phenotype_markdown, results_latex, results_markdown
 from pipeline.params import Evaluation, Grid, TrainingScale

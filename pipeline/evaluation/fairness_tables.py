@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from pipeline.evaluation.bootstrap import Floats
-from pipeline.evaluation.gaps import (
+from pipeline.estimation.bootstrap import Floats
+from pipeline.estimation.gaps import (
     ALERT_RATE,
     KEYS,
     ODDS,
@@ -24,8 +24,8 @@ from pipeline.evaluation.gaps import (
     gap_interval,
     gaps,
 )
+from pipeline.estimation.randomisation import holm
 from pipeline.evaluation.groups import Found, Side
-from pipeline.evaluation.randomisation import holm
 from pipeline.evaluation.scores import MACRO, metric_interval
 from pipeline.evaluation.subgroups import SMALL, WHOLE, shown
 

@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from pipeline.evaluation import control, randomisation
-from pipeline.evaluation.bootstrap import Floats
+from pipeline.estimation import randomisation
+from pipeline.estimation.bootstrap import Floats
+from pipeline.estimation.verdicts import judged
+from pipeline.evaluation import control
 from pipeline.evaluation.cells import read_people
 from pipeline.evaluation.choice import chosen, read_card
 from pipeline.evaluation.paired import (
@@ -36,7 +38,6 @@ from pipeline.evaluation.reading import read_probe
 from pipeline.evaluation.scores import MACRO, Sampler, headline
 from pipeline.evaluation.strata import ALL, Stratum, label_groups, stay_strata
 from pipeline.evaluation.text import suppressed
-from pipeline.evaluation.verdicts import judged
 from pipeline.params import Evaluation, Grid, TrainingScale, Verdicts
 from pipeline.tasks import Task, get_task
 

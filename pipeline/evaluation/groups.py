@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-from pipeline.evaluation.bootstrap import Floats, average_labels
-from pipeline.evaluation.gaps import (
+from pipeline.estimation.bootstrap import Floats, average_labels
+from pipeline.estimation.gaps import (
     ALERT_RATE,
     KEYS,
     VALIDATION,
@@ -29,7 +29,7 @@ from pipeline.evaluation.gaps import (
     gaps,
     memberships,
 )
-from pipeline.evaluation.metrics import Bools, Ints, best_threshold
+from pipeline.estimation.metrics import Bools, Ints, best_threshold
 from pipeline.evaluation.scores import MACRO, Sampler, in_cohort
 from pipeline.evaluation.subgroups import (
     WHOLE,

@@ -21,17 +21,17 @@ import polars as pl
 from sklearn.linear_model import LogisticRegression
 
 from pipeline.errors import InputError
-from pipeline.evaluation.bootstrap import Floats, SubjectDraws
+from pipeline.estimation.bootstrap import Floats, SubjectDraws
+from pipeline.estimation.metrics import rank_metrics
+from pipeline.estimation.verdicts import GAIN, NO_GAIN, UNDETERMINED, judged
 from pipeline.evaluation.choice import read_card
 from pipeline.evaluation.gain import CONFIRMATORY, Source, cells
-from pipeline.evaluation.metrics import rank_metrics
 from pipeline.evaluation.paired import Draws, macro, scored
 from pipeline.evaluation.reading import read_columns, there
 from pipeline.evaluation.scores import in_cohort
 from pipeline.evaluation.strata import ALL
 from pipeline.evaluation.tables import Cell
 from pipeline.evaluation.text import markdown_table, number, with_interval
-from pipeline.evaluation.verdicts import GAIN, NO_GAIN, UNDETERMINED, judged
 from pipeline.tasks import Task, get_task
 
 KINDS = ("ehr_only", "cxr_only", "complementary", "synergistic", "redundant", "noise")

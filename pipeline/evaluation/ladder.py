@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from pipeline.evaluation.bootstrap import Floats, difference_interval
+from pipeline.estimation.bootstrap import Floats, difference_interval
+from pipeline.estimation.randomisation import linear_p
+from pipeline.estimation.verdicts import judged
 from pipeline.evaluation.cells import read_predictions
 from pipeline.evaluation.choice import read_card
 from pipeline.evaluation.gain import Source, cells, mean_of
 from pipeline.evaluation.paired import Run, metrics_of, runs_of, scored, shares, throws
-from pipeline.evaluation.randomisation import linear_p
 from pipeline.evaluation.reading import read_columns
 from pipeline.evaluation.scores import headline, in_cohort, metric_interval
 from pipeline.evaluation.strata import ALL
-from pipeline.evaluation.verdicts import judged
 from pipeline.tasks import Task, get_task
 
 RUNGS = ("ehr", "presence", "metadata", "pixels", "permuted")

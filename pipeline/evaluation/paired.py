@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from pipeline.evaluation import randomisation
-from pipeline.evaluation.bootstrap import Floats, SubjectDraws, average_labels, average_runs
+from pipeline.estimation import randomisation
+from pipeline.estimation.bootstrap import Floats, SubjectDraws, average_labels, average_runs
+from pipeline.estimation.metrics import Bools, Ints, accuracy, confusion, kappa, rank_metrics
 from pipeline.evaluation.cells import read_predictions
 from pipeline.evaluation.choice import validation_score
 from pipeline.evaluation.evaluate import HEADLINE, kinds_of_run
-from pipeline.evaluation.metrics import Bools, Ints, accuracy, confusion, kappa, rank_metrics
 from pipeline.evaluation.scores import MACRO, Sampler, in_cohort
 from pipeline.evaluation.strata import Stratum
 from pipeline.params import TrainingScale

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from pipeline.evaluation.bootstrap import Floats, average_labels, average_runs, difference_interval
+from pipeline.estimation.bootstrap import Floats, average_labels, average_runs, difference_interval
+from pipeline.estimation.metrics import accuracy, confusion, rank_metrics
 from pipeline.evaluation.cells import read_people
 from pipeline.evaluation.control import image_control
-from pipeline.evaluation.metrics import accuracy, confusion, rank_metrics
 from pipeline.evaluation.reading import read_probe
 from pipeline.evaluation.scores import Sampler, metric_interval
 from pipeline.params import Evaluation, Grid, TrainingScale

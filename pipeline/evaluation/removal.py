@@ -17,9 +17,9 @@ import numpy as np
 import polars as pl
 
 from pipeline.errors import InputError
-from pipeline.evaluation.bootstrap import Floats, SubjectDraws, average_labels, average_runs
+from pipeline.estimation.bootstrap import Floats, SubjectDraws, average_labels, average_runs
+from pipeline.estimation.metrics import Bools, Ints, accuracy, confusion, kappa, rank_metrics
 from pipeline.evaluation.evaluate import HEADLINE
-from pipeline.evaluation.metrics import Bools, Ints, accuracy, confusion, kappa, rank_metrics
 from pipeline.evaluation.scores import Sampler
 from pipeline.params import ProbeScale
 from pipeline.tasks import Task

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from pipeline.evaluation.bootstrap import Floats, difference_interval
+from pipeline.estimation.bootstrap import Floats, difference_interval
 from pipeline.evaluation.cells import read_people
 from pipeline.evaluation.removal import NOTHING, Removal, area, metrics_of, stops_paying
 from pipeline.evaluation.robustness_cells import Cell, read_cells, reference_of

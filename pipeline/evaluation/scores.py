@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 import polars as pl
 
-from pipeline.evaluation.bootstrap import (
+from pipeline.estimation.bootstrap import (
     Floats,
     SubjectDraws,
     average_labels,
@@ -23,7 +23,7 @@ from pipeline.evaluation.bootstrap import (
     draw_subjects,
     interval,
 )
-from pipeline.evaluation.metrics import (
+from pipeline.estimation.metrics import (
     BINARY,
     best_threshold,
     binary_metrics,

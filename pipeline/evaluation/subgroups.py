@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pipeline.evaluation.metrics import Bools
+from pipeline.estimation.metrics import Bools
 
 Codes = NDArray[np.int64]
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import polars as pl
 
+from pipeline.estimation.verdicts import UNDETERMINED
 from pipeline.evaluation import gain_tables as texts
 from pipeline.evaluation import known as answers
 from pipeline.evaluation.reading import read_table
 from pipeline.evaluation.tables import Cell
-from pipeline.evaluation.verdicts import UNDETERMINED
 from pipeline.params import Verdicts
 from pipeline.report.answers import Answer, AnswerFigure, AnswerTable, Value
 from pipeline.report.differences import Block, Point, caterpillar, scatter

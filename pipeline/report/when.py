@@ -7,15 +7,15 @@ from typing import Any
 
 import polars as pl
 
+from pipeline.estimation.randomisation import ALPHA
+from pipeline.estimation.verdicts import GAIN, NO_GAIN, UNDETERMINED
 from pipeline.evaluation import control as controls
 from pipeline.evaluation import gain as gains
 from pipeline.evaluation import gain_tables as texts
 from pipeline.evaluation import ladder as ladders
-from pipeline.evaluation.randomisation import ALPHA
 from pipeline.evaluation.reading import read_table
 from pipeline.evaluation.scores import MACRO
 from pipeline.evaluation.tables import METRIC_TITLES, Cell, short_title, title_inside
-from pipeline.evaluation.verdicts import GAIN, NO_GAIN, UNDETERMINED
 from pipeline.params import Verdicts
 from pipeline.report.answers import Answer, AnswerFigure, AnswerTable, Value
 from pipeline.report.differences import Row, forest

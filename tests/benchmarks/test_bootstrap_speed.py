@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from pipeline.evaluation.bootstrap import draw_subjects
-from pipeline.evaluation.metrics import rank_metrics
+from pipeline.estimation.bootstrap import draw_subjects
+from pipeline.estimation.metrics import rank_metrics
 from pipeline.evaluation.scores import metric_interval
 
 STAYS, STRATEGIES, LABELS, DRAWS, THREADS = 30_000, 17, 25, 2000, 2

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from pipeline.evaluation.bootstrap import (
+from pipeline.estimation.bootstrap import (
     average_labels,
     average_runs,
     difference_interval,
@@ -14,7 +14,7 @@ from pipeline.evaluation.bootstrap import (
     draw_subjects,
     interval,
 )
-from pipeline.evaluation.metrics import rank_metrics
+from pipeline.estimation.metrics import rank_metrics
 
 
 def all_weights(draws) -> np.ndarray:

@@ -10,11 +10,11 @@ from sklearn.metrics import cohen_kappa_score, roc_auc_score
 from sklearn.metrics import mean_absolute_error as sklearn_mae
 
 from pipeline.errors import InputError
-from pipeline.evaluation import days, decision
-from pipeline.evaluation.bootstrap import draw_subjects
+from pipeline.estimation import days, decision
+from pipeline.estimation.bootstrap import draw_subjects
+from pipeline.estimation.metrics import confusion, quadratic_kappa
 from pipeline.evaluation.compare import SCHEMAS, compare, write
 from pipeline.evaluation.compare_text import UNTUNED
-from pipeline.evaluation.metrics import confusion, quadratic_kappa
 from pipeline.params import Compare, Evaluation, Grid
 from pipeline.report.which import answer
 from pipeline.tasks import LOS_EDGES

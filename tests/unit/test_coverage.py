@@ -11,8 +11,8 @@ import pytest
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score
 
-from pipeline.evaluation.bootstrap import difference_interval, draw_subjects, interval
-from pipeline.evaluation.metrics import rank_metrics
+from pipeline.estimation.bootstrap import difference_interval, draw_subjects, interval
+from pipeline.estimation.metrics import rank_metrics
 from pipeline.evaluation.scores import metric_interval
 
 SHIFTS = (1.0, 1.3)

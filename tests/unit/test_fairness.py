@@ -12,10 +12,10 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from pipeline.errors import InputError
+from pipeline.estimation.metrics import best_threshold
 from pipeline.evaluation.fairness import fairness, write
 from pipeline.evaluation.fairness_tables import CONFIRMATORY, EXPLORATORY, declare, gap_rows, origin
 from pipeline.evaluation.groups import labels_of, side, strategy
-from pipeline.evaluation.metrics import best_threshold
 from pipeline.evaluation.scores import Sampler
 from pipeline.params import Evaluation, Fairness, FairnessScale, Grid
 from pipeline.report.answers import Answer

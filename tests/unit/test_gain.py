@@ -9,12 +9,12 @@ import pytest
 from sklearn.metrics import accuracy_score, average_precision_score, cohen_kappa_score, roc_auc_score
 
 from pipeline.errors import InputError
+from pipeline.estimation.randomisation import holm
 from pipeline.evaluation import control
 from pipeline.evaluation.cells import read_people, read_predictions
 from pipeline.evaluation.gain import gain, source
 from pipeline.evaluation.gain_tables import icd, write
 from pipeline.evaluation.ladder import ladder
-from pipeline.evaluation.randomisation import holm
 from pipeline.evaluation.reading import read_table
 from pipeline.evaluation.strata import label_groups
 from pipeline.evaluation.text import suppressed

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from pipeline.evaluation.bootstrap import draw_subjects, interval
-from pipeline.evaluation.gaps import (
+from pipeline.estimation.bootstrap import draw_subjects, interval
+from pipeline.estimation.gaps import (
     ALERT_RATE,
     KEYS,
     ODDS,
@@ -27,7 +27,7 @@ from pipeline.evaluation.gaps import (
     gaps,
     memberships,
 )
-from pipeline.evaluation.metrics import rank_metrics
+from pipeline.estimation.metrics import rank_metrics
 
 
 def made(random, n, groups=3, subjects=None):

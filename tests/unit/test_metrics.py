@@ -14,9 +14,9 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from pipeline.evaluation.bootstrap import SubjectDraws, draw_subjects
-from pipeline.evaluation.curves import GRID, pr_points, reliability_curve, roc_points
-from pipeline.evaluation.metrics import (
+from pipeline.estimation.bootstrap import SubjectDraws, draw_subjects
+from pipeline.estimation.curves import GRID, pr_points, reliability_curve, roc_points
+from pipeline.estimation.metrics import (
     BINARY,
     best_threshold,
     binary_metrics,

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from pipeline.evaluation.metrics import rank_metrics
-from pipeline.evaluation.randomisation import (
+from pipeline.estimation.metrics import rank_metrics
+from pipeline.estimation.randomisation import (
     auroc_shares,
     holm,
     linear_p,

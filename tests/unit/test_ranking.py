@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.evaluation.ranking import Rank, rank_sets, ranks
+from pipeline.estimation.ranking import Rank, rank_sets, ranks
 
 
 def naive_rank(scores, i, higher=True) -> float:

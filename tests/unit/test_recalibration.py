@@ -8,9 +8,9 @@ from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, log_loss
 
-from pipeline.evaluation.bootstrap import draw_subjects
-from pipeline.evaluation.metrics import calibration_error, mass_bins
-from pipeline.evaluation.recalibration import (
+from pipeline.estimation.bootstrap import draw_subjects
+from pipeline.estimation.metrics import calibration_error, mass_bins
+from pipeline.estimation.recalibration import (
     MEASURES,
     TEMPERATURES,
     calibration,

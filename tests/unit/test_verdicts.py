@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.evaluation.verdicts import judged, verdict
+from pipeline.estimation.verdicts import judged, verdict
 from pipeline.params import Verdicts
 
 RULE = Verdicts(margin=0.01, confidence=0.95, equivalence_confidence=0.9, permutations=10, control_auroc=0.7)

@@ -7,7 +7,7 @@ Everything else is undetermined.
 
 from __future__ import annotations
 
-from pipeline.evaluation.bootstrap import Floats, difference_interval
+from pipeline.estimation.bootstrap import Floats, difference_interval
 from pipeline.params import Verdicts
 
 GAIN, NO_GAIN, UNDETERMINED = "gain", "no gain", "undetermined"

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from pipeline.evaluation.bootstrap import Floats, SubjectDraws, quotient
+from pipeline.estimation.bootstrap import Floats, SubjectDraws, quotient
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]

@@ -12,8 +12,8 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_expit, log_softmax, logit, ndtr
 
-from pipeline.evaluation.bootstrap import Floats, SubjectDraws, quotient
-from pipeline.evaluation.metrics import Bools, Ints, mass_bins, nothing, weighted_sums
+from pipeline.estimation.bootstrap import Floats, SubjectDraws, quotient
+from pipeline.estimation.metrics import Bools, Ints, mass_bins, nothing, weighted_sums
 
 MEASURES = ("ece", "ece_debiased", "brier", "slope", "intercept", "in_the_large")
 LEAST = 1e-6  # probabilities are kept this far from 0 and 1: single precision knows no logit beyond

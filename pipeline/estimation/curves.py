@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from pipeline.evaluation.bootstrap import Floats
-from pipeline.evaluation.metrics import Bools, mass_bins
+from pipeline.estimation.bootstrap import Floats
+from pipeline.estimation.metrics import Bools, mass_bins
 
 GRID = np.linspace(0, 1, 101)
 LEAST = 20  # predictions in a bin of a reliability curve: with fewer, the curve shows noise alone

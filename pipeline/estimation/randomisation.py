@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from pipeline.evaluation.bootstrap import Floats, SubjectDraws
-from pipeline.evaluation.metrics import Bools, Ints
+from pipeline.estimation.bootstrap import Floats, SubjectDraws
+from pipeline.estimation.metrics import Bools, Ints
 
-SWAPS = 3  # the fourth stream of random numbers, after the parts and the seeds of pipeline.evaluation.bootstrap
+SWAPS = 3  # the fourth stream of random numbers, after the parts and the seeds of pipeline.estimation.bootstrap
 BLOCK = 512  # throws at once
 ALPHA = 0.05  # of a family, in text
 TIE = 1e-9  # differences that are equal but for rounding

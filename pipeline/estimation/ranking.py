@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from pipeline.evaluation.bootstrap import MIN_ESTIMABLE, Floats
+from pipeline.estimation.bootstrap import MIN_ESTIMABLE, Floats
 
 Maybe = float | None
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.evaluation.bootstrap import Floats, SubjectDraws, quotient
-from pipeline.evaluation.metrics import Ints, weighted_sums
+from pipeline.estimation.bootstrap import Floats, SubjectDraws, quotient
+from pipeline.estimation.metrics import Ints, weighted_sums
 from pipeline.tasks import LOS_EDGES
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.evaluation.bootstrap import Floats, SubjectDraws, quotient
-from pipeline.evaluation.metrics import Bools, Ints, weighted_sums
+from pipeline.estimation.bootstrap import Floats, SubjectDraws, quotient
+from pipeline.estimation.metrics import Bools, Ints, weighted_sums
 
 THRESHOLDS = tuple(percent / 100 for percent in range(1, 51))
 

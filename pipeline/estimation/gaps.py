@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.evaluation.bootstrap import MIN_ESTIMABLE, Floats, SubjectDraws, quotient
-from pipeline.evaluation.metrics import Bools, Ints, rank_metrics, weighted_sums
+from pipeline.estimation.bootstrap import MIN_ESTIMABLE, Floats, SubjectDraws, quotient
+from pipeline.estimation.metrics import Bools, Ints, rank_metrics, weighted_sums
 
 Key = tuple[str, str]  # a metric, and the rule of its threshold ("" where it has none)
 

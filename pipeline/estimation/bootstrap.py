@@ -1,7 +1,7 @@
 """Resampling of subjects and seeds: one set of weights shared by every strategy, task and metric, and intervals.
 
 A draw is a weight per subject (how often the subject was drawn), never a copy of rows: a metric is computed for all
-draws at once from weighted sums (pipeline.evaluation.metrics). Column 0 of the weights is the sample itself, so that
+draws at once from weighted sums (pipeline.estimation.metrics). Column 0 of the weights is the sample itself, so that
 the estimate and its draws come from the same code. Because all strategies share the draws, the difference of two
 results, column by column, is the paired bootstrap of their difference.
 

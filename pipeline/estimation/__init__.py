@@ -1,0 +1,1 @@
+"""Statistics: arrays in, arrays out. No file is read here."""
