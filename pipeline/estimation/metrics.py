@@ -2,7 +2,7 @@
 
 Every function takes scores and labels of n stays, `rows` (the row of each stay's subject in the weights) and the
 `SubjectDraws`, and returns [1 + D] values, the sample itself first. NaN marks "not estimable" and stays inside of this
-package: what leaves it as a table or JSON says null (pipeline.evaluation.tables).
+package: what leaves it as a table or JSON says null (pipeline.presentation.tables).
 
 Weighted AUROC and average precision agree with scikit-learn's `roc_auc_score` and `average_precision_score` under
 `sample_weight`: ties share a rank, and precision is taken at distinct scores.

@@ -7,9 +7,9 @@ from typing import Any
 
 import polars as pl
 
-from pipeline.evaluation.tables import METRIC_TITLES, Cell, short_title
-from pipeline.evaluation.text import markdown_table, number, percent, plural
 from pipeline.params import Compare, Evaluation
+from pipeline.presentation.tables import METRIC_TITLES, Cell, short_title
+from pipeline.presentation.text import markdown_table, number, percent, plural
 
 UNTUNED = (
     "All strategies ran on untuned defaults (compare.tuned in params.yaml is false): the order below is of these "

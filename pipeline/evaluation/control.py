@@ -17,7 +17,7 @@ import polars as pl
 from pipeline.estimation.bootstrap import average_runs
 from pipeline.estimation.metrics import rank_metrics
 from pipeline.evaluation.scores import Sampler, metric_interval
-from pipeline.evaluation.text import suppressed
+from pipeline.presentation.text import suppressed
 
 FINDINGS = ("edema", "effusion")  # of the probe
 SCHEMA: dict[str, Any] = {

@@ -20,8 +20,8 @@ from pipeline.estimation.curves import RELIABILITY, pr_curve, reliability_curve,
 from pipeline.estimation.metrics import BINARY
 from pipeline.evaluation.cells import read_history, read_people, read_predictions
 from pipeline.evaluation.scores import Sampler, Scored, headline, in_cohort, score
-from pipeline.evaluation.tables import phenotype_markdown, results_latex, results_markdown
 from pipeline.params import Evaluation, Grid, TrainingScale
+from pipeline.presentation.tables import phenotype_markdown, results_latex, results_markdown
 from pipeline.strict import read_yaml
 from pipeline.tasks import PHENOTYPES_FILE, Task, get_task
 

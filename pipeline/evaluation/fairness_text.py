@@ -9,8 +9,8 @@ import polars as pl
 
 from pipeline.evaluation.fairness_tables import CONFIRMATORY
 from pipeline.evaluation.subgroups import WHOLE
-from pipeline.evaluation.tables import Cell, short_title
-from pipeline.evaluation.text import markdown_table, number, percent
+from pipeline.presentation.tables import Cell, short_title
+from pipeline.presentation.text import markdown_table, number, percent
 
 Value = str | int | Cell | None
 

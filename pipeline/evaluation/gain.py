@@ -37,8 +37,8 @@ from pipeline.evaluation.paired import (
 from pipeline.evaluation.reading import read_probe
 from pipeline.evaluation.scores import MACRO, Sampler, headline
 from pipeline.evaluation.strata import ALL, Stratum, label_groups, stay_strata
-from pipeline.evaluation.text import suppressed
 from pipeline.params import Evaluation, Grid, TrainingScale, Verdicts
+from pipeline.presentation.text import suppressed
 from pipeline.tasks import Task, get_task
 
 log = logging.getLogger(__name__)

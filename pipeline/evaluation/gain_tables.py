@@ -12,9 +12,9 @@ from pipeline import files
 from pipeline.evaluation.gain import CONFIRMATORY, Gain
 from pipeline.evaluation.scores import MACRO
 from pipeline.evaluation.strata import ALL
-from pipeline.evaluation.tables import METRIC_TITLES, TASK_TITLES, Cell
-from pipeline.evaluation.text import FEW, NOT_ESTIMABLE, markdown_table, number, percent, suppressed
 from pipeline.params import Verdicts
+from pipeline.presentation.tables import METRIC_TITLES, TASK_TITLES, Cell
+from pipeline.presentation.text import FEW, NOT_ESTIMABLE, markdown_table, number, percent, suppressed
 from pipeline.strict import read_yaml
 from pipeline.tasks import PHENOTYPES_FILE
 

@@ -30,8 +30,8 @@ from pipeline.evaluation.paired import Draws, macro, scored
 from pipeline.evaluation.reading import read_columns, there
 from pipeline.evaluation.scores import in_cohort
 from pipeline.evaluation.strata import ALL
-from pipeline.evaluation.tables import Cell
-from pipeline.evaluation.text import markdown_table, number, with_interval
+from pipeline.presentation.tables import Cell
+from pipeline.presentation.text import markdown_table, number, with_interval
 from pipeline.tasks import Task, get_task
 
 KINDS = ("ehr_only", "cxr_only", "complementary", "synergistic", "redundant", "noise")

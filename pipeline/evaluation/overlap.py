@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.data.masks import absence_odds
-from pipeline.evaluation.text import suppressed
+from pipeline.presentation.text import suppressed
 
 BINS = 10
 OVERLAP: dict[str, Any] = {

@@ -7,8 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from pipeline.evaluation.tables import METRIC_TITLES, TASK_TITLES
-from pipeline.evaluation.text import markdown_table, percent, with_interval
+from pipeline.presentation.tables import METRIC_TITLES, TASK_TITLES
+from pipeline.presentation.text import markdown_table, percent, with_interval
 
 REMOVED = {"cxr": "images", "ehr": "records"}
 

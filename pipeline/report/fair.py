@@ -22,11 +22,11 @@ from pipeline.evaluation.fairness_text import (
 )
 from pipeline.evaluation.reading import read_table
 from pipeline.evaluation.subgroups import SMALL, WHOLE
-from pipeline.evaluation.tables import Cell
-from pipeline.evaluation.text import number, percent, plural
 from pipeline.params import Fairness
+from pipeline.presentation.answers import Answer, AnswerFigure, AnswerTable
+from pipeline.presentation.tables import Cell
+from pipeline.presentation.text import number, percent, plural
 from pipeline.report import fair_figures
-from pipeline.report.answers import Answer, AnswerFigure, AnswerTable
 
 QUESTION = "How fair is it?"
 STAGE = "fairness"

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from pipeline.evaluation.fairness_text import ATTRIBUTE_TITLES
 from pipeline.evaluation.subgroups import HIDDEN
-from pipeline.report.figures import INK, MARKERS, MUTED, PALETTE, WIDTH, _figure, _legend, _svg
+from pipeline.presentation.figures import INK, MARKERS, MUTED, PALETTE, WIDTH, _figure, _legend, _svg
 
 Point = tuple[float, float | None, float | None]  # an estimate and its bounds
 

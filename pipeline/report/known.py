@@ -13,10 +13,10 @@ from pipeline.estimation.verdicts import UNDETERMINED
 from pipeline.evaluation import gain_tables as texts
 from pipeline.evaluation import known as answers
 from pipeline.evaluation.reading import read_table
-from pipeline.evaluation.tables import Cell
 from pipeline.params import Verdicts
-from pipeline.report.answers import Answer, AnswerFigure, AnswerTable, Value
-from pipeline.report.differences import Block, Point, caterpillar, scatter
+from pipeline.presentation.answers import Answer, AnswerFigure, AnswerTable, Value
+from pipeline.presentation.differences import Block, Point, caterpillar, scatter
+from pipeline.presentation.tables import Cell
 
 KEY, QUESTION = "known", "Is what was planted found?"
 STAGE = "known"

@@ -6,8 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from pipeline.presentation.answers import Answer
 from pipeline.report import fair, known, robust, when, which
-from pipeline.report.answers import Answer
 from pipeline.report.reliance import reliance
 
 

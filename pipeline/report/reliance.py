@@ -10,9 +10,9 @@ from pipeline.evaluation.control import SCHEMA as CONTROL
 from pipeline.evaluation.reading import read_table
 from pipeline.evaluation.reliance import RELIANCE
 from pipeline.evaluation.robustness_text import preferred
-from pipeline.evaluation.tables import METRIC_TITLES, Cell, short_title
+from pipeline.presentation.answers import AnswerFigure, AnswerTable, Value
+from pipeline.presentation.tables import METRIC_TITLES, Cell, short_title
 from pipeline.report import robust_figures
-from pipeline.report.answers import AnswerFigure, AnswerTable, Value
 from pipeline.report.robust import HEADLINE_ORDER
 
 STAGE = "reliance"

@@ -11,10 +11,10 @@ from pipeline.evaluation.overlap import OVERLAP
 from pipeline.evaluation.reading import read_table
 from pipeline.evaluation.robustness import CURVES, FAMILIES, NATURAL, SUMMARY
 from pipeline.evaluation.robustness_text import preferred, stops
-from pipeline.evaluation.tables import METRIC_TITLES, Cell, short_title, title_inside
-from pipeline.evaluation.text import HOW, NOT_ESTIMABLE, percent
+from pipeline.presentation.answers import Answer, AnswerFigure, AnswerTable, Value
+from pipeline.presentation.tables import METRIC_TITLES, Cell, short_title, title_inside
+from pipeline.presentation.text import HOW, NOT_ESTIMABLE, percent
 from pipeline.report import robust_figures
-from pipeline.report.answers import Answer, AnswerFigure, AnswerTable, Value
 
 QUESTION = "How robust are they when a modality is missing?"
 STAGE = "robustness"

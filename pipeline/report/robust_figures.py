@@ -10,7 +10,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from pipeline.report.figures import INK, MARKERS, MUTED, PALETTE, WIDTH, _figure, _legend, _svg
+from pipeline.presentation.figures import INK, MARKERS, MUTED, PALETTE, WIDTH, _figure, _legend, _svg
 
 FAMILIES = {
     "native": "built for missing: mean",

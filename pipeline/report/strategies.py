@@ -14,9 +14,9 @@ from pipeline import files
 from pipeline.evaluation.reading import read_table
 from pipeline.evaluation.scores import MACRO
 from pipeline.evaluation.strata import ALL
-from pipeline.evaluation.text import with_interval
 from pipeline.modelling.cards import ENTRIES, Card, read_card
 from pipeline.modelling.registry import names
+from pipeline.presentation.text import with_interval
 
 DOCUMENT, STUDY = Path("docs/strategies.md"), Path("docs/study")
 COMMAND = "python -m pipeline.report.strategies"

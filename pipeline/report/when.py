@@ -15,10 +15,10 @@ from pipeline.evaluation import gain_tables as texts
 from pipeline.evaluation import ladder as ladders
 from pipeline.evaluation.reading import read_table
 from pipeline.evaluation.scores import MACRO
-from pipeline.evaluation.tables import METRIC_TITLES, Cell, short_title, title_inside
 from pipeline.params import Verdicts
-from pipeline.report.answers import Answer, AnswerFigure, AnswerTable, Value
-from pipeline.report.differences import Row, forest
+from pipeline.presentation.answers import Answer, AnswerFigure, AnswerTable, Value
+from pipeline.presentation.differences import Row, forest
+from pipeline.presentation.tables import METRIC_TITLES, Cell, short_title, title_inside
 
 KEY, QUESTION = "when", "When does fusion help?"
 STAGE = "gain"

@@ -28,12 +28,12 @@ from pipeline.evaluation.compare_text import (
     title_of,
 )
 from pipeline.evaluation.reading import read_table
-from pipeline.evaluation.tables import short_title
-from pipeline.evaluation.text import percent
 from pipeline.params import Compare, Evaluation, Grid
+from pipeline.presentation.answers import Answer, AnswerFigure, AnswerTable, Value
+from pipeline.presentation.figures import Looks
+from pipeline.presentation.tables import short_title
+from pipeline.presentation.text import percent
 from pipeline.report import which_figures
-from pipeline.report.answers import Answer, AnswerFigure, AnswerTable, Value
-from pipeline.report.figures import Looks
 
 KEY, QUESTION, STAGE = "which", "Which strategy?", "compare"
 LEAST = (

@@ -1,6 +1,6 @@
 """The figures of question 2: ranks, score against cost, calibration before and after, decision curves, days missed.
 
-Drawn in the style of pipeline.report.figures, from the tables of the stage `compare`; all return SVG.
+Drawn in the style of pipeline.presentation.figures, from the tables of the stage `compare`; all return SVG.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from pipeline.evaluation.compare_text import REFERENCES, TITLES
-from pipeline.report.figures import INK, MUTED, PALETTE, WIDTH, Looks, _figure, _legend, _svg
+from pipeline.presentation.figures import INK, MUTED, PALETTE, WIDTH, Looks, _figure, _legend, _svg
 
 DASHED = (0, (3, 3))
 

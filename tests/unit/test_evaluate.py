@@ -13,9 +13,9 @@ from pipeline.errors import InputError
 from pipeline.evaluation.cells import read_history, read_people, read_predictions
 from pipeline.evaluation.evaluate import evaluate, write
 from pipeline.evaluation.scores import MACRO, Sampler, score
-from pipeline.evaluation.tables import Cell, results_latex, wide_tables
-from pipeline.evaluation.text import latex_row, markdown_table, number, plural, safe_markdown, with_interval
 from pipeline.params import Evaluation, Grid
+from pipeline.presentation.tables import Cell, results_latex, wide_tables
+from pipeline.presentation.text import latex_row, markdown_table, number, plural, safe_markdown, with_interval
 from pipeline.tasks import get_task, phenotype_slugs
 from tests.unit.fabricated import fabricate, training
 

@@ -18,7 +18,7 @@ from pipeline.evaluation.fairness_tables import CONFIRMATORY, EXPLORATORY, decla
 from pipeline.evaluation.groups import labels_of, side, strategy
 from pipeline.evaluation.scores import Sampler
 from pipeline.params import Evaluation, Fairness, FairnessScale, Grid
-from pipeline.report.answers import Answer
+from pipeline.presentation.answers import Answer
 from pipeline.report.fair import answer
 from pipeline.tasks import get_task
 from tests.unit.fabricated import fabricate, training

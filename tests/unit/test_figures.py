@@ -6,8 +6,19 @@ import xml.etree.ElementTree as ElementTree
 import polars as pl
 import pytest
 
-from pipeline.report import figures
-from pipeline.report.figures import PALETTE, Looks, branches, forest, history, phenotypes, pr, reliability, roc, themed
+from pipeline.presentation import figures
+from pipeline.presentation.figures import (
+    PALETTE,
+    Looks,
+    branches,
+    forest,
+    history,
+    phenotypes,
+    pr,
+    reliability,
+    roc,
+    themed,
+)
 
 NAMES = ("lstm", "<b>&$x$")
 LOOKS = Looks(NAMES)

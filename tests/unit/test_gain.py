@@ -17,8 +17,8 @@ from pipeline.evaluation.gain_tables import icd, write
 from pipeline.evaluation.ladder import ladder
 from pipeline.evaluation.reading import read_table
 from pipeline.evaluation.strata import label_groups
-from pipeline.evaluation.text import suppressed
 from pipeline.params import Evaluation, Grid, Verdicts
+from pipeline.presentation.text import suppressed
 from pipeline.tasks import get_task, phenotype_slugs
 from tests.unit.fabricated import add_control, fabricate, training
 

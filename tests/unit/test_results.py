@@ -14,7 +14,7 @@ from pipeline.closure import ROOT
 from pipeline.errors import InputError
 from pipeline.evaluation.evaluate import evaluate, write
 from pipeline.params import Evaluation, Grid
-from pipeline.report import figures
+from pipeline.presentation import figures
 from tests.unit.fabricated import fabricate, training
 
 GRID = Grid(("lstm", "late_fusion"), ("mortality", "phenotype", "los"))

@@ -12,9 +12,9 @@ from pipeline.errors import InputError
 from pipeline.evaluation.overlap import overlap
 from pipeline.evaluation.reliance import reliance as reliance_tables
 from pipeline.evaluation.robustness import robustness
-from pipeline.evaluation.tables import Cell
-from pipeline.evaluation.text import with_interval
 from pipeline.params import Evaluation, Grid, ProbeScale
+from pipeline.presentation.tables import Cell
+from pipeline.presentation.text import with_interval
 from pipeline.report.reliance import reliance
 from pipeline.report.robust import answer
 from tests.unit.fabricated import fabricate, training

@@ -16,11 +16,11 @@ from pipeline.evaluation.known import SCHEMA as KNOWN_SCHEMA
 from pipeline.evaluation.ladder import SCHEMA as LADDER
 from pipeline.evaluation.ladder import ladder
 from pipeline.evaluation.reading import read_probe
-from pipeline.evaluation.tables import Cell
 from pipeline.files import write_csv
 from pipeline.params import Evaluation, Grid, Verdicts
+from pipeline.presentation.figures import themed
+from pipeline.presentation.tables import Cell
 from pipeline.report import known, when
-from pipeline.report.figures import themed
 from pipeline.tasks import phenotype_slugs
 from tests.unit.fabricated import fabricate, training
 

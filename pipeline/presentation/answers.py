@@ -1,21 +1,21 @@
 """What the page shows for one of the four questions: a sentence, the figure that leads, tables, other figures.
 
 Each question has a module here (when, which, robust, fair) whose `answer` reads the tables that a stage wrote, and
-nothing else; the page lays them out. Numbers are formatted by pipeline.evaluation.text and tables.Cell.
+nothing else; the page lays them out. Numbers are formatted by pipeline.presentation.text and tables.Cell.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.evaluation.tables import Cell
+from pipeline.presentation.tables import Cell
 
 Value = str | int | Cell | None  # of a table's cell; None is shown as "n. e."
 
 
 @dataclass(frozen=True)
 class AnswerFigure:
-    """A figure: `svg` as pipeline.report.figures draws it, `source` the table that it shows (below reports/)."""
+    """A figure: `svg` as pipeline.presentation.figures draws it, `source` the table that it shows (below reports/)."""
 
     name: str
     svg: str

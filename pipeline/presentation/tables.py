@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from pipeline.evaluation.text import HOW, bounds, latex_row, markdown_table, number, percent, plural, with_interval
+from pipeline.presentation.text import HOW, bounds, latex_row, markdown_table, number, percent, plural, with_interval
 
 TASK_TITLES = {
     "mortality": "ICU mortality",

@@ -1,4 +1,4 @@
-"""Figures of differences, in the style of pipeline.report.figures: forests with a margin, and planted against found."""
+"""Figures of differences, in the style of presentation.figures: forests with a margin, and planted against found."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 
-from pipeline.evaluation.tables import Cell
-from pipeline.report.figures import MARKERS, MUTED, PALETTE, RULE, WIDTH, _figure, _legend, _svg
+from pipeline.presentation.figures import MARKERS, MUTED, PALETTE, RULE, WIDTH, _figure, _legend, _svg
+from pipeline.presentation.tables import Cell
 
 SPREAD = 0.5  # of a row's height, over which its series lie
 
