@@ -21,7 +21,7 @@ from pipeline.errors import InputError
 from pipeline.evaluation.cells import read_people, read_predictions
 from pipeline.evaluation.evaluate import RESULT_SCHEMA
 from pipeline.evaluation.reading import read_table
-from pipeline.report.page import versions
+from pipeline.page.page import versions
 from pipeline.tasks import Task, get_task
 from pipeline.training.grid import KEY
 

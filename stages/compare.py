@@ -4,8 +4,8 @@ from pathlib import Path
 
 import polars as pl
 
-from pipeline.evaluation.compare import compare, write
 from pipeline.params import read
+from pipeline.questions.which.compare import compare, write
 from stages import stage
 
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from pipeline.evaluation.fairness import fairness, write
 from pipeline.params import read
+from pipeline.questions.fair.fairness import fairness, write
 from stages import stage
 
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from pipeline.evaluation.gain import gain, source
-from pipeline.evaluation.gain_tables import icd, write
-from pipeline.evaluation.ladder import ladder
 from pipeline.params import read
+from pipeline.questions.when.gain import gain, source
+from pipeline.questions.when.ladder import ladder
+from pipeline.questions.when.tables import icd, write
 from pipeline.tasks import phenotype_slugs
 from stages import stage
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from pipeline import files
-from pipeline.evaluation.gain import SCHEMA, source
-from pipeline.evaluation.known import known_answers, known_markdown, nothing_known, synthetic
 from pipeline.evaluation.reading import read_table
 from pipeline.params import read
+from pipeline.questions.known.known import known_answers, known_markdown, nothing_known, synthetic
+from pipeline.questions.when.gain import SCHEMA, source
 from stages import stage
 
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from pipeline import files
-from pipeline.evaluation.reliance import reliance
-from pipeline.evaluation.robustness_text import reliance_markdown
 from pipeline.params import read
+from pipeline.questions.robust.text import reliance_markdown
+from pipeline.questions.when.reliance import reliance
 from stages import stage
 
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from pipeline.page.page import build, write
 from pipeline.params import read
-from pipeline.report.page import build, write
 from stages import stage
 
 SHOWN = (

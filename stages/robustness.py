@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from pipeline import files
-from pipeline.evaluation.overlap import overlap
-from pipeline.evaluation.robustness import robustness
-from pipeline.evaluation.robustness_text import markdown
 from pipeline.params import read
+from pipeline.questions.robust.overlap import overlap
+from pipeline.questions.robust.robustness import robustness
+from pipeline.questions.robust.text import markdown
 from stages import stage
 
 

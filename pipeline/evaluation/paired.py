@@ -22,8 +22,8 @@ from pipeline.evaluation.cells import read_predictions
 from pipeline.evaluation.choice import validation_score
 from pipeline.evaluation.evaluate import HEADLINE, kinds_of_run
 from pipeline.evaluation.scores import MACRO, Sampler, in_cohort
-from pipeline.evaluation.strata import Stratum
 from pipeline.params import TrainingScale
+from pipeline.questions.when.strata import Stratum
 from pipeline.tasks import Task
 
 Draws = dict[tuple[str, str], Floats]  # by (label, metric), [1 + D]

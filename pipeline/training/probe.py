@@ -2,7 +2,7 @@
 
 Nothing is trained here but what the run store lacks. A stay's answer does not depend on its batch mates, so that its
 answer without an image is the same at whatever rate, and by whatever mechanism, images are removed: it is asked once,
-and pipeline.evaluation.removal mixes the answers by data/masks.parquet.
+and pipeline.questions.robust.removal mixes the answers by data/masks.parquet.
 """
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ import yaml
 
 from pipeline import files
 from pipeline.estimation.verdicts import GAIN, UNDETERMINED
-from pipeline.evaluation.known import RIGHT, SCHEMA, WRONG
 from pipeline.evaluation.reading import read_table
 from pipeline.presentation.text import markdown_table, number, percent
+from pipeline.questions.known.known import RIGHT, SCHEMA, WRONG
 from pipeline.synthetic.model import VERSION
 
 ROOT = Path(__file__).resolve().parents[2]

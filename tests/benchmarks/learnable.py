@@ -11,8 +11,8 @@ import numpy as np
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.neural_network import MLPClassifier
 
-from pipeline.evaluation.known import KINDS
 from pipeline.presentation.text import markdown_table, number
+from pipeline.questions.known.known import KINDS
 from pipeline.synthetic import model
 from pipeline.synthetic.people import shows
 from pipeline.synthetic.streams import Floats, stream

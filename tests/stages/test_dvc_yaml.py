@@ -134,7 +134,7 @@ def test_nothing_but_a_report_on_the_planted_truth_reads_it():
         ):
             assert all(out.startswith("reports/") for out in outs), name
     for path in [*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "stages").glob("*.py")]:
-        if path.parent.name not in ("synthetic", "evaluation") and path.name != "synthesize.py":
+        if path.parent.name not in ("synthetic", "known") and path.name != "synthesize.py":
             text = path.read_text()
             assert "data/truth" not in text, path
             assert "planted.parquet" not in text, path

@@ -4,7 +4,7 @@ import polars as pl
 
 from pipeline.modelling.cards import Card, read_card
 from pipeline.modelling.registry import names
-from pipeline.report.strategies import COMMAND, DOCUMENT, STUDY, found, render
+from pipeline.page.strategies import COMMAND, DOCUMENT, STUDY, found, render
 
 
 def test_the_document_is_fresh(root):

@@ -13,10 +13,10 @@ from pipeline.errors import InputError
 from pipeline.estimation import days, decision
 from pipeline.estimation.bootstrap import draw_subjects
 from pipeline.estimation.metrics import confusion, quadratic_kappa
-from pipeline.evaluation.compare import SCHEMAS, compare, write
-from pipeline.evaluation.compare_text import UNTUNED
 from pipeline.params import Compare, Evaluation, Grid
-from pipeline.report.which import answer
+from pipeline.questions.which.compare import SCHEMAS, compare, write
+from pipeline.questions.which.section import answer
+from pipeline.questions.which.text import UNTUNED
 from pipeline.tasks import LOS_EDGES
 from tests.unit.fabricated import fabricate, training
 
@@ -175,7 +175,7 @@ def test_the_frontier_holds_whom_no_cheaper_one_beats(tables):
 
 
 def compare_without_flops(tables):
-    from pipeline.evaluation.compare import _score_cost
+    from pipeline.questions.which.compare import _score_cost
 
     fitted = pl.col("strategy") == "lstm"
     costs = COSTS.with_columns(pl.when(~fitted).then(pl.col("flops_with_image")).alias("flops_with_image"))

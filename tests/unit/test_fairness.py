@@ -13,13 +13,13 @@ from sklearn.metrics import roc_auc_score
 
 from pipeline.errors import InputError
 from pipeline.estimation.metrics import best_threshold
-from pipeline.evaluation.fairness import fairness, write
-from pipeline.evaluation.fairness_tables import CONFIRMATORY, EXPLORATORY, declare, gap_rows, origin
-from pipeline.evaluation.groups import labels_of, side, strategy
 from pipeline.evaluation.scores import Sampler
 from pipeline.params import Evaluation, Fairness, FairnessScale, Grid
 from pipeline.presentation.answers import Answer
-from pipeline.report.fair import answer
+from pipeline.questions.fair.fairness import fairness, write
+from pipeline.questions.fair.groups import labels_of, side, strategy
+from pipeline.questions.fair.section import answer
+from pipeline.questions.fair.tables import CONFIRMATORY, EXPLORATORY, declare, gap_rows, origin
 from pipeline.tasks import get_task
 from tests.unit.fabricated import fabricate, training
 

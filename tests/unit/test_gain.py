@@ -10,15 +10,15 @@ from sklearn.metrics import accuracy_score, average_precision_score, cohen_kappa
 
 from pipeline.errors import InputError
 from pipeline.estimation.randomisation import holm
-from pipeline.evaluation import control
 from pipeline.evaluation.cells import read_people, read_predictions
-from pipeline.evaluation.gain import gain, source
-from pipeline.evaluation.gain_tables import icd, write
-from pipeline.evaluation.ladder import ladder
 from pipeline.evaluation.reading import read_table
-from pipeline.evaluation.strata import label_groups
 from pipeline.params import Evaluation, Grid, Verdicts
 from pipeline.presentation.text import suppressed
+from pipeline.questions.when import control
+from pipeline.questions.when.gain import gain, source
+from pipeline.questions.when.ladder import ladder
+from pipeline.questions.when.strata import label_groups
+from pipeline.questions.when.tables import icd, write
 from pipeline.tasks import get_task, phenotype_slugs
 from tests.unit.fabricated import add_control, fabricate, training
 

@@ -9,8 +9,8 @@ from sklearn.metrics import roc_auc_score
 
 from pipeline.errors import InputError
 from pipeline.evaluation.cells import read_people
-from pipeline.evaluation.gain import gain, source
-from pipeline.evaluation.known import (
+from pipeline.params import Evaluation, Grid, Verdicts
+from pipeline.questions.known.known import (
     KINDS,
     ceilings,
     features,
@@ -21,7 +21,7 @@ from pipeline.evaluation.known import (
     read_truth,
     synthetic,
 )
-from pipeline.params import Evaluation, Grid, Verdicts
+from pipeline.questions.when.gain import gain, source
 from pipeline.tasks import get_task, phenotype_slugs
 from tests.unit.fabricated import fabricate, training
 

@@ -3,8 +3,8 @@
 import polars as pl
 import yaml
 
-from pipeline.evaluation.known import SCHEMA, judgement
 from pipeline.params import load
+from pipeline.questions.known.known import SCHEMA, judgement
 from tests.benchmarks.known_hospitals import MARGIN, STRATEGIES, changed, markdown, shares
 
 

@@ -13,9 +13,9 @@ import pytest
 
 from pipeline import params
 from pipeline.errors import InputError
+from pipeline.page.facts import blocks
+from pipeline.page.page import _quantity, banners, build, write
 from pipeline.params import Evaluation, Grid
-from pipeline.report.facts import blocks
-from pipeline.report.page import _quantity, banners, build, write
 from pipeline.tasks import phenotype_slugs
 from stages.report import SHOWN
 from tests.inprocess import run, write_params

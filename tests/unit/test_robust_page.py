@@ -9,14 +9,14 @@ import pytest
 
 from pipeline import files
 from pipeline.errors import InputError
-from pipeline.evaluation.overlap import overlap
-from pipeline.evaluation.reliance import reliance as reliance_tables
-from pipeline.evaluation.robustness import robustness
 from pipeline.params import Evaluation, Grid, ProbeScale
 from pipeline.presentation.tables import Cell
 from pipeline.presentation.text import with_interval
-from pipeline.report.reliance import reliance
-from pipeline.report.robust import answer
+from pipeline.questions.robust.overlap import overlap
+from pipeline.questions.robust.robustness import robustness
+from pipeline.questions.robust.section import answer
+from pipeline.questions.when.reliance import reliance as reliance_tables
+from pipeline.questions.when.reliance_section import reliance
 from tests.unit.fabricated import fabricate, training
 from tests.unit.fabricated_probes import add_probes
 

@@ -14,9 +14,11 @@ from pipeline.data.masks import absence_odds
 from pipeline.errors import InputError
 from pipeline.evaluation.cells import read_people, read_predictions
 from pipeline.evaluation.evaluate import evaluate, kinds_of_run
-from pipeline.evaluation.overlap import overlap
 from pipeline.evaluation.reading import read_probe
-from pipeline.evaluation.removal import (
+from pipeline.evaluation.scores import Sampler
+from pipeline.params import Evaluation, Grid, ProbeScale
+from pipeline.questions.robust.overlap import overlap
+from pipeline.questions.robust.removal import (
     NOTHING,
     Removal,
     answers,
@@ -26,10 +28,8 @@ from pipeline.evaluation.removal import (
     runs_of,
     stops_paying,
 )
-from pipeline.evaluation.robustness import robustness
-from pipeline.evaluation.robustness_text import markdown
-from pipeline.evaluation.scores import Sampler
-from pipeline.params import Evaluation, Grid, ProbeScale
+from pipeline.questions.robust.robustness import robustness
+from pipeline.questions.robust.text import markdown
 from pipeline.tasks import get_task
 from pipeline.training.grid import run_keys
 from tests import fabricate as prepared

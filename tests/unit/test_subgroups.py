@@ -13,7 +13,8 @@ from sklearn.metrics import roc_auc_score
 
 from pipeline.errors import InputError
 from pipeline.evaluation.choice import Card, chosen, read_card, validation_score
-from pipeline.evaluation.subgroups import (
+from pipeline.params import load
+from pipeline.questions.fair.subgroups import (
     ATTRIBUTES,
     HIDDEN,
     WHOLE,
@@ -26,7 +27,6 @@ from pipeline.evaluation.subgroups import (
     shown,
     sizes,
 )
-from pipeline.params import load
 from pipeline.tasks import LOS_EDGES, get_task
 
 STAYS = pl.DataFrame(

@@ -7,20 +7,21 @@ import polars as pl
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.evaluation.control import SCHEMA as CONTROL
-from pipeline.evaluation.control import image_control
-from pipeline.evaluation.gain import CHOSEN_SCHEMA, SCHEMA, gain, source
-from pipeline.evaluation.gain_tables import icd, write
-from pipeline.evaluation.known import KIND_SCHEMA, nothing_known
-from pipeline.evaluation.known import SCHEMA as KNOWN_SCHEMA
-from pipeline.evaluation.ladder import SCHEMA as LADDER
-from pipeline.evaluation.ladder import ladder
 from pipeline.evaluation.reading import read_probe
 from pipeline.files import write_csv
 from pipeline.params import Evaluation, Grid, Verdicts
 from pipeline.presentation.figures import themed
 from pipeline.presentation.tables import Cell
-from pipeline.report import known, when
+from pipeline.questions.known import section as known
+from pipeline.questions.known.known import KIND_SCHEMA, nothing_known
+from pipeline.questions.known.known import SCHEMA as KNOWN_SCHEMA
+from pipeline.questions.when import section as when
+from pipeline.questions.when.control import SCHEMA as CONTROL
+from pipeline.questions.when.control import image_control
+from pipeline.questions.when.gain import CHOSEN_SCHEMA, SCHEMA, gain, source
+from pipeline.questions.when.ladder import SCHEMA as LADDER
+from pipeline.questions.when.ladder import ladder
+from pipeline.questions.when.tables import icd, write
 from pipeline.tasks import phenotype_slugs
 from tests.unit.fabricated import fabricate, training
 

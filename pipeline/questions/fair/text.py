@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from pipeline.evaluation.fairness_tables import CONFIRMATORY
-from pipeline.evaluation.subgroups import WHOLE
 from pipeline.presentation.tables import Cell, short_title
 from pipeline.presentation.text import markdown_table, number, percent
+from pipeline.questions.fair.subgroups import WHOLE
+from pipeline.questions.fair.tables import CONFIRMATORY
 
 Value = str | int | Cell | None
 

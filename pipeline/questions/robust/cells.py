@@ -14,7 +14,9 @@ from pipeline.evaluation.cells import read_predictions
 from pipeline.evaluation.choice import Card, chosen, read_card, validation_score
 from pipeline.evaluation.evaluate import kinds_of_run
 from pipeline.evaluation.reading import read_probe
-from pipeline.evaluation.removal import (
+from pipeline.evaluation.scores import Sampler
+from pipeline.params import INPUT_HOURS, Grid, ProbeScale, TrainingScale
+from pipeline.questions.robust.removal import (
     Removal,
     Run,
     Scores,
@@ -24,8 +26,6 @@ from pipeline.evaluation.removal import (
     runs_of,
     score_runs,
 )
-from pipeline.evaluation.scores import Sampler
-from pipeline.params import INPUT_HOURS, Grid, ProbeScale, TrainingScale
 from pipeline.tasks import Task
 
 log = logging.getLogger(__name__)

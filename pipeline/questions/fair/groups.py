@@ -31,7 +31,8 @@ from pipeline.estimation.gaps import (
 )
 from pipeline.estimation.metrics import Bools, Ints, best_threshold
 from pipeline.evaluation.scores import MACRO, Sampler, in_cohort
-from pipeline.evaluation.subgroups import (
+from pipeline.params import Fairness, FairnessScale
+from pipeline.questions.fair.subgroups import (
     WHOLE,
     Grouping,
     Sizes,
@@ -40,7 +41,6 @@ from pipeline.evaluation.subgroups import (
     grouping,
     sizes,
 )
-from pipeline.params import Fairness, FairnessScale
 from pipeline.tasks import LOS_EDGES, Task
 
 SHUFFLES = 3  # a stream of random numbers of its own, beside those of bootstrap.py

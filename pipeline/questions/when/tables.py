@@ -9,12 +9,12 @@ from typing import Any
 import polars as pl
 
 from pipeline import files
-from pipeline.evaluation.gain import CONFIRMATORY, Gain
 from pipeline.evaluation.scores import MACRO
-from pipeline.evaluation.strata import ALL
 from pipeline.params import Verdicts
 from pipeline.presentation.tables import METRIC_TITLES, TASK_TITLES, Cell
 from pipeline.presentation.text import FEW, NOT_ESTIMABLE, markdown_table, number, percent, suppressed
+from pipeline.questions.when.gain import CONFIRMATORY, Gain
+from pipeline.questions.when.strata import ALL
 from pipeline.strict import read_yaml
 from pipeline.tasks import PHENOTYPES_FILE
 

@@ -6,8 +6,15 @@ from pathlib import Path
 
 import polars as pl
 
-from pipeline.evaluation.compare import SCHEMAS
-from pipeline.evaluation.compare_text import (
+from pipeline.evaluation.reading import read_table
+from pipeline.params import Compare, Evaluation, Grid
+from pipeline.presentation.answers import Answer, AnswerFigure, AnswerTable, Value
+from pipeline.presentation.figures import Looks
+from pipeline.presentation.tables import short_title
+from pipeline.presentation.text import percent
+from pipeline.questions.which import figures as which_figures
+from pipeline.questions.which.compare import SCHEMAS
+from pipeline.questions.which.text import (
     BENEFIT,
     CALIBRATED,
     COST,
@@ -27,13 +34,6 @@ from pipeline.evaluation.compare_text import (
     ranking_rows,
     title_of,
 )
-from pipeline.evaluation.reading import read_table
-from pipeline.params import Compare, Evaluation, Grid
-from pipeline.presentation.answers import Answer, AnswerFigure, AnswerTable, Value
-from pipeline.presentation.figures import Looks
-from pipeline.presentation.tables import short_title
-from pipeline.presentation.text import percent
-from pipeline.report import which_figures
 
 KEY, QUESTION, STAGE = "which", "Which strategy?", "compare"
 LEAST = (

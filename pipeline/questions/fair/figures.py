@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.evaluation.fairness_text import ATTRIBUTE_TITLES
-from pipeline.evaluation.subgroups import HIDDEN
 from pipeline.presentation.figures import INK, MARKERS, MUTED, PALETTE, WIDTH, _figure, _legend, _svg
+from pipeline.questions.fair.subgroups import HIDDEN
+from pipeline.questions.fair.text import ATTRIBUTE_TITLES
 
 Point = tuple[float, float | None, float | None]  # an estimate and its bounds
 

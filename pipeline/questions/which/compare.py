@@ -22,11 +22,11 @@ from pipeline.estimation.curves import reliability_curve
 from pipeline.estimation.decision import THRESHOLDS
 from pipeline.estimation.ranking import ranks
 from pipeline.evaluation.cells import read_people, read_predictions
-from pipeline.evaluation.compare_run import ALL, DAYS, MEDIAN, METRICS, SCALINGS, SELF, TOP, Key, Values, measure
-from pipeline.evaluation.compare_text import MARKDOWN
 from pipeline.evaluation.evaluate import kinds_of_run
 from pipeline.evaluation.scores import MACRO, Sampler, headline, in_cohort, metric_interval, over_runs, positives
 from pipeline.params import Compare, Evaluation, Grid, TrainingScale
+from pipeline.questions.which.run import ALL, DAYS, MEDIAN, METRICS, SCALINGS, SELF, TOP, Key, Values, measure
+from pipeline.questions.which.text import MARKDOWN
 from pipeline.tasks import Task, get_task
 
 log = logging.getLogger(__name__)

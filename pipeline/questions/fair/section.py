@@ -8,8 +8,15 @@ from typing import Any
 
 import polars as pl
 
-from pipeline.evaluation.fairness_tables import CONFIRMATORY, FUSION_SCHEMA, GAPS_SCHEMA, GROUPS_SCHEMA, LEVEL
-from pipeline.evaluation.fairness_text import (
+from pipeline.evaluation.reading import read_table
+from pipeline.params import Fairness
+from pipeline.presentation.answers import Answer, AnswerFigure, AnswerTable
+from pipeline.presentation.tables import Cell
+from pipeline.presentation.text import number, percent, plural
+from pipeline.questions.fair import figures as fair_figures
+from pipeline.questions.fair.subgroups import SMALL, WHOLE
+from pipeline.questions.fair.tables import CONFIRMATORY, FUSION_SCHEMA, GAPS_SCHEMA, GROUPS_SCHEMA, LEVEL
+from pipeline.questions.fair.text import (
     ATTRIBUTE_TITLES,
     Compact,
     all_gaps,
@@ -20,13 +27,6 @@ from pipeline.evaluation.fairness_text import (
     task_title,
     worst_groups,
 )
-from pipeline.evaluation.reading import read_table
-from pipeline.evaluation.subgroups import SMALL, WHOLE
-from pipeline.params import Fairness
-from pipeline.presentation.answers import Answer, AnswerFigure, AnswerTable
-from pipeline.presentation.tables import Cell
-from pipeline.presentation.text import number, percent, plural
-from pipeline.report import fair_figures
 
 QUESTION = "How fair is it?"
 STAGE = "fairness"

@@ -1,4 +1,4 @@
-"""`python -m pipeline.report.strategies` writes docs/strategies.md: all cards, and what docs/study found of each.
+"""`python -m pipeline.page.strategies` writes docs/strategies.md: all cards, and what docs/study found of each.
 
 The cards are at the head of the strategies' files, on which training depends. What was found stands in the study's
 tables alone, and is read from them, so that it cannot differ from them and a new study trains nothing again.
@@ -13,13 +13,13 @@ import polars as pl
 from pipeline import files
 from pipeline.evaluation.reading import read_table
 from pipeline.evaluation.scores import MACRO
-from pipeline.evaluation.strata import ALL
 from pipeline.modelling.cards import ENTRIES, Card, read_card
 from pipeline.modelling.registry import names
 from pipeline.presentation.text import with_interval
+from pipeline.questions.when.strata import ALL
 
 DOCUMENT, STUDY = Path("docs/strategies.md"), Path("docs/study")
-COMMAND = "python -m pipeline.report.strategies"
+COMMAND = "python -m pipeline.page.strategies"
 BOUNDS, LOSS = ("difference", "low", "high"), ("loss", "loss_low", "loss_high")
 GROUPS = {"unimodal": "One modality", "control": "Controls that see no pixel", "fusion": "Fusion"}
 HEAD = f"""# The strategies

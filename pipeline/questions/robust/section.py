@@ -7,14 +7,14 @@ from typing import Any
 
 import polars as pl
 
-from pipeline.evaluation.overlap import OVERLAP
 from pipeline.evaluation.reading import read_table
-from pipeline.evaluation.robustness import CURVES, FAMILIES, NATURAL, SUMMARY
-from pipeline.evaluation.robustness_text import preferred, stops
 from pipeline.presentation.answers import Answer, AnswerFigure, AnswerTable, Value
 from pipeline.presentation.tables import METRIC_TITLES, Cell, short_title, title_inside
 from pipeline.presentation.text import HOW, NOT_ESTIMABLE, percent
-from pipeline.report import robust_figures
+from pipeline.questions.robust import figures as robust_figures
+from pipeline.questions.robust.overlap import OVERLAP
+from pipeline.questions.robust.robustness import CURVES, FAMILIES, NATURAL, SUMMARY
+from pipeline.questions.robust.text import preferred, stops
 
 QUESTION = "How robust are they when a modality is missing?"
 STAGE = "robustness"

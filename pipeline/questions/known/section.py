@@ -10,13 +10,13 @@ from pathlib import Path
 import polars as pl
 
 from pipeline.estimation.verdicts import UNDETERMINED
-from pipeline.evaluation import gain_tables as texts
-from pipeline.evaluation import known as answers
 from pipeline.evaluation.reading import read_table
 from pipeline.params import Verdicts
 from pipeline.presentation.answers import Answer, AnswerFigure, AnswerTable, Value
 from pipeline.presentation.differences import Block, Point, caterpillar, scatter
 from pipeline.presentation.tables import Cell
+from pipeline.questions.known import known as answers
+from pipeline.questions.when import tables as texts
 
 KEY, QUESTION = "known", "Is what was planted found?"
 STAGE = "known"

@@ -21,11 +21,11 @@ from markupsafe import Markup, escape
 
 from pipeline import files
 from pipeline.errors import InputError
+from pipeline.page.facts import Block, blocks, words
+from pipeline.page.questions import answers
 from pipeline.presentation import figures
 from pipeline.presentation.tables import METRIC_TITLES, TASK_TITLES, phenotype_grid, wide_tables
 from pipeline.presentation.text import HOW, percent, plural
-from pipeline.report.facts import Block, blocks, words
-from pipeline.report.questions import answers
 from pipeline.tasks import get_task
 
 FOLDER = Path(__file__).parent

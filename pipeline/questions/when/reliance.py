@@ -20,10 +20,10 @@ import polars as pl
 from pipeline.estimation.bootstrap import Floats, average_labels, average_runs, difference_interval
 from pipeline.estimation.metrics import accuracy, confusion, rank_metrics
 from pipeline.evaluation.cells import read_people
-from pipeline.evaluation.control import image_control
 from pipeline.evaluation.reading import read_probe
 from pipeline.evaluation.scores import Sampler, metric_interval
 from pipeline.params import Evaluation, Grid, TrainingScale
+from pipeline.questions.when.control import image_control
 from pipeline.tasks import Task, get_task
 
 log = logging.getLogger(__name__)

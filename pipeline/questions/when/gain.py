@@ -19,7 +19,6 @@ import polars as pl
 from pipeline.estimation import randomisation
 from pipeline.estimation.bootstrap import Floats
 from pipeline.estimation.verdicts import judged
-from pipeline.evaluation import control
 from pipeline.evaluation.cells import read_people
 from pipeline.evaluation.choice import chosen, read_card
 from pipeline.evaluation.paired import (
@@ -36,9 +35,10 @@ from pipeline.evaluation.paired import (
 )
 from pipeline.evaluation.reading import read_probe
 from pipeline.evaluation.scores import MACRO, Sampler, headline
-from pipeline.evaluation.strata import ALL, Stratum, label_groups, stay_strata
 from pipeline.params import Evaluation, Grid, TrainingScale, Verdicts
 from pipeline.presentation.text import suppressed
+from pipeline.questions.when import control
+from pipeline.questions.when.strata import ALL, Stratum, label_groups, stay_strata
 from pipeline.tasks import Task, get_task
 
 log = logging.getLogger(__name__)

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import polars as pl
 
-from pipeline.evaluation.control import SCHEMA as CONTROL
 from pipeline.evaluation.reading import read_table
-from pipeline.evaluation.reliance import RELIANCE
-from pipeline.evaluation.robustness_text import preferred
 from pipeline.presentation.answers import AnswerFigure, AnswerTable, Value
 from pipeline.presentation.tables import METRIC_TITLES, Cell, short_title
-from pipeline.report import robust_figures
-from pipeline.report.robust import HEADLINE_ORDER
+from pipeline.questions.robust import figures as robust_figures
+from pipeline.questions.robust.section import HEADLINE_ORDER
+from pipeline.questions.robust.text import preferred
+from pipeline.questions.when.control import SCHEMA as CONTROL
+from pipeline.questions.when.reliance import RELIANCE
 
 STAGE = "reliance"
 COLUMNS = {

@@ -17,7 +17,11 @@ from pipeline import files
 from pipeline.evaluation.cells import read_people, read_predictions
 from pipeline.evaluation.choice import chosen, read_card, validation_score
 from pipeline.evaluation.evaluate import kinds_of_run
-from pipeline.evaluation.fairness_tables import (
+from pipeline.evaluation.scores import Sampler
+from pipeline.params import Evaluation, Fairness, FairnessScale, Grid, TrainingScale
+from pipeline.questions.fair.groups import Found, Side, labels_of, side, strategy
+from pipeline.questions.fair.subgroups import ATTRIBUTES, WHOLE
+from pipeline.questions.fair.tables import (
     FUSION_SCHEMA,
     GAPS_SCHEMA,
     GROUPS_SCHEMA,
@@ -26,11 +30,7 @@ from pipeline.evaluation.fairness_tables import (
     gap_rows,
     group_rows,
 )
-from pipeline.evaluation.fairness_text import fusion_markdown, gaps_markdown, groups_markdown
-from pipeline.evaluation.groups import Found, Side, labels_of, side, strategy
-from pipeline.evaluation.scores import Sampler
-from pipeline.evaluation.subgroups import ATTRIBUTES, WHOLE
-from pipeline.params import Evaluation, Fairness, FairnessScale, Grid, TrainingScale
+from pipeline.questions.fair.text import fusion_markdown, gaps_markdown, groups_markdown
 from pipeline.tasks import Task, get_task
 
 log = logging.getLogger(__name__)

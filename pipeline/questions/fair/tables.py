@@ -25,9 +25,9 @@ from pipeline.estimation.gaps import (
     gaps,
 )
 from pipeline.estimation.randomisation import holm
-from pipeline.evaluation.groups import Found, Side
 from pipeline.evaluation.scores import MACRO, metric_interval
-from pipeline.evaluation.subgroups import SMALL, WHOLE, shown
+from pipeline.questions.fair.groups import Found, Side
+from pipeline.questions.fair.subgroups import SMALL, WHOLE, shown
 
 # The gaps that have a name: equal opportunity is equal sensitivity (the gap in TPR is that in missed diagnoses).
 NAMES = {"tpr": "equal_opportunity", "selection_rate": "demographic_parity"}

@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.presentation.answers import Answer
-from pipeline.report import fair, known, robust, when, which
-from pipeline.report.reliance import reliance
+from pipeline.questions.fair import section as fair
+from pipeline.questions.known import section as known
+from pipeline.questions.robust import section as robust
+from pipeline.questions.when import section as when
+from pipeline.questions.when.reliance_section import reliance
+from pipeline.questions.which import section as which
 
 
 def answers(tables: Path, params: dict[str, Any]) -> list[Answer]:

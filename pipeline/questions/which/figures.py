@@ -10,8 +10,8 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from pipeline.evaluation.compare_text import REFERENCES, TITLES
 from pipeline.presentation.figures import INK, MUTED, PALETTE, WIDTH, Looks, _figure, _legend, _svg
+from pipeline.questions.which.text import REFERENCES, TITLES
 
 DASHED = (0, (3, 3))
 

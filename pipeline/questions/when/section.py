@@ -9,16 +9,16 @@ import polars as pl
 
 from pipeline.estimation.randomisation import ALPHA
 from pipeline.estimation.verdicts import GAIN, NO_GAIN, UNDETERMINED
-from pipeline.evaluation import control as controls
-from pipeline.evaluation import gain as gains
-from pipeline.evaluation import gain_tables as texts
-from pipeline.evaluation import ladder as ladders
 from pipeline.evaluation.reading import read_table
 from pipeline.evaluation.scores import MACRO
 from pipeline.params import Verdicts
 from pipeline.presentation.answers import Answer, AnswerFigure, AnswerTable, Value
 from pipeline.presentation.differences import Row, forest
 from pipeline.presentation.tables import METRIC_TITLES, Cell, short_title, title_inside
+from pipeline.questions.when import control as controls
+from pipeline.questions.when import gain as gains
+from pipeline.questions.when import ladder as ladders
+from pipeline.questions.when import tables as texts
 
 KEY, QUESTION = "when", "When does fusion help?"
 STAGE = "gain"

@@ -1,0 +1,1 @@
+"""Question 4: are they fair across subgroups?"""

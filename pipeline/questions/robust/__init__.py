@@ -1,0 +1,1 @@
+"""Question 3: how robust are they to missing modalities?"""

@@ -1,0 +1,1 @@
+"""Question 1: when does fusion beat the best single modality?"""
