@@ -4,8 +4,8 @@ from pathlib import Path
 
 from pipeline import files
 from pipeline.params import read
-from pipeline.questions.robust.text import reliance_markdown
 from pipeline.questions.when.reliance import reliance
+from pipeline.questions.when.tables import reliance_markdown
 from stages import stage
 
 

@@ -7,8 +7,9 @@ data/runs. A missing cell, a missing or surplus run and a run that does not cove
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -88,6 +89,13 @@ def read_predictions(
     _check_stays(frame, people, path)
     known = people.select("fold", "stay_id", "subject_id", "has_cxr", *task.labels)
     return frame.join(known, on=["fold", "stay_id"], how="left").sort(*KEY, "part", "stay_id")
+
+
+def kinds_of_run(cell: pl.DataFrame) -> Iterator[tuple[dict[str, Any], pl.DataFrame]]:
+    """The cell's predictions by cohort of training and share removed: in each, runs differ in fold and seed alone."""
+    keys = ["train_cohort", "train_missing", "train_mechanism"]
+    for key in cell.select(keys).unique().sort(keys).iter_rows(named=True):
+        yield key, cell.filter(pl.all_horizontal(pl.col(name) == value for name, value in key.items()))
 
 
 def read_history(data: Path, task: Task, strategy: str, training: TrainingScale) -> pl.DataFrame:

@@ -8,7 +8,6 @@ with themselves.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ import polars as pl
 from pipeline import files
 from pipeline.estimation.curves import RELIABILITY, pr_curve, reliability_curve, roc_curve
 from pipeline.estimation.metrics import BINARY
-from pipeline.evaluation.cells import read_history, read_people, read_predictions
-from pipeline.evaluation.scores import Sampler, Scored, headline, in_cohort, score
+from pipeline.evaluation.cells import kinds_of_run, read_history, read_people, read_predictions
+from pipeline.evaluation.scores import HEADLINE, Sampler, Scored, headline, in_cohort, score
 from pipeline.params import Evaluation, Grid, TrainingScale
 from pipeline.presentation.tables import phenotype_markdown, results_latex, results_markdown
 from pipeline.strict import read_yaml
@@ -28,12 +27,6 @@ from pipeline.tasks import PHENOTYPES_FILE, Task, get_task
 log = logging.getLogger(__name__)
 
 COHORTS = ("base", "matched")
-# What `dvc metrics` shows: the first ones with their interval.
-HEADLINE = {
-    "binary": (("auroc", "auprc"), ("f1", "brier")),
-    "multilabel": (("auroc", "auprc"), ("f1", "brier")),
-    "multiclass": (("accuracy", "kappa"), ("f1", "brier")),
-}
 RESULT_SCHEMA: dict[str, Any] = {
     "task": pl.String,
     "strategy": pl.String,
@@ -80,13 +73,6 @@ class Results:
     pr: pl.DataFrame
     calibration: pl.DataFrame
     history: pl.DataFrame
-
-
-def kinds_of_run(cell: pl.DataFrame) -> Iterator[tuple[dict[str, Any], pl.DataFrame]]:
-    """The cell's predictions by cohort of training and share removed: in each, runs differ in fold and seed alone."""
-    keys = ["train_cohort", "train_missing", "train_mechanism"]
-    for key in cell.select(keys).unique().sort(keys).iter_rows(named=True):
-        yield key, cell.filter(pl.all_horizontal(pl.col(name) == value for name, value in key.items()))
 
 
 def evaluate(data: Path, grid: Grid, training: TrainingScale, evaluation: Evaluation, draws: int) -> Results:

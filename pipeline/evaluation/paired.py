@@ -18,20 +18,15 @@ import polars as pl
 from pipeline.estimation import randomisation
 from pipeline.estimation.bootstrap import Floats, SubjectDraws, average_labels, average_runs
 from pipeline.estimation.metrics import Bools, Ints, accuracy, confusion, kappa, rank_metrics
-from pipeline.evaluation.cells import read_predictions
+from pipeline.evaluation.cells import kinds_of_run, read_predictions
 from pipeline.evaluation.choice import validation_score
-from pipeline.evaluation.evaluate import HEADLINE, kinds_of_run
-from pipeline.evaluation.scores import MACRO, Sampler, in_cohort
+from pipeline.evaluation.scores import MACRO, Sampler, in_cohort, metrics_of
 from pipeline.params import TrainingScale
-from pipeline.questions.when.strata import Stratum
 from pipeline.tasks import Task
 
+Stratum = tuple[str, str]  # what it is about, and which group of it
+ALL: Stratum = ("all", "all")
 Draws = dict[tuple[str, str], Floats]  # by (label, metric), [1 + D]
-
-
-def metrics_of(task: Task) -> tuple[str, str]:
-    """The two metrics that are compared; the first is the one that chooses, and that verdicts are about."""
-    return HEADLINE[task.kind][0]
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,12 @@ from pipeline.tasks import Task
 
 Key = TypeVar("Key", bound=Hashable)
 MACRO = "macro"  # the label of an average over labels, and of length of stay as a whole
+# What `dvc metrics` shows: the first ones with their interval.
+HEADLINE = {
+    "binary": (("auroc", "auprc"), ("f1", "brier")),
+    "multilabel": (("auroc", "auprc"), ("f1", "brier")),
+    "multiclass": (("accuracy", "kappa"), ("f1", "brier")),
+}
 # Metrics whose draws are biased, and how often their interval takes the bias away (bootstrap.interval); the coverage
 # that this gives is measured in tests/unit/test_bootstrap.py and test_coverage.py.
 SHIFTS = {"ece": 1, "ece_debiased": 1, "auprc": 2}
@@ -43,6 +49,11 @@ LOGIT = {"auroc"}  # metrics whose interval is made of log-odds
 def headline(task: Task) -> str:
     """The label under which a task's own score stands: its only one, or MACRO."""
     return task.labels[0] if task.kind == "binary" else MACRO
+
+
+def metrics_of(task: Task) -> tuple[str, str]:
+    """The two metrics that are compared; the first is the one that chooses, and that verdicts are about."""
+    return HEADLINE[task.kind][0]
 
 
 def metric_interval(metric: str, values: Floats, confidence: float) -> tuple[float | None, float | None]:

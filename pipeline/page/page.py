@@ -21,9 +21,10 @@ from markupsafe import Markup, escape
 
 from pipeline import files
 from pipeline.errors import InputError
+from pipeline.page import figures
 from pipeline.page.facts import Block, blocks, words
 from pipeline.page.questions import answers
-from pipeline.presentation import figures
+from pipeline.presentation.figures import Looks, themed
 from pipeline.presentation.tables import METRIC_TITLES, TASK_TITLES, phenotype_grid, wide_tables
 from pipeline.presentation.text import HOW, percent, plural
 from pipeline.tasks import get_task
@@ -116,7 +117,7 @@ def _draw(
     curves: list[pl.DataFrame],
 ) -> dict[str, str]:
     """Every figure but the phenotypes', by name, as SVG; `curves` are ROC, precision and recall, calibration."""
-    looks = figures.Looks(strategies)
+    looks = Looks(strategies)
     drawn = {}
     plain_rows = table.filter(pl.col("train_missing") == pl.col("train_missing").min().over("task", "train_cohort"))
     for task in tasks:
@@ -174,7 +175,7 @@ def _draw_phenotypes(phenotypes: pl.DataFrame, strategies: tuple[str, ...]) -> d
             values = [(row.name, [cell.value for cell in row.cells]) for row in rows]
             name = f"phenotypes_{cohort}"
             title = f"AUROC by phenotype, {cohort} cohort"
-            drawn[name] = figures.phenotypes(values, names, figures.Looks(strategies), name, title)
+            drawn[name] = figures.phenotypes(values, names, Looks(strategies), name, title)
     return drawn
 
 
@@ -283,7 +284,7 @@ def build(data: Path, reports: Path, params: dict[str, Any]) -> tuple[str, dict[
         chosen_otherwise=_chosen_otherwise(histories),
         images_alone=[card["name"] for card in cards if list(card["modalities"]) == ["cxr"]],
         phenotypes={cohort: phenotype_grid(phenotypes, cohort, "auroc") for cohort in COHORTS},
-        figures={name: Markup(figures.themed(svg)) for name, svg in drawn.items()},
+        figures={name: Markup(themed(svg)) for name, svg in drawn.items()},
         attrition=_attrition(data / "cohort" / "attrition.csv"),
         facts=_facts(reports / "data"),
         splits=[block for key in ("folds", "eras") if splits and splits.get(key) for block in blocks(splits[key])],

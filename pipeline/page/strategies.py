@@ -11,12 +11,12 @@ from pathlib import Path
 import polars as pl
 
 from pipeline import files
+from pipeline.evaluation.paired import ALL
 from pipeline.evaluation.reading import read_table
 from pipeline.evaluation.scores import MACRO
 from pipeline.modelling.cards import ENTRIES, Card, read_card
 from pipeline.modelling.registry import names
 from pipeline.presentation.text import with_interval
-from pipeline.questions.when.strata import ALL
 
 DOCUMENT, STUDY = Path("docs/strategies.md"), Path("docs/study")
 COMMAND = "python -m pipeline.page.strategies"

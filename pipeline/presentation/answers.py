@@ -1,7 +1,7 @@
 """What the page shows for one of the four questions: a sentence, the figure that leads, tables, other figures.
 
-Each question has a module here (when, which, robust, fair) whose `answer` reads the tables that a stage wrote, and
-nothing else; the page lays them out. Numbers are formatted by pipeline.presentation.text and tables.Cell.
+Each room of pipeline/questions has a section whose `answer` reads the tables that a stage wrote, and nothing else; the
+page lays them out. Numbers are formatted by pipeline.presentation.text and tables.Cell.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 
-from pipeline.presentation.figures import MARKERS, MUTED, PALETTE, RULE, WIDTH, _figure, _legend, _svg
+from pipeline.presentation.figures import MARKERS, MUTED, PALETTE, RULE, WIDTH, as_svg, canvas, legend_below
 from pipeline.presentation.tables import Cell
 
 SPREAD = 0.5  # of a row's height, over which its series lie
@@ -53,7 +53,7 @@ def forest(
 
     With a margin they are differences: a line at 0, and a band of what is too small to matter.
     """
-    with _figure(WIDTH, 1.3 + 0.36 * max(1, len(rows))) as (figure, (axes,)):
+    with canvas(WIDTH, 1.3 + 0.36 * max(1, len(rows))) as (figure, (axes,)):
         if margin is not None:
             axes.axvspan(-margin, margin, color=RULE, linewidth=0, alpha=0.8)
             axes.axvline(0, color=MUTED, linewidth=0.8)
@@ -72,8 +72,8 @@ def forest(
         axes.set_ylim(max(1, len(rows)) - 0.4, -0.7)
         axes.set_xlabel(axis)
         axes.set_title(title)
-        _legend(figure, axes)
-        return _svg(figure, name, title)
+        legend_below(figure, axes)
+        return as_svg(figure, name, title)
 
 
 class Block(NamedTuple):
@@ -87,7 +87,7 @@ class Block(NamedTuple):
 def caterpillar(blocks: Sequence[Block], axis: str, target: str, name: str, title: str, margin: float) -> str:
     """Intervals of all strategies of each block, the smallest first, the chosen one in another colour."""
     lines = sum(len(block.cells) for block in blocks)
-    with _figure(WIDTH, 1.3 + 0.34 * len(blocks) + 0.055 * lines) as (figure, (axes,)):
+    with canvas(WIDTH, 1.3 + 0.34 * len(blocks) + 0.055 * lines) as (figure, (axes,)):
         axes.axvspan(-margin, margin, color=RULE, linewidth=0, alpha=0.8)
         axes.axvline(0, color=MUTED, linewidth=0.8)
         top, step = 0.0, 0.055 / 0.34  # a block's name takes one unit
@@ -112,13 +112,13 @@ def caterpillar(blocks: Sequence[Block], axis: str, target: str, name: str, titl
         axes.set_ylim(top, 0)
         axes.set_xlabel(axis)
         axes.set_title(title)
-        _legend(figure, axes)
-        return _svg(figure, name, title)
+        legend_below(figure, axes)
+        return as_svg(figure, name, title)
 
 
 def scatter(points: Sequence[Point], groups: Sequence[str], name: str, title: str) -> str:
     """Found against attainable difference; on the diagonal everything that could be gained was."""
-    with _figure(WIDTH, 4.6) as (figure, (axes,)):
+    with canvas(WIDTH, 4.6) as (figure, (axes,)):
         top = max([0.05, *(point.attainable for point in points)])
         axes.plot([0, top], [0, top], color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
         axes.axhline(0, color=MUTED, linewidth=0.8)
@@ -141,5 +141,5 @@ def scatter(points: Sequence[Point], groups: Sequence[str], name: str, title: st
         axes.set_xlabel("Attainable gain of AUROC")
         axes.set_ylabel("Found difference of AUROC")
         axes.set_title(title)
-        _legend(figure, axes)
-        return _svg(figure, name, title)
+        legend_below(figure, axes)
+        return as_svg(figure, name, title)

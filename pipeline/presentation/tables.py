@@ -13,6 +13,7 @@ TASK_TITLES = {
     "phenotype": "Phenotypes (retrospective, 25 labels)",
     "los": "Length of stay (7 classes)",
 }
+HEADLINE_ORDER = ("phenotype", "mortality", "los")  # the figure with the most labels leads
 METRIC_TITLES = {
     "auroc": "AUROC",
     "auprc": "AUPRC",
@@ -34,6 +35,13 @@ def title_inside(task: str) -> str:
     """phenotypes, ICU mortality: for the middle of a sentence."""
     title = short_title(task)
     return title if title[:2].isupper() else title[0].lower() + title[1:]
+
+
+def preferred(table: pl.DataFrame) -> pl.DataFrame:
+    """Rows of the models that are shown: trained on the matched cohort where there are such, with nothing removed."""
+    cohorts = table["train_cohort"].unique().to_list()
+    shown = table.filter(train_cohort="matched" if "matched" in cohorts else "base")
+    return shown.filter(train_missing=0.0) if "train_missing" in shown.columns else shown
 
 
 class Cell(NamedTuple):

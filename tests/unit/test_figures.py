@@ -6,19 +6,9 @@ import xml.etree.ElementTree as ElementTree
 import polars as pl
 import pytest
 
+from pipeline.page.figures import branches, forest, history, phenotypes, pr, reliability, roc
 from pipeline.presentation import figures
-from pipeline.presentation.figures import (
-    PALETTE,
-    Looks,
-    branches,
-    forest,
-    history,
-    phenotypes,
-    pr,
-    reliability,
-    roc,
-    themed,
-)
+from pipeline.presentation.figures import PALETTE, Looks, themed
 
 NAMES = ("lstm", "<b>&$x$")
 LOOKS = Looks(NAMES)

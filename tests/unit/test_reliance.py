@@ -12,8 +12,8 @@ from pipeline.errors import InputError
 from pipeline.evaluation.cells import read_people
 from pipeline.evaluation.scores import Sampler
 from pipeline.params import Evaluation, Grid
-from pipeline.questions.robust.text import reliance_markdown
 from pipeline.questions.when.reliance import kind_scores, quantities, reliance
+from pipeline.questions.when.tables import reliance_markdown
 from pipeline.tasks import get_task
 from tests.unit.fabricated import fabricate, training
 from tests.unit.fabricated_probes import add_probes

@@ -13,8 +13,8 @@ from pipeline import files, results
 from pipeline.closure import ROOT
 from pipeline.errors import InputError
 from pipeline.evaluation.evaluate import evaluate, write
+from pipeline.page import figures
 from pipeline.params import Evaluation, Grid
-from pipeline.presentation import figures
 from tests.unit.fabricated import fabricate, training
 
 GRID = Grid(("lstm", "late_fusion"), ("mortality", "phenotype", "los"))

@@ -12,8 +12,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from pipeline.data.masks import absence_odds
 from pipeline.errors import InputError
-from pipeline.evaluation.cells import read_people, read_predictions
-from pipeline.evaluation.evaluate import evaluate, kinds_of_run
+from pipeline.evaluation.cells import kinds_of_run, read_people, read_predictions
+from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.reading import read_probe
 from pipeline.evaluation.scores import Sampler
 from pipeline.params import Evaluation, Grid, ProbeScale

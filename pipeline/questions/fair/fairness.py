@@ -14,9 +14,8 @@ from typing import Any
 import polars as pl
 
 from pipeline import files
-from pipeline.evaluation.cells import read_people, read_predictions
+from pipeline.evaluation.cells import kinds_of_run, read_people, read_predictions
 from pipeline.evaluation.choice import chosen, read_card, validation_score
-from pipeline.evaluation.evaluate import kinds_of_run
 from pipeline.evaluation.scores import Sampler
 from pipeline.params import Evaluation, Fairness, FairnessScale, Grid, TrainingScale
 from pipeline.questions.fair.groups import Found, Side, labels_of, side, strategy

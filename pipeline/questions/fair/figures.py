@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.presentation.figures import INK, MARKERS, MUTED, PALETTE, WIDTH, _figure, _legend, _svg
+from pipeline.presentation.figures import INK, MARKERS, MUTED, PALETTE, WIDTH, as_svg, canvas, legend_below
 from pipeline.questions.fair.subgroups import HIDDEN
 from pipeline.questions.fair.text import ATTRIBUTE_TITLES
 
@@ -56,7 +56,7 @@ def groups(rows: pl.DataFrame, strategies: Sequence[str], metric: str, label: st
     """
     shown = rows.filter(pl.col("strategy").is_in(strategies) & pl.col(metric).is_not_null())
     heads = shown.select("attribute", "group").unique(maintain_order=True).rows()
-    with _figure(WIDTH, 1.3 + 0.3 * len(heads)) as (figure, (axes,)):
+    with canvas(WIDTH, 1.3 + 0.3 * len(heads)) as (figure, (axes,)):
         for i, strategy in enumerate(strategies):
             of = {
                 (row["attribute"], row["group"]): row for row in shown.filter(strategy=strategy).iter_rows(named=True)
@@ -71,14 +71,14 @@ def groups(rows: pl.DataFrame, strategies: Sequence[str], metric: str, label: st
                 axes.axhline(place - 0.5, color=MUTED, linewidth=0.5)
         axes.set_xlabel(label)
         _title(figure, title)
-        _legend(figure, axes)
-        return _svg(figure, name, title)
+        legend_below(figure, axes)
+        return as_svg(figure, name, title)
 
 
 def gaps(rows: pl.DataFrame, name: str, title: str) -> str:
     """AUROC gap by attribute with its interval, and what shuffled groups give; `rows` of fairness_gaps.csv."""
     shown = rows.drop_nulls("gap").to_dicts()
-    with _figure(WIDTH, 1.5 + 0.34 * len(shown)) as (figure, (axes,)):
+    with canvas(WIDTH, 1.5 + 0.34 * len(shown)) as (figure, (axes,)):
         points = [(row["gap"], row["low"], row["high"]) for row in shown]
         _points(axes, range(len(shown)), points, 0, "gap")
         null = [(place, row["null_mean"]) for place, row in enumerate(shown) if row["null_mean"] is not None]
@@ -97,8 +97,8 @@ def gaps(rows: pl.DataFrame, name: str, title: str) -> str:
         axes.set_xlim(left=0)
         axes.set_xlabel("Highest less lowest AUROC of a group")
         _title(figure, title)
-        _legend(figure, axes)
-        return _svg(figure, name, title)
+        legend_below(figure, axes)
+        return as_svg(figure, name, title)
 
 
 def changes(rows: pl.DataFrame, label: str, name: str, title: str) -> str:
@@ -106,7 +106,7 @@ def changes(rows: pl.DataFrame, label: str, name: str, title: str) -> str:
     shown = rows.drop_nulls("difference")
     strategies = shown["strategy"].unique(maintain_order=True).to_list()
     attributes = shown["attribute"].unique(maintain_order=True).to_list()
-    with _figure(WIDTH, 1.4 + 0.42 * len(strategies)) as (figure, (axes,)):
+    with canvas(WIDTH, 1.4 + 0.42 * len(strategies)) as (figure, (axes,)):
         axes.axvline(0, color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
         for i, attribute in enumerate(attributes):
             of: dict[str, Any] = {
@@ -119,8 +119,8 @@ def changes(rows: pl.DataFrame, label: str, name: str, title: str) -> str:
         _rows(axes, strategies)
         axes.set_xlabel(label)
         _title(figure, title)
-        _legend(figure, axes)
-        return _svg(figure, name, title)
+        legend_below(figure, axes)
+        return as_svg(figure, name, title)
 
 
 def counts(rows: pl.DataFrame, least: int, suppressed: int, name: str, title: str) -> str:
@@ -129,7 +129,7 @@ def counts(rows: pl.DataFrame, least: int, suppressed: int, name: str, title: st
     `rows` of fairness_groups.csv of one task and cohort, single attributes; a suppressed count has an open mark.
     """
     shown = rows.unique(["attribute", "group"], keep="first", maintain_order=True).to_dicts()
-    with _figure(WIDTH, 1.3 + 0.26 * len(shown)) as (figure, (axes,)):
+    with canvas(WIDTH, 1.3 + 0.26 * len(shown)) as (figure, (axes,)):
         known = [
             (place, int(row["positives"])) for place, row in enumerate(shown) if (row["positives"] or "").isdigit()
         ]
@@ -148,5 +148,5 @@ def counts(rows: pl.DataFrame, least: int, suppressed: int, name: str, title: st
         axes.set_xlim(left=0)
         axes.set_xlabel("Test stays with the label")
         _title(figure, title)
-        _legend(figure, axes)
-        return _svg(figure, name, title)
+        legend_below(figure, axes)
+        return as_svg(figure, name, title)

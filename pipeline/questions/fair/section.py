@@ -13,7 +13,7 @@ from pipeline.params import Fairness
 from pipeline.presentation.answers import Answer, AnswerFigure, AnswerTable
 from pipeline.presentation.tables import Cell
 from pipeline.presentation.text import number, percent, plural
-from pipeline.questions.fair import figures as fair_figures
+from pipeline.questions.fair import figures
 from pipeline.questions.fair.subgroups import SMALL, WHOLE
 from pipeline.questions.fair.tables import CONFIRMATORY, FUSION_SCHEMA, GAPS_SCHEMA, GROUPS_SCHEMA, LEVEL
 from pipeline.questions.fair.text import (
@@ -181,22 +181,20 @@ def _figures(groups: pl.DataFrame, gaps: pl.DataFrame, fusion: pl.DataFrame, kno
         if compared and strategies:
             shown = rows.filter(pl.col("attribute").is_in(compared))
             name = f"fair_groups_{ends}"
-            svg = fair_figures.groups(
-                shown, strategies, "auroc", "AUROC", name, f"{title}, {cohort} cohort: AUROC by group"
-            )
+            svg = figures.groups(shown, strategies, "auroc", "AUROC", name, f"{title}, {cohort} cohort: AUROC by group")
             leading.append(AnswerFigure(name, svg, "Of the strategies that validation chose.", GROUPS))
             name = f"fair_missed_{ends}"
             text = f"{title}, {cohort} cohort: missed diagnoses"
-            svg = fair_figures.groups(shown, strategies, "fnr_alert_rate", "Share of positives missed", name, text)
+            svg = figures.groups(shown, strategies, "fnr_alert_rate", "Share of positives missed", name, text)
             others.append(AnswerFigure(name, svg, "At equal overall alert rates.", GROUPS))
             name = f"fair_gaps_{ends}"
             of = mine.filter((pl.col("metric") == "auroc") & (pl.col("strategy") == strategies[0]))
-            svg = fair_figures.gaps(of, name, f"{title}, {cohort} cohort: gaps of {strategies[0]}")
+            svg = figures.gaps(of, name, f"{title}, {cohort} cohort: gaps of {strategies[0]}")
             others.append(AnswerFigure(name, svg, "AUROC gaps beside those of shuffled groups.", GAPS))
         change = _single(fusion.filter(here & (pl.col("metric") == "auroc")))
         if change.drop_nulls("difference").height:
             name = f"fair_fusion_{ends}"
-            svg = fair_figures.changes(
+            svg = figures.changes(
                 change,
                 f"AUROC gap less that of {change['unimodal'][0]}",
                 name,
@@ -220,7 +218,7 @@ def _why_not(groups: pl.DataFrame, knobs: Fairness) -> list[AnswerFigure]:
                 f"fair_sizes_{task}_{cohort}",
                 f"{task_title(task, label)}, {cohort} cohort: size of the groups",
             )
-            svg = fair_figures.counts(rows, knobs.least_positives, knobs.suppress_below, name, title)
+            svg = figures.counts(rows, knobs.least_positives, knobs.suppress_below, name, title)
             return [AnswerFigure(name, svg, "No two groups of an attribute are large enough to be compared.", GROUPS)]
     return []
 

@@ -25,13 +25,12 @@ from pipeline.estimation.bootstrap import Floats, SubjectDraws
 from pipeline.estimation.metrics import rank_metrics
 from pipeline.estimation.verdicts import GAIN, NO_GAIN, UNDETERMINED, judged
 from pipeline.evaluation.choice import read_card
-from pipeline.evaluation.paired import Draws, macro, scored
+from pipeline.evaluation.paired import ALL, Draws, macro, scored
 from pipeline.evaluation.reading import read_columns, there
 from pipeline.evaluation.scores import in_cohort
 from pipeline.presentation.tables import Cell
 from pipeline.presentation.text import markdown_table, number, with_interval
 from pipeline.questions.when.gain import CONFIRMATORY, Source, cells
-from pipeline.questions.when.strata import ALL
 from pipeline.tasks import Task, get_task
 
 KINDS = ("ehr_only", "cxr_only", "complementary", "synergistic", "redundant", "noise")

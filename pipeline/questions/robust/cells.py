@@ -10,9 +10,8 @@ from typing import Any
 
 import polars as pl
 
-from pipeline.evaluation.cells import read_predictions
+from pipeline.evaluation.cells import kinds_of_run, read_predictions
 from pipeline.evaluation.choice import Card, chosen, read_card, validation_score
-from pipeline.evaluation.evaluate import kinds_of_run
 from pipeline.evaluation.reading import read_probe
 from pipeline.evaluation.scores import Sampler
 from pipeline.params import INPUT_HOURS, Grid, ProbeScale, TrainingScale

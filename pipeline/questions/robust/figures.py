@@ -1,4 +1,4 @@
-"""The figures of the robustness section and of reliance: degradation curves, overlap, what scores rest on."""
+"""The figures of the robustness section: degradation curves and overlap."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from pipeline.presentation.figures import INK, MARKERS, MUTED, PALETTE, WIDTH, _figure, _legend, _svg
+from pipeline.presentation.figures import INK, MARKERS, MUTED, PALETTE, WIDTH, as_svg, canvas, legend_below
 
 FAMILIES = {
     "native": "built for missing: mean",
@@ -38,7 +37,7 @@ def degradation(
 
     All tables have the columns rate, value, value_low and value_high.
     """
-    with _figure(WIDTH, 3.7) as (figure, (axes,)):
+    with canvas(WIDTH, 3.7) as (figure, (axes,)):
         for i, rows in enumerate(strategies):
             rates, values, _, _ = _line(rows, "value")
             axes.plot(rates, values, color=MUTED, linewidth=0.6, alpha=0.55, label=None if i else "a fusion strategy")
@@ -55,13 +54,13 @@ def degradation(
         axes.set_xlabel(f"Share of {what} removed at inference")
         axes.set_ylabel(metric)
         axes.set_title(title)
-        _legend(figure, axes)
-        return _svg(figure, name, title)
+        legend_below(figure, axes)
+        return as_svg(figure, name, title)
 
 
 def overlap(rows: pl.DataFrame, name: str, title: str) -> str:
     """Stays by propensity of having an image; a bar of fewer than ten has no height of its own, and says so."""
-    with _figure(WIDTH, 3.2) as (figure, (axes,)):
+    with canvas(WIDTH, 3.2) as (figure, (axes,)):
         for i, image in enumerate(("present", "absent")):
             chosen = rows.filter(image=image)
             known = chosen.with_columns(count=pl.col("stays").cast(pl.Int64, strict=False))
@@ -76,39 +75,5 @@ def overlap(rows: pl.DataFrame, name: str, title: str) -> str:
         axes.set_ylabel("Stays")
         axes.grid(axis="x", visible=False)
         axes.set_title(title)
-        _legend(figure, axes)
-        return _svg(figure, name, title)
-
-
-def shapley(rows: pl.DataFrame, metric: str, name: str, title: str) -> str:
-    """What each modality adds to the score of each fusion strategy; `rows` of reliance.csv of one task and cohort."""
-    strategies = rows["strategy"].unique(maintain_order=True).to_list()
-    with _figure(WIDTH, 1.15 + 0.3 * len(strategies)) as (figure, (axes,)):
-        for i, (quantity, label) in enumerate((("shapley_ehr", "EHR"), ("shapley_cxr", "image"))):
-            _points(axes, rows.filter(quantity=quantity), strategies, 0.15 if i else -0.15, i, label)
-        axes.axvline(0, color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
-        axes.set_yticks(range(len(strategies)), strategies)
-        axes.set_ylim(len(strategies) - 0.5, -0.5)
-        axes.grid(axis="y", visible=False)
-        axes.set_xlabel(f"{metric} that each modality adds (Shapley value)")
-        axes.set_title(title)
-        _legend(figure, axes)
-        return _svg(figure, name, title)
-
-
-def _points(axes: Axes, rows: pl.DataFrame, strategies: Sequence[str], shift: float, look: int, label: str) -> None:
-    shown = rows.filter(pl.col("value").is_not_null())
-    if not shown.height:
-        return
-    low, high = (shown[end].fill_null(shown["value"]).to_numpy() for end in ("low", "high"))
-    values = shown["value"].to_numpy()
-    axes.errorbar(
-        values,
-        [strategies.index(strategy) + shift for strategy in shown["strategy"]],
-        xerr=np.maximum(0.0, np.array([values - low, high - values])),
-        fmt=MARKERS[look],
-        color=PALETTE[look],
-        markersize=4.5,
-        elinewidth=1.3,
-        label=label,
-    )
+        legend_below(figure, axes)
+        return as_svg(figure, name, title)

@@ -19,8 +19,7 @@ import polars as pl
 from pipeline.errors import InputError
 from pipeline.estimation.bootstrap import Floats, SubjectDraws, average_labels, average_runs
 from pipeline.estimation.metrics import Bools, Ints, accuracy, confusion, kappa, rank_metrics
-from pipeline.evaluation.evaluate import HEADLINE
-from pipeline.evaluation.scores import Sampler
+from pipeline.evaluation.scores import Sampler, metrics_of
 from pipeline.params import ProbeScale
 from pipeline.tasks import Task
 from pipeline.training.grid import KEY
@@ -132,11 +131,6 @@ def runs_of(
             )
         )
     return found
-
-
-def metrics_of(task: Task) -> tuple[str, str]:
-    """The two metrics that are scored; the first one leads."""
-    return HEADLINE[task.kind][0]
 
 
 def score_runs(runs: Sequence[Run], task: Task, group: str, removal: Removal = NOTHING) -> Scores:

@@ -15,11 +15,11 @@ import polars as pl
 
 from pipeline.estimation.bootstrap import Floats, difference_interval
 from pipeline.evaluation.cells import read_people
-from pipeline.evaluation.scores import Sampler, metric_interval
+from pipeline.evaluation.scores import Sampler, metric_interval, metrics_of
 from pipeline.params import Evaluation, Grid, ProbeScale, TrainingScale
 from pipeline.presentation.text import suppressed
 from pipeline.questions.robust.cells import Cell, read_cells, reference_of
-from pipeline.questions.robust.removal import NOTHING, Removal, area, metrics_of, stops_paying
+from pipeline.questions.robust.removal import NOTHING, Removal, area, stops_paying
 from pipeline.tasks import Task, get_task
 
 DIGITS = 12

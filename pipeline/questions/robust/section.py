@@ -9,12 +9,12 @@ import polars as pl
 
 from pipeline.evaluation.reading import read_table
 from pipeline.presentation.answers import Answer, AnswerFigure, AnswerTable, Value
-from pipeline.presentation.tables import METRIC_TITLES, Cell, short_title, title_inside
+from pipeline.presentation.tables import HEADLINE_ORDER, METRIC_TITLES, Cell, preferred, short_title, title_inside
 from pipeline.presentation.text import HOW, NOT_ESTIMABLE, percent
-from pipeline.questions.robust import figures as robust_figures
+from pipeline.questions.robust import figures
 from pipeline.questions.robust.overlap import OVERLAP
 from pipeline.questions.robust.robustness import CURVES, FAMILIES, NATURAL, SUMMARY
-from pipeline.questions.robust.text import preferred, stops
+from pipeline.questions.robust.text import stops
 
 QUESTION = "How robust are they when a modality is missing?"
 STAGE = "robustness"
@@ -31,7 +31,6 @@ GROUP_TITLES = {
     "not_taken": "No image, could have been taken",
     "not_collectable": "No image, none could be there",
 }
-HEADLINE_ORDER = ("phenotype", "mortality", "los")  # the figure with the most labels leads
 
 
 def cell(row: dict[str, Any] | None, name: str) -> Cell | None:
@@ -196,9 +195,9 @@ def _figures(shown: dict[str, pl.DataFrame], overlap: pl.DataFrame, tasks: list[
             name = f"robust_{modality}_{task}"
             metric = METRIC_TITLES[rows["metric"][0]]
             title = f"{short_title(task)}: {metric} as {what} go"
-            svg = robust_figures.degradation(
+            svg = figures.degradation(
                 [rows.filter(strategy=strategy) for strategy in fusion],
-                {family: families.filter(family=family) for family in robust_figures.FAMILIES},
+                {family: families.filter(family=family) for family in figures.FAMILIES},
                 reference,
                 what,
                 metric,
@@ -209,7 +208,7 @@ def _figures(shown: dict[str, pl.DataFrame], overlap: pl.DataFrame, tasks: list[
             found.append(AnswerFigure(name, svg, caption, "tables/robustness_families.csv"))
     if overlap.height:
         fold = overlap["fold"][0]
-        svg = robust_figures.overlap(overlap.filter(fold=fold), "robust_overlap", "Who could have had an image")
+        svg = figures.overlap(overlap.filter(fold=fold), "robust_overlap", "Who could have had an image")
         caption = (
             f"Stays where an image could have been there, by the propensity model of fold {fold}, which also decides "
             "who loses an image first where removal depends on patient traits. Counts below ten are not shown."

@@ -1,13 +1,13 @@
-"""robustness.md and reliance.md: the tables of these two stages for people, models trained on the matched cohort."""
+"""robustness.md: the tables of the stage for people, models trained on the matched cohort."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
 
-from pipeline.presentation.tables import METRIC_TITLES, TASK_TITLES
+from pipeline.presentation.tables import METRIC_TITLES, TASK_TITLES, preferred
 from pipeline.presentation.text import markdown_table, percent, with_interval
 
 REMOVED = {"cxr": "images", "ehr": "records"}
@@ -17,13 +17,6 @@ def _cell(row: Mapping[str, Any] | None, name: str) -> str:
     if row is None:
         return ""
     return with_interval(row[name], row[f"{name}_low"], row[f"{name}_high"])
-
-
-def preferred(table: pl.DataFrame) -> pl.DataFrame:
-    """Rows of the models that are shown: trained on the matched cohort where there are such, with nothing removed."""
-    cohorts = table["train_cohort"].unique().to_list()
-    shown = table.filter(train_cohort="matched" if "matched" in cohorts else "base")
-    return shown.filter(train_missing=0.0) if "train_missing" in shown.columns else shown
 
 
 def markdown(tables: Mapping[str, pl.DataFrame], confidence: float) -> str:
@@ -70,54 +63,3 @@ def stops(row: Mapping[str, Any]) -> str:
     if row["pays"] == "always":
         return "never"
     return "pays at no rate" if row["pays"] == "no" else percent(round(row["stops"], 2))
-
-
-def reliance_markdown(table: pl.DataFrame, control: pl.DataFrame, confidence: float) -> str:
-    """A table a task: score, additive projection, Shapley values; and the image encoders' control."""
-    lines = [
-        "# What the scores rest on",
-        "",
-        f"Over the probed test stays; in brackets the {percent(confidence)} interval of a bootstrap over subjects.",
-        "",
-    ]
-    titles = {
-        "full": "Score",
-        "emap": "Additive projection",
-        "interaction": "Interaction",
-        "shapley_ehr": "Shapley EHR",
-        "shapley_cxr": "Shapley image",
-    }
-    shown = preferred(table)
-    for task in shown["task"].unique(maintain_order=True):
-        rows = shown.filter(task=task)
-        body = [
-            [strategy, *_quantities(rows.filter(strategy=strategy), list(titles))]
-            for strategy in rows["strategy"].unique(maintain_order=True)
-        ]
-        lines += [
-            f"## {TASK_TITLES.get(task, task)}: {METRIC_TITLES[rows['metric'][0]]}",
-            "",
-            markdown_table(["Strategy", *titles.values()], body),
-        ]
-    rows = preferred(control)
-    body = [
-        [
-            row["finding"],
-            row["strategy"],
-            row["task"],
-            with_interval(row["auroc"], row["low"], row["high"]),
-            row["stays"],
-        ]
-        for row in rows.iter_rows(named=True)
-    ]
-    header = ["Finding", "Strategy", "Task it was trained on", "AUROC", "Stays"]
-    lines += ["## Findings told from the image features", "", markdown_table(header, body, numbers_from=3)]
-    return "\n".join(lines)
-
-
-def _quantities(rows: pl.DataFrame, names: Sequence[str]) -> list[str]:
-    found = {row["quantity"]: row for row in rows.iter_rows(named=True)}
-    return [
-        with_interval(found[name]["value"], found[name]["low"], found[name]["high"]) if name in found else ""
-        for name in names
-    ]

@@ -22,11 +22,12 @@ from pipeline.estimation.verdicts import judged
 from pipeline.evaluation.cells import read_people
 from pipeline.evaluation.choice import chosen, read_card
 from pipeline.evaluation.paired import (
+    ALL,
     Cell,
     Draws,
+    Stratum,
     counts,
     macro,
-    metrics_of,
     read_cells,
     scored,
     second_p,
@@ -34,11 +35,11 @@ from pipeline.evaluation.paired import (
     throws,
 )
 from pipeline.evaluation.reading import read_probe
-from pipeline.evaluation.scores import MACRO, Sampler, headline
+from pipeline.evaluation.scores import MACRO, Sampler, headline, metrics_of
 from pipeline.params import Evaluation, Grid, TrainingScale, Verdicts
 from pipeline.presentation.text import suppressed
 from pipeline.questions.when import control
-from pipeline.questions.when.strata import ALL, Stratum, label_groups, stay_strata
+from pipeline.questions.when.strata import label_groups, stay_strata
 from pipeline.tasks import Task, get_task
 
 log = logging.getLogger(__name__)

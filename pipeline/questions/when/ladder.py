@@ -20,11 +20,10 @@ from pipeline.estimation.randomisation import linear_p
 from pipeline.estimation.verdicts import judged
 from pipeline.evaluation.cells import read_predictions
 from pipeline.evaluation.choice import read_card
-from pipeline.evaluation.paired import Run, metrics_of, runs_of, scored, shares, throws
+from pipeline.evaluation.paired import ALL, Run, runs_of, scored, shares, throws
 from pipeline.evaluation.reading import read_columns
-from pipeline.evaluation.scores import headline, in_cohort, metric_interval
+from pipeline.evaluation.scores import headline, in_cohort, metric_interval, metrics_of
 from pipeline.questions.when.gain import Source, cells, mean_of
-from pipeline.questions.when.strata import ALL
 from pipeline.tasks import Task, get_task
 
 RUNGS = ("ehr", "presence", "metadata", "pixels", "permuted")

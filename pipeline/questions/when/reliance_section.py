@@ -8,11 +8,9 @@ import polars as pl
 
 from pipeline.evaluation.reading import read_table
 from pipeline.presentation.answers import AnswerFigure, AnswerTable, Value
-from pipeline.presentation.tables import METRIC_TITLES, Cell, short_title
-from pipeline.questions.robust import figures as robust_figures
-from pipeline.questions.robust.section import HEADLINE_ORDER
-from pipeline.questions.robust.text import preferred
+from pipeline.presentation.tables import HEADLINE_ORDER, METRIC_TITLES, Cell, preferred, short_title
 from pipeline.questions.when.control import SCHEMA as CONTROL
+from pipeline.questions.when.figures import shapley
 from pipeline.questions.when.reliance import RELIANCE
 
 STAGE = "reliance"
@@ -45,7 +43,7 @@ def reliance(tables: Path) -> tuple[tuple[AnswerFigure, ...], tuple[AnswerTable,
                 f"Exact Shapley values of the two modalities over {rows['stays'][0]} test stays with an image, from "
                 "records and images permuted among them."
             )
-            svg = robust_figures.shapley(rows, metric, name, title)
+            svg = shapley(rows, metric, name, title)
             figures.append(AnswerFigure(name, svg, caption, "tables/reliance.csv"))
         found.append(_table(rows, f"{short}: {metric} and what it rests on"))
     if control.height:

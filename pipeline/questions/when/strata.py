@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from pipeline.evaluation.paired import ALL, Stratum
 from pipeline.evaluation.scores import in_cohort
 from pipeline.strict import read_yaml
 from pipeline.tasks import PHENOTYPES_FILE, Task
 
-Stratum = tuple[str, str]  # what it is about, and which group of it
-ALL: Stratum = ("all", "all")
 ICD_VERSIONS = (9, 10)
 TERCILES = ("low", "middle", "high")
 

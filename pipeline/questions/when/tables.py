@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from pipeline import files
+from pipeline.evaluation.paired import ALL
 from pipeline.evaluation.scores import MACRO
 from pipeline.params import Verdicts
-from pipeline.presentation.tables import METRIC_TITLES, TASK_TITLES, Cell
-from pipeline.presentation.text import FEW, NOT_ESTIMABLE, markdown_table, number, percent, suppressed
+from pipeline.presentation.tables import METRIC_TITLES, TASK_TITLES, Cell, preferred
+from pipeline.presentation.text import FEW, NOT_ESTIMABLE, markdown_table, number, percent, suppressed, with_interval
 from pipeline.questions.when.gain import CONFIRMATORY, Gain
-from pipeline.questions.when.strata import ALL
 from pipeline.strict import read_yaml
 from pipeline.tasks import PHENOTYPES_FILE
 
@@ -167,3 +167,54 @@ def write(found: Gain, ladder: pl.DataFrame, prevalence: pl.DataFrame, rule: Ver
     files.write_text(gain_markdown(found, rule), tables / "gain.md")
     files.write_text(ladder_markdown(ladder), tables / "ladder.md")
     files.write_text(icd_markdown(prevalence), tables / "icd.md")
+
+
+def reliance_markdown(table: pl.DataFrame, control: pl.DataFrame, confidence: float) -> str:
+    """A table a task: score, additive projection, Shapley values; and the image encoders' control."""
+    lines = [
+        "# What the scores rest on",
+        "",
+        f"Over the probed test stays; in brackets the {percent(confidence)} interval of a bootstrap over subjects.",
+        "",
+    ]
+    titles = {
+        "full": "Score",
+        "emap": "Additive projection",
+        "interaction": "Interaction",
+        "shapley_ehr": "Shapley EHR",
+        "shapley_cxr": "Shapley image",
+    }
+    shown = preferred(table)
+    for task in shown["task"].unique(maintain_order=True):
+        rows = shown.filter(task=task)
+        body = [
+            [strategy, *_quantities(rows.filter(strategy=strategy), list(titles))]
+            for strategy in rows["strategy"].unique(maintain_order=True)
+        ]
+        lines += [
+            f"## {TASK_TITLES.get(task, task)}: {METRIC_TITLES[rows['metric'][0]]}",
+            "",
+            markdown_table(["Strategy", *titles.values()], body),
+        ]
+    rows = preferred(control)
+    body = [
+        [
+            row["finding"],
+            row["strategy"],
+            row["task"],
+            with_interval(row["auroc"], row["low"], row["high"]),
+            row["stays"],
+        ]
+        for row in rows.iter_rows(named=True)
+    ]
+    header = ["Finding", "Strategy", "Task it was trained on", "AUROC", "Stays"]
+    lines += ["## Findings told from the image features", "", markdown_table(header, body, numbers_from=3)]
+    return "\n".join(lines)
+
+
+def _quantities(rows: pl.DataFrame, names: Sequence[str]) -> list[str]:
+    found = {row["quantity"]: row for row in rows.iter_rows(named=True)}
+    return [
+        with_interval(found[name]["value"], found[name]["low"], found[name]["high"]) if name in found else ""
+        for name in names
+    ]

@@ -21,8 +21,7 @@ from pipeline.estimation.bootstrap import Floats, SubjectDraws, average_labels, 
 from pipeline.estimation.curves import reliability_curve
 from pipeline.estimation.decision import THRESHOLDS
 from pipeline.estimation.ranking import ranks
-from pipeline.evaluation.cells import read_people, read_predictions
-from pipeline.evaluation.evaluate import kinds_of_run
+from pipeline.evaluation.cells import kinds_of_run, read_people, read_predictions
 from pipeline.evaluation.scores import MACRO, Sampler, headline, in_cohort, metric_interval, over_runs, positives
 from pipeline.params import Compare, Evaluation, Grid, TrainingScale
 from pipeline.questions.which.run import ALL, DAYS, MEDIAN, METRICS, SCALINGS, SELF, TOP, Key, Values, measure

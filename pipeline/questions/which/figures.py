@@ -10,7 +10,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from pipeline.presentation.figures import INK, MUTED, PALETTE, WIDTH, Looks, _figure, _legend, _svg
+from pipeline.presentation.figures import INK, MUTED, PALETTE, WIDTH, Looks, as_svg, canvas, legend_below
 from pipeline.questions.which.text import REFERENCES, TITLES
 
 DASHED = (0, (3, 3))
@@ -30,7 +30,7 @@ def rank_figure(rows: pl.DataFrame, name: str, title: str) -> str:
     """Rank, drawn ranks (thick), confidence set (thin) by strategy, of one task, cohort and metric, best first."""
     rows = rows.drop_nulls("rank")
     strategies, places = rows["strategy"].to_list(), np.arange(rows.height)
-    with _figure(WIDTH, 1.35 + 0.22 * max(3, rows.height)) as (figure, (axes,)):
+    with canvas(WIDTH, 1.35 + 0.22 * max(3, rows.height)) as (figure, (axes,)):
         sets = rows.with_row_index("place").drop_nulls("set_low")
         at = sets["place"].to_numpy()
         axes.hlines(at, sets["set_low"], sets["set_high"], color=MUTED, linewidth=1, label="confidence set")
@@ -47,15 +47,15 @@ def rank_figure(rows: pl.DataFrame, name: str, title: str) -> str:
         axes.set_title(title)
         if not rows.height:
             _nothing(axes)
-        _legend(figure, axes)
-        return _svg(figure, name, title)
+        legend_below(figure, axes)
+        return as_svg(figure, name, title)
 
 
 def cost_figure(rows: pl.DataFrame, looks: Looks, name: str, title: str) -> str:
     """Score with its interval against FLOPs with an image (log scale), and the frontier, of one task and cohort."""
     metric = TITLES[rows["metric"][0]] if rows.height else ""
     rows = rows.drop_nulls(["value", "flops_with_image"]).filter(pl.col("flops_with_image") > 0)
-    with _figure(WIDTH, 4.2) as (figure, (axes,)):
+    with canvas(WIDTH, 4.2) as (figure, (axes,)):
         for row in rows.iter_rows(named=True):
             low, high = (row["value"] if row[end] is None else row[end] for end in ("low", "high"))
             point = looks.point(row["strategy"])
@@ -75,13 +75,13 @@ def cost_figure(rows: pl.DataFrame, looks: Looks, name: str, title: str) -> str:
         axes.set_xlabel("FLOPs of a forward pass over one stay with an image")
         axes.set_ylabel(metric)
         axes.set_title(title)
-        _legend(figure, axes)
-        return _svg(figure, name, title)
+        legend_below(figure, axes)
+        return as_svg(figure, name, title)
 
 
 def calibration_figure(rows: pl.DataFrame, looks: Looks, name: str, title: str) -> str:
     """Reliability curves of one task and cohort: as said (above) and at the temperature of validation (below)."""
-    with _figure(WIDTH, 6.6, rows=2) as (figure, both):
+    with canvas(WIDTH, 6.6, rows=2) as (figure, both):
         shown = rows.select("predicted", "observed").max().row(0) if rows.height else (None, None)
         top = min(1.0, max([each for each in shown if each is not None], default=1.0) * 1.08)
         for axes, scaling in zip(both, ("none", "temperature"), strict=True):
@@ -99,13 +99,13 @@ def calibration_figure(rows: pl.DataFrame, looks: Looks, name: str, title: str) 
             axes.set_ylabel("Observed share" + (", as said" if scaling == "none" else ", tempered"))
         both[1].set_xlabel("Mean predicted probability")
         both[0].set_title(title)
-        _legend(figure, both[0])
-        return _svg(figure, name, title)
+        legend_below(figure, both[0])
+        return as_svg(figure, name, title)
 
 
 def decision_figure(rows: pl.DataFrame, looks: Looks, name: str, title: str) -> str:
     """Net benefit by threshold of one cohort, with treating all and treating none."""
-    with _figure(WIDTH, 4.6) as (figure, (axes,)):
+    with canvas(WIDTH, 4.6) as (figure, (axes,)):
         best = 0.0
         for strategy in rows["strategy"].unique(maintain_order=True):
             curve = rows.filter(strategy=strategy).drop_nulls("net_benefit")
@@ -118,14 +118,14 @@ def decision_figure(rows: pl.DataFrame, looks: Looks, name: str, title: str) -> 
         axes.set_xlabel("Threshold probability")
         axes.set_ylabel("Net benefit per patient")
         axes.set_title(title)
-        _legend(figure, axes)
-        return _svg(figure, name, title)
+        legend_below(figure, axes)
+        return as_svg(figure, name, title)
 
 
 def days_figure(rows: pl.DataFrame, name: str, title: str) -> str:
     """Mean absolute error in days of each strategy and cohort; dashed: validation's median for everybody."""
     strategies = [each for each in rows["strategy"].unique(maintain_order=True) if each not in REFERENCES]
-    with _figure(WIDTH, 1.35 + 0.26 * max(3, len(strategies))) as (figure, (axes,)):
+    with canvas(WIDTH, 1.35 + 0.26 * max(3, len(strategies))) as (figure, (axes,)):
         for i, (cohort,) in enumerate(rows.select("cohort").unique(maintain_order=True).iter_rows()):
             of_cohort = {row["strategy"]: row for row in rows.filter(cohort=cohort).iter_rows(named=True)}
             places = [(place + (0.15 if i else -0.15), of_cohort.get(each)) for place, each in enumerate(strategies)]
@@ -155,5 +155,5 @@ def days_figure(rows: pl.DataFrame, name: str, title: str) -> str:
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(TITLES["absolute_days"])
         axes.set_title(title)
-        _legend(figure, axes)
-        return _svg(figure, name, title)
+        legend_below(figure, axes)
+        return as_svg(figure, name, title)

@@ -12,7 +12,7 @@ from pipeline.presentation.answers import Answer, AnswerFigure, AnswerTable, Val
 from pipeline.presentation.figures import Looks
 from pipeline.presentation.tables import short_title
 from pipeline.presentation.text import percent
-from pipeline.questions.which import figures as which_figures
+from pipeline.questions.which import figures
 from pipeline.questions.which.compare import SCHEMAS
 from pipeline.questions.which.text import (
     BENEFIT,
@@ -123,23 +123,23 @@ def _figures(read: dict[str, pl.DataFrame], looks: Looks) -> list[AnswerFigure]:
     for key, rows in groups(read["ranking"].filter(first), "task", "cohort"):
         name, title = f"ranking_{key[0]}_{key[1]}", f"{title_of(*key)}: {TITLES[rows['metric'][0]]}"
         caption = "Rank, drawn ranks and confidence set of each strategy."
-        found.append(AnswerFigure(name, which_figures.rank_figure(rows, name, title), caption, "tables/ranking.csv"))
+        found.append(AnswerFigure(name, figures.rank_figure(rows, name, title), caption, "tables/ranking.csv"))
     for key, rows in groups(read["score_cost"].filter(one), "task", "cohort"):
         name, title = f"cost_{key[0]}_{key[1]}", f"{title_of(*key)}: score against cost"
-        svg = which_figures.cost_figure(rows, looks, name, title)
+        svg = figures.cost_figure(rows, looks, name, title)
         found.append(AnswerFigure(name, svg, f"{COST} Fitted models have no FLOPs.", "tables/score_cost.csv"))
     for key, rows in groups(read["reliability"].filter(one), "task", "cohort"):
         name, title = f"reliability_{key[0]}_{key[1]}", f"{title_of(*key)}: calibration"
-        svg = which_figures.calibration_figure(rows, looks, name, title)
+        svg = figures.calibration_figure(rows, looks, name, title)
         caption = "Observed share by predicted probability, as said and at the temperature of validation."
         found.append(AnswerFigure(name, svg, caption, "tables/reliability.csv"))
     for key, rows in groups(read["decision"], "task", "cohort"):
         name, title = f"decision_{key[1]}", f"{title_of(*key)}: decision curves"
-        svg = which_figures.decision_figure(rows, looks, name, title)
+        svg = figures.decision_figure(rows, looks, name, title)
         found.append(AnswerFigure(name, svg, BENEFIT, "tables/decision.csv"))
     if read["los"].height:
         name, title = "los_days", "Length of stay: days missed"
-        svg = which_figures.days_figure(read["los"], name, title)
+        svg = figures.days_figure(read["los"], name, title)
         caption = "Dashed: guessing the median of validation for everybody."
         found.append(AnswerFigure(name, svg, caption, "tables/los.csv"))
     return found
