@@ -116,7 +116,7 @@ def interval(
 
     None where the estimate is not estimable, where the metric is not estimable in more than a tenth of the draws, and
     where all draws agree (a single subject, or perfect scores): resampling then says nothing about the uncertainty.
-    Bounds are percentiles of the draws; which coverage that gives is measured in tests/unit/test_coverage.py.
+    Bounds are percentiles of the draws; the coverage of that: tests/unit/estimation/test_coverage.py.
 
     The draws' mean less the estimate is the bootstrap's view of the metric's bias (Efron & Tibshirani 1993, ch. 10).
     `shifts` is how often it is taken from the draws: once where resampling alone pushes the metric upwards (calibration

@@ -41,7 +41,7 @@ HEADLINE = {
     "multiclass": (("accuracy", "kappa"), ("f1", "brier")),
 }
 # Metrics whose draws are biased, and how often their interval takes the bias away (bootstrap.interval); the coverage
-# that this gives is measured in tests/unit/test_bootstrap.py and test_coverage.py.
+# that this gives is measured in tests/unit/estimation/test_bootstrap.py and test_coverage.py.
 SHIFTS = {"ece": 1, "ece_debiased": 1, "auprc": 2}
 LOGIT = {"auroc"}  # metrics whose interval is made of log-odds
 

@@ -20,7 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from pipeline.closure import ROOT
+
 OUT = ROOT / "docs" / "cost.csv"
 EPOCHS = 4
 TASK = "phenotype"

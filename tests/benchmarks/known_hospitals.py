@@ -17,13 +17,13 @@ import polars as pl
 import yaml
 
 from pipeline import files
+from pipeline.closure import ROOT
 from pipeline.estimation.verdicts import GAIN, UNDETERMINED
 from pipeline.evaluation.reading import read_table
 from pipeline.presentation.text import markdown_table, number, percent
 from pipeline.questions.known.known import RIGHT, SCHEMA, WRONG
 from pipeline.synthetic.model import VERSION
 
-ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "docs" / "known-hospitals"
 STRATEGIES = ("lstm", "resnet", "gbm", "late_average", "late_fusion", "mmtm", "medfuse")
 DATA = ("synthesize", "manifest", "ingest", "cohort", "labels", "series", "images", "splits", "masks", "statistics")

@@ -13,7 +13,7 @@ import duckdb
 
 from pipeline.mimic.variables import load_all
 from pipeline.params import Data
-from tests.unit.raw_tree import LABELS, SPLIT, put
+from tests.support.raw_tree import LABELS, SPLIT, put
 
 FULL_SIZE = 433_000_000  # rows of chartevents in MIMIC-IV 3.1
 ROWS_PER_STAY = 4_584

@@ -23,7 +23,7 @@ from pipeline.tasks import get_task
 from pipeline.training.grid import runs
 from pipeline.training.loop import fit
 from pipeline.training.run import prepare_torch
-from tests.fabricate import fabricate
+from tests.support.made_up_data import fabricate
 
 PX, BATCH, STAYS, EPOCHS = 64, 64, 1280, 2
 CPU = torch.device("cpu")

@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 
 from pipeline.synthetic import csvgz
-from tests.inprocess import DATA_STAGES, run, synthesize, write_params
+from tests.support.inprocess import DATA_STAGES, run, synthesize, write_params
 
 BREATHING = ["220210", "224690"]
 LABEL = "icu_mortality"

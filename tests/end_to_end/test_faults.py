@@ -14,7 +14,7 @@ import yaml
 from pipeline import files
 from stages import INTERRUPTED
 from tests.end_to_end.project import environment
-from tests.processes import at_work_in, wait_until
+from tests.support.processes import at_work_in, wait_until
 
 # Python imports it at its start. In the stage SABOTAGE names, it strikes when a file has been written and not yet
 # renamed: the worst moment. `at` counts the files of a process, so that those before it are there.

@@ -19,7 +19,7 @@ from pipeline.mimic.variables import load_variables
 from pipeline.tasks import phenotype_slugs
 from stages import INTERRUPTED
 from tests.end_to_end.project import STRATEGIES, call, commit, environment
-from tests.processes import group, wait_until
+from tests.support.processes import group, wait_until
 
 
 def test_the_report_is_made_and_says_that_it_is_synthetic(project):

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.end_to_end.project import call, copy_project
-from tests.fabricate import fabricate
+from tests.support.made_up_data import fabricate
 
 CHECK = "from pipeline.modelling.checks import check_strategy; check_strategy('gated', tasks=['mortality'])"
 

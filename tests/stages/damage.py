@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 from PIL import Image
 
-from tests.unit.raw_tree import put
+from tests.support.raw_tree import put
 
 CHART, OUTPUT, STAYS = "iv/icu/chartevents.csv.gz", "iv/icu/outputevents.csv.gz", "iv/icu/icustays.csv.gz"
 PATIENTS, ADMISSIONS, DIAGNOSES = (f"iv/hosp/{name}.csv.gz" for name in ("patients", "admissions", "diagnoses_icd"))

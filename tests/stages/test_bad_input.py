@@ -17,10 +17,10 @@ import pytest
 import yaml
 from PIL import Image
 
+from pipeline.closure import ROOT
 from tests.stages.damage import AT_ONCE, COUNTED, GIGABYTES, JPEG, REFUSED, SAME, SAME_RESULTS
-from tests.unit.raw_tree import raw_tree
+from tests.support.raw_tree import raw_tree
 
-ROOT = Path(__file__).resolve().parents[2]
 CHAIN = ("manifest", "ingest", "cohort", "labels", "series", "images")
 ROWS = [
     [cell.strip() for cell in line.strip("| \n").split(" | ")]

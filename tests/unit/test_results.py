@@ -15,7 +15,7 @@ from pipeline.errors import InputError
 from pipeline.evaluation.evaluate import evaluate, write
 from pipeline.page import figures
 from pipeline.params import Evaluation, Grid
-from tests.unit.fabricated import fabricate, training
+from tests.support.made_up_runs import fabricate, training
 
 GRID = Grid(("lstm", "late_fusion"), ("mortality", "phenotype", "los"))
 SCALE = training(folds=(0, 1))

@@ -37,7 +37,7 @@ from pipeline.questions.which.text import (
 
 KEY, QUESTION, STAGE = "which", "Which strategy?", "compare"
 LEAST = (
-    50  # stays, and positives, from which on the sentence trusts the draws: tests/unit/test_coverage.py begins there
+    50  # stays, and positives, from which on the sentence trusts the draws (measured by estimation/test_coverage.py)
 )
 
 

@@ -1,0 +1,419 @@
+"""Packing radiographs: shape and orientation of the pixels, damage, and bytes that depend on nothing but the images."""
+
+import hashlib
+import io
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import psutil
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipeline.closure import ROOT
+from pipeline.errors import InputError
+from pipeline.mimic import images, pixels
+from pipeline.mimic.images import image_table, release_folder, write_images
+from pipeline.mimic.pixels import ImageError, pack
+from pipeline.params import Images
+from tests.support.processes import alive, children, wait_until
+
+STRICT = Images(damaged="error", workers=1)
+
+
+def radiograph(width, height, seed=0):
+    """A smooth grey image: dark above left, bright below right, on no account black."""
+    rng = np.random.default_rng(seed)
+    ramp = np.add.outer(np.linspace(0, 1, height), np.linspace(0, 1, width)) / 2
+    return Image.fromarray((60 + 150 * ramp + 20 * rng.random()).astype(np.uint8))
+
+
+def jpeg(path, image, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, "JPEG", quality=95, **options)
+    return path
+
+
+def release(folder, count, shapes=((64, 80), (80, 64), (70, 70))):
+    """A MIMIC-CXR-JPG folder with an image per stay, and rows of cxr.parquet: these and second ranks without a file."""
+    rows = []
+    for i in range(count):
+        subject, study, dicom = 10_000_000 + i, 50_000_000 + i, f"{i:08x}-aaaa"
+        path = folder / "files" / f"p{str(subject)[:2]}" / f"p{subject}" / f"s{study}" / f"{dicom}.jpg"
+        jpeg(path, radiograph(*shapes[i % len(shapes)], seed=i))
+        base = {"stay_id": 30_000_000 + i, "study_id": study, "subject_id": subject, "hours_from_intime": i / 10}
+        rows.append({**base, "rank": 1, "dicom_id": dicom, "view": "AP"})
+        rows.append({**base, "rank": 2, "dicom_id": "not-there", "view": "PA"})
+    cxr = pl.DataFrame(rows)
+    cxr.write_parquet(folder / "cxr.parquet")
+    return cxr
+
+
+def path_of(folder, row):
+    cxr = pl.read_parquet(folder / "cxr.parquet")
+    return folder / image_table(cxr)["path"][row]
+
+
+def run(folder, settings=STRICT, px=16, out="out"):
+    report = write_images(folder / "cxr.parquet", folder, px, settings, folder / out)
+    return np.load(folder / out / "pixels.npy", mmap_mode="r"), pl.read_parquet(folder / out / "index.parquet"), report
+
+
+# --- one image
+
+
+@given(st.integers(8, 90), st.integers(8, 90), st.sampled_from([8, 16, 33, 64]))
+@settings(max_examples=60, deadline=None)
+def test_the_longer_side_fills_the_square_and_the_shorter_one_is_padded_with_black(width, height, px):
+    buffer = io.BytesIO()
+    radiograph(width, height).save(buffer, "JPEG", quality=95)
+    packed = pack(buffer, px, "image")
+    assert packed.pixels.shape == (px, px)
+    assert (packed.height, packed.width, packed.mode) == (height, width, "L")
+    inside = packed.pixels > 0
+    shown = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    expected = [max(1, round(side * px / max(width, height))) for side in (height, width)]
+    assert [len(part) for part in shown] == expected
+    for part in shown:  # centred, up to one pixel
+        assert abs(part[0] - (px - 1 - part[-1])) <= 1
+    assert inside[shown[0][0] : shown[0][-1] + 1, shown[1][0] : shown[1][-1] + 1].all()
+
+
+def test_nothing_is_turned_or_mirrored(tmp_path):
+    canvas = np.full((120, 80), 40, np.uint8)
+    canvas[:30, :20] = 250  # above left
+    canvas[90:, 60:] = 140  # below right
+    shown = pack(jpeg(tmp_path / "a.jpg", Image.fromarray(canvas)), 48).pixels
+    left, right = (48 - 32) // 2, (48 + 32) // 2
+    assert shown[4, left + 3] > 230
+    assert 120 < shown[43, right - 4] < 160
+    assert shown[4, right - 4] < 60
+    assert shown[43, left + 3] < 60
+
+
+@pytest.mark.parametrize("px", [16, 64, 224])
+def test_it_looks_like_an_exact_area_average(tmp_path, px):
+    """The decoder's halving and Lanczos stay close to averaging every source pixel: no aliasing."""
+    rng = np.random.default_rng(1)
+    coarse = Image.fromarray(rng.integers(30, 220, (8, 8)).astype(np.uint8)).resize(
+        (896, 896), Image.Resampling.BICUBIC
+    )
+    noisy = np.asarray(coarse) + rng.normal(0, 25, (896, 896))
+    canvas = noisy.clip(0, 255).astype(np.uint8)
+    shown = pack(jpeg(tmp_path / "a.jpg", Image.fromarray(canvas)), px).pixels.astype(float)
+    side = 896 // px
+    exact = canvas.reshape(px, side, px, side).mean(axis=(1, 3))
+    assert np.abs(shown - exact).mean() < 4
+    assert abs(shown.mean() - exact.mean()) < 1
+
+
+@pytest.mark.parametrize("mode", ["RGB", "CMYK"])
+def test_colour_becomes_grey(tmp_path, mode):
+    grey = radiograph(64, 64)
+    packed = pack(jpeg(tmp_path / "a.jpg", grey.convert(mode)), 32)
+    plain = pack(jpeg(tmp_path / "b.jpg", grey), 32)
+    assert packed.mode == mode
+    assert np.abs(packed.pixels.astype(int) - plain.pixels).max() <= 4
+
+
+def _truncated(path):
+    path.write_bytes(path.read_bytes()[:-400])
+
+
+def _noise(path):
+    path.write_bytes(b"this is no image at all" * 20)
+
+
+def _png(path):
+    radiograph(64, 64).save(path, "PNG")
+
+
+def _empty(path):
+    path.write_bytes(b"")
+
+
+def _folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def _header_of_a_giant(path):
+    """A JPEG whose header claims 65,000 x 65,000 pixels."""
+    content = bytearray(path.read_bytes())
+    start = content.index(b"\xff\xc0") + 5
+    content[start : start + 4] = (65_000).to_bytes(2, "big") * 2
+    path.write_bytes(bytes(content))
+
+
+def _tiny(path):
+    jpeg(path, radiograph(3, 3))
+
+
+DAMAGE = [
+    (_truncated, "damaged"),
+    (_noise, "not a JPEG"),
+    (_png, "not a JPEG"),
+    (_empty, "not a JPEG"),
+    (_folder, "damaged"),
+    (_header_of_a_giant, "more than 50,000,000 pixels"),
+    (_tiny, "a side below 8 pixels"),
+]
+
+
+@pytest.mark.parametrize(("harm", "reason"), DAMAGE)
+def test_a_damaged_file_is_named(tmp_path, harm, reason):
+    path = jpeg(tmp_path / "files" / "a.jpg", radiograph(200, 200))
+    harm(path)
+    with pytest.raises(ImageError) as caught:
+        pack(path, 16)
+    assert caught.value.reason == reason
+    assert str(caught.value).startswith(f"{path}: {reason}")
+    assert "\n" not in str(caught.value)
+
+
+def test_memory_does_not_follow_the_header(tmp_path):
+    path = jpeg(tmp_path / "a.jpg", radiograph(200, 200))
+    _header_of_a_giant(path)
+    code = (
+        "import resource, sys; from pathlib import Path; from pipeline.mimic.pixels import pack, ImageError\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        f"try: pack(Path({str(path)!r}), 16)\n"
+        "except ImageError: pass\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert int(done.stdout) < 50  # MB; decoded, it would be 4 GB
+    assert done.stderr == ""
+
+
+def test_half_an_image_never_passes(monkeypatch, tmp_path):
+    monkeypatch.setattr(pixels.ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with pytest.raises(RuntimeError, match="LOAD_TRUNCATED_IMAGES"):
+        pack(jpeg(tmp_path / "a.jpg", radiograph(64, 64)), 16)
+
+
+# --- the files
+
+
+def test_rows_are_the_rank_1_images_in_the_order_of_stays(tmp_path):
+    cxr = release(tmp_path, 7)
+    cxr.sample(fraction=1, shuffle=True, seed=5).write_parquet(tmp_path / "cxr.parquet")
+    packed, index, report = run(tmp_path)
+    first = cxr.filter(pl.col("rank") == 1)
+    assert packed.shape == (7, 16, 16)
+    assert packed.dtype == np.uint8
+    assert index["row"].to_list() == list(range(7))
+    assert index.select("stay_id", "dicom_id", "view").equals(first.select("stay_id", "dicom_id", "view"))
+    assert index["width"].to_list()[:3] == [64, 80, 70]
+    assert index["height"].to_list()[:3] == [80, 64, 70]
+    for row, digest in enumerate(index["sha256"]):
+        alone = pack(path_of(tmp_path, row), 16).pixels
+        assert (packed[row] == alone).all()
+        assert digest == hashlib.sha256(alone.tobytes()).hexdigest()
+    assert report["images"] == report["distinct_images"] == 7
+    assert report["left_out"] == {"images": 0, "reasons": {}}
+    assert report["jpeg"]["height"] == {"min": 64, "median": 70.0, "max": 80}
+
+
+def test_bytes_do_not_depend_on_the_number_of_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "IMAGES_PER_WORKER", 8)
+    release(tmp_path, 40)
+    run(tmp_path, Images("error", 1), out="one")
+    run(tmp_path, Images("error", 3), out="three")
+    for name in ("pixels.npy", "index.parquet"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "three" / name).read_bytes()
+    assert sorted(path.name for path in (tmp_path / "three").iterdir()) == ["index.parquet", "pixels.npy"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_damaged_file_stops_the_stage_and_leaves_nothing(tmp_path, monkeypatch, workers):
+    monkeypatch.setattr(images, "IMAGES_PER_WORKER", 8)
+    release(tmp_path, 24)
+    _truncated(path_of(tmp_path, 9))
+    _noise(path_of(tmp_path, 17))
+    with pytest.raises(InputError, match=r"00000009-aaaa\.jpg: damaged: .*images\.damaged: skip"):
+        run(tmp_path, Images("error", workers))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_damaged_file_is_left_out_and_counted(tmp_path):
+    release(tmp_path, 6)
+    _truncated(path_of(tmp_path, 1))
+    path_of(tmp_path, 4).unlink()
+    packed, index, report = run(tmp_path, Images("skip", 1))
+    kept = [0, 2, 3, 5]
+    assert index["row"].to_list() == [0, 1, 2, 3]
+    assert index["stay_id"].to_list() == [30_000_000 + i for i in kept]
+    for row, i in enumerate(kept):
+        assert (packed[row] == pack(path_of(tmp_path, i), 16).pixels).all()
+    assert report["left_out"] == {"images": 2, "reasons": {"damaged": 1, "not found": 1}}
+    assert "aaaa" not in str(report)
+
+
+def test_no_image_at_all_is_legal(tmp_path):
+    release(tmp_path, 2)
+    pl.read_parquet(tmp_path / "cxr.parquet").clear().write_parquet(tmp_path / "cxr.parquet")
+    packed, index, report = run(tmp_path)
+    assert packed.shape == (0, 16, 16)
+    assert index.height == report["images"] == 0
+
+
+def test_the_manifest_names_the_folder(tmp_path):
+    with pytest.raises(InputError, match=r"manifest\.json: not found"):
+        release_folder(tmp_path / "manifest.json")
+    (tmp_path / "manifest.json").write_text('{"mimic_cxr": {"root": "some/where"}}', encoding="utf-8")
+    assert release_folder(tmp_path / "manifest.json") == Path("some/where")
+
+
+def test_an_absent_table_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"cxr\.parquet: not found"):
+        run(tmp_path)
+
+
+@pytest.mark.parametrize("dicom", ["../../../secret", "/etc/passwd", "", "a/b", ".hidden", "a\nb"])
+def test_an_id_that_leaves_the_folder_is_refused(tmp_path, dicom):
+    cxr = release(tmp_path, 1).with_columns(dicom_id=pl.lit(dicom))
+    with pytest.raises(InputError, match="dicom_id") as caught:
+        image_table(cxr)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_link_that_leaves_the_folder_is_refused(tmp_path):
+    folder = tmp_path / "release"
+    release(folder, 1)
+    path = path_of(folder, 0)
+    path.rename(tmp_path / "elsewhere.jpg")
+    path.symlink_to(tmp_path / "elsewhere.jpg")
+    with pytest.raises(InputError, match="leads out of the folder files/"):
+        run(folder)
+
+
+def test_files_may_be_a_link_itself(tmp_path):
+    release(tmp_path / "disk", 2)
+    (tmp_path / "release").mkdir()
+    (tmp_path / "release" / "files").symlink_to(tmp_path / "disk" / "files")
+    (tmp_path / "disk" / "cxr.parquet").rename(tmp_path / "release" / "cxr.parquet")
+    assert run(tmp_path / "release")[0].shape[0] == 2
+
+
+def test_a_full_disk_is_an_error_before_any_work(tmp_path, monkeypatch):
+    release(tmp_path, 2)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(InputError, match=r"pixels\.npy: cannot be written: No space left on device"):
+        run(tmp_path)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+# --- the end of a pool
+
+SCRIPT = """
+import sys
+import time
+from pathlib import Path
+from pipeline.mimic import images
+from pipeline.params import Images
+
+def slowly(*of, pack=images.pack):  # in the workers, too, which import this file
+    time.sleep(0.1)
+    return pack(*of)
+
+images.pack = slowly
+
+def main():
+    images.IMAGES_PER_WORKER = 8
+    folder = Path(sys.argv[1])
+    images.write_images(folder / "cxr.parquet", folder, 8, Images("error", 2), folder / "out")
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+def _started(folder):
+    """The stage at work in a process group of its own, and the processes of its pool."""
+    release(folder, 600, shapes=((8, 8),))
+    (folder / "stage.py").write_text(SCRIPT, encoding="utf-8")
+    process = subprocess.Popen(
+        [sys.executable, str(folder / "stage.py"), str(folder)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    if not wait_until(lambda: len(children(process.pid)) >= 3):  # two workers and multiprocessing's tracker
+        process.kill()
+        raise AssertionError("the pool did not start")
+    return process, children(process.pid)
+
+
+def test_ctrl_c_ends_the_pool_quietly(tmp_path):
+    process, pool = _started(tmp_path)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
+    assert wait_until(lambda: not alive(pool))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_killed_parent_leaves_no_worker(tmp_path):
+    process, pool = _started(tmp_path)
+    process.kill()
+    process.communicate(timeout=20)
+    assert wait_until(lambda: not alive(pool))
+
+
+def test_a_killed_worker_is_an_error_not_a_wait(tmp_path):
+    process, pool = _started(tmp_path)
+    worker = next(pid for pid in pool if "spawn_main" in " ".join(psutil.Process(pid).cmdline()))
+    os.kill(worker, signal.SIGKILL)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "decoding processes was killed" in stderr
+
+
+# --- real images
+
+
+@pytest.mark.real_data
+def test_images_of_the_stand_in_release(demo_data, tmp_path):
+    """All 253 images: sizes as the metadata state them, sane brightness, no two alike."""
+    root = demo_data / "mimic-cxr-jpg-demo"
+    metadata = pl.read_csv(root / "mimic-cxr-2.0.0-metadata.csv.gz").sort("dicom_id").with_row_index("stay_id")
+    metadata.select(
+        "stay_id",
+        "dicom_id",
+        "study_id",
+        "subject_id",
+        rank=pl.lit(1),
+        hours_from_intime=pl.lit(0.0),
+        view="ViewPosition",
+    ).write_parquet(tmp_path / "cxr.parquet")
+    report = write_images(tmp_path / "cxr.parquet", root, 64, Images("error", 1), tmp_path / "out")
+    index = pl.read_parquet(tmp_path / "out" / "index.parquet")
+    packed = np.load(tmp_path / "out" / "pixels.npy")
+    assert packed.shape == (253, 64, 64)
+    assert report["distinct_images"] == 253
+    assert report["colour_modes"] == {"L": 253}
+    assert index["height"].to_list() == metadata["Rows"].to_list()
+    assert index["width"].to_list() == metadata["Columns"].to_list()
+    assert (packed.mean(axis=(1, 2)) > 30).all()
+    assert (packed.std(axis=(1, 2)) > 10).all()
+    for row, (height, width) in enumerate(index.select("height", "width").iter_rows()):
+        if height > width:
+            margin = (64 - round(width * 64 / height)) // 2
+            assert not packed[row][:, :margin].any()
+            assert packed[row][:, margin + 1 : 63 - margin].any()

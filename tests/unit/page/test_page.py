@@ -1,0 +1,452 @@
+"""The page: complete, escaped, self-contained, the same twice; looked at in a browser where there is one."""
+
+import dataclasses
+import itertools
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import polars as pl
+import pytest
+
+from pipeline import params
+from pipeline.errors import InputError
+from pipeline.page.facts import blocks
+from pipeline.page.page import _quantity, banners, build, write
+from pipeline.params import Evaluation, Grid
+from pipeline.tasks import phenotype_slugs
+from stages.report import SHOWN
+from tests.support.inprocess import run, write_params
+from tests.support.made_up_probes import add_probes
+from tests.support.made_up_runs import MODALITIES, STRENGTH, fabricate, training
+
+SMALL = {"grid": Grid(("lstm",), ("los",))}  # fewer figures, where a test does not look at them
+AGGREGATES = ("evaluate", "gain", "known", "compare", "robustness", "reliance", "fairness")
+VOID = {"meta", "link", "br", "hr", "img", "input", "col", "path", "use"}
+
+
+@pytest.fixture(scope="module")
+def shown(root):
+    """The params as the stage reads them, at the scale `tiny`."""
+    every = params.load(root / "params.yaml")
+    return {key: every.get(key) for key in SHOWN} | {
+        "scales": every.scales["tiny"],
+        "grid": Grid(tuple(STRENGTH), ("mortality", "phenotype", "los")),
+        "evaluation": Evaluation(0.95, 10, 1),
+    }
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, shown):
+    """Fabricated artefacts, and the tables that the stages make of them."""
+    root = tmp_path_factory.mktemp("page")
+    grid, scale = shown["grid"], shown["scales"].training
+    fabricate(root, training(scale.folds, scale.seeds), stays=500)
+    add_probes(root, {name: (MODALITIES.get(name, ["cxr", "ehr"]), "complete") for name in STRENGTH}, grid.tasks)
+    changes = {"grid.strategies": list(grid.strategies), "evaluation.ece_bins": 10, "verdicts.permutations": 99}
+    write_params(root, 150, 1, {**changes, "scales.tiny.evaluation.draws": 20})
+    _plant(root / "data")
+    run(root, *AGGREGATES)
+    return root
+
+
+def _plant(data):
+    """A truth beside the artefacts: every label is noise."""
+    noise = {"kind": "noise", "causes": {}}
+    (data / "truth").mkdir()
+    model = {"phenotypes": dict.fromkeys(phenotype_slugs(), noise), "icu_mortality": noise}
+    (data / "truth" / "model.json").write_text(json.dumps(model))
+    known = {f"p_{name}": 0.3 for name in (*phenotype_slugs(), "icu_mortality")}
+    stays = pl.read_parquet(data / "cohort" / "stays.parquet").select("stay_id")
+    stays.with_columns(pl.lit(p).alias(name) for name, p in known.items()).write_parquet(data / "truth/planted.parquet")
+
+
+@pytest.fixture(scope="module")
+def page(made, shown):
+    html, drawn = build(made / "data", made / "reports", shown)
+    write(html, drawn, made / "reports")
+    return (made / "reports" / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def own(made, tmp_path):
+    shutil.copytree(made, tmp_path / "own")
+    return tmp_path / "own"
+
+
+class Outline(HTMLParser):
+    """Tags in order, with their attributes; checks that they are closed in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def outline(page):
+    parsed = Outline()
+    parsed.feed(page)
+    assert parsed.open == []
+    return parsed.tags
+
+
+def test_the_lead_counts_strategies_and_tasks(page, made, shown):
+    assert f"{len(STRENGTH)} strategies on 3 tasks: " in page
+    one = dataclasses.replace(shown["grid"], tasks=("los",))
+    assert (
+        f"{len(STRENGTH)} strategies on 1 task: " in build(made / "data", made / "reports", {**shown, "grid": one})[0]
+    )
+
+
+def test_every_strategy_and_number_of_the_tables_is_there(page, made):
+    scores = page[page.index('<section id="results"') :]
+    for strategy in STRENGTH:
+        assert scores.count(f'<th scope="row">{strategy}</th>') == 3 * 4 + 2 + 1  # results; cost, twice; declarations
+
+    table = pl.read_csv(made / "reports" / "tables" / "results.csv")
+    for row in table.filter(pl.col("train_cohort") == pl.col("eval_cohort")).iter_rows(named=True):
+        if row["value"] is not None:
+            assert f"{round(row['value'], 3) + 0.0:.3f}".replace("-", "−") in page
+
+
+@pytest.mark.parametrize(
+    ("ehr", "cxr", "words"),
+    [
+        ("synthetic", "synthetic", ["SYNTHETIC"]),
+        ("demo", "mimic", ["DEMO"]),
+        ("demo", "synthetic", ["SYNTHETIC", "DEMO"]),
+        ("mimic", "unlisted", ["UNLISTED RELEASE"]),
+        ("mimic", "something new", ["UNLISTED RELEASE"]),
+        ("mimic", "mimic", []),
+    ],
+)
+def test_what_the_banners_say(ehr, cxr, words):
+    assert [word for word, _ in banners({"mimiciv": {"kind": ehr}, "mimic_cxr": {"kind": cxr}})] == words
+
+
+def test_it_says_across_its_head_what_it_was_made_from(page, own, shown):
+    assert page.index("<strong>SYNTHETIC</strong>") < page.index("<header>")
+    assert "(SYNTHETIC)</title>" in page
+    path = own / "data" / "manifest.json"
+    path.write_text(path.read_text().replace('"kind": "synthetic"', '"kind": "mimic"'))
+    html, _ = build(own / "data", own / "reports", shown | SMALL)
+    assert 'class="banner"' not in html
+    assert "SYNTHETIC" not in html
+
+
+def test_text_from_the_data_is_text(page):
+    assert "<script>alert(1)</script>" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "&lt;b&gt;bold&lt;/b&gt;|pipe" in page
+
+
+def test_markup_anywhere_in_facts_and_manifest_is_escaped(own, shown):
+    evil = "<img src=x onerror=alert(1)>"
+    (own / "reports" / "data" / "more.json").write_text(json.dumps({evil: {evil: [evil, 1]}, "rows": [{evil: evil}]}))
+    path = own / "data" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["mimiciv"]["release"] = evil
+    path.write_text(json.dumps(manifest))
+    (own / "data" / "cohort" / "attrition.csv").write_text(f"step,stays,subjects\n{evil},10,9\n")
+    html, _ = build(own / "data", own / "reports", shown | SMALL)
+    assert "<img" not in html
+    assert html.count("&lt;img src=x onerror=alert(1)&gt;") >= 6
+
+
+def test_it_is_self_contained_and_small(page, outline):
+    assert len(page.encode()) < 2_000_000
+    for tag, attributes in outline:
+        assert tag not in ("iframe", "object", "embed", "img")
+        assert "src" not in attributes
+        if tag == "link":
+            assert attributes["href"] == "data:,"
+        if "href" in attributes:
+            assert not re.match(r"(https?:)?//", attributes["href"])
+    assert "@import" not in page
+    assert not re.search(r"url\((?!#)", page)
+
+
+def test_anchors_and_files_beside_the_page_are_there(outline, made):
+    ids = [attributes["id"] for _, attributes in outline if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    links = [attributes["href"] for tag, attributes in outline if tag == "a"]
+    for link in links:
+        if link.startswith("#"):
+            assert link[1:] in ids
+        else:
+            assert (made / "reports" / link).is_file(), link
+    assert {"#results", "#cohort", "#audit", "#provenance"} <= set(links)
+
+
+def test_it_is_fit_for_screen_readers(outline, page):
+    assert ("html", {"lang": "en"}) in outline
+    levels = [int(tag[1]) for tag, _ in outline if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(below <= above + 1 for above, below in itertools.pairwise(levels))
+    for _, attributes in (item for item in outline if item[0] == "svg"):
+        assert attributes["role"] == "img"
+        assert attributes["aria-label"]
+    for tag, attributes in outline:
+        if tag == "th":
+            assert attributes["scope"] in ("col", "row")
+        if attributes.get("class") == "scroll":
+            assert attributes["tabindex"] == "0"
+            assert attributes["aria-label"]
+
+
+def test_provenance(page, made, shown):
+    from hashlib import sha256
+
+    assert sha256((made / "data" / "manifest.json").read_bytes()).hexdigest() in page
+    for package in ("torch", "polars", "duckdb", "scikit-learn", "Python"):
+        assert f'<th scope="row">{package}</th>' in page
+    assert "rotation_degrees: 10.0" in page
+    assert "min_stay_hours: 48" in page
+    assert "mimiciv synthetic 1" in page
+
+
+def test_the_sentence_on_models_that_see_images_alone(page, own, shown):
+    assert "resnet sees images alone. In the base cohort it predicts the training prevalence" in page
+    html, _ = build(own / "data", own / "reports", shown | SMALL)
+    assert "sees images alone" not in html
+
+
+def test_strategies_with_a_branch_for_each_modality_show_their_imbalance(page, own, shown):
+    """late_fusion is given both; the others are told of one modality alone."""
+    assert "Imbalance of the modalities" in page
+    small = {"grid": Grid(("lstm", "late_fusion"), ("los",))}
+    _, figures = build(own / "data", own / "reports", shown | small)
+    assert {"branches_los_base", "branches_los_matched"} <= set(figures)
+    assert "late_fusion" in figures["branches_los_base"]
+    assert "lstm" not in figures["branches_los_base"]
+
+
+def test_a_metric_that_no_run_could_estimate_leaves_a_gap(own, shown):
+    """A validation part without a positive, in every run: the column is empty, and no column of text."""
+    path = own / "reports/plots/history.csv"
+    pl.read_csv(path).with_columns(metric=pl.lit(None, pl.Float64)).write_csv(path)
+    html, figures = build(own / "data", own / "reports", shown | SMALL)
+    assert "history_los_base" in figures
+    assert "history_los_base" in html
+
+
+def test_the_temporal_scheme_and_the_legacy_map_are_named(page, own, shown):
+    for words in ("The scheme is temporal", "later eras", "legacy_medfuse), not HCUP"):
+        assert words not in page
+    facts = json.loads((own / "reports/data/splits.json").read_text())
+    rows = [{"era": "2011 - 2013", "train": 7654, "test": 0}, {"era": "2014 - 2016", "train": 0, "test": 3210}]
+    facts |= {"eras": {"stays_by_era": rows, "stays_without_era": 0}, "test_from_year": 2014}
+    (own / "reports/data/splits.json").write_text(json.dumps(facts))
+    labels = dataclasses.replace(shown["labels"], phenotypes="legacy_medfuse")
+    html, _ = build(own / "data", own / "reports", shown | {"labels": labels})
+    assert "Scores on the test stays of the later eras (from 2014 on), fold" in html
+    assert "The scheme is temporal: one fold, in which subjects with a stay of an era from 2014 on" in html
+    assert "7,654" in html
+    assert "3,210" in html
+    assert "labels.phenotypes: legacy_medfuse), not HCUP&#39;s" in html or "legacy_medfuse), not HCUP's" in html
+
+
+def test_a_part_of_the_grid(own, shown):
+    html, drawn = build(own / "data", own / "reports", shown | SMALL)
+    assert "Length of stay" in html
+    assert not [
+        name for name in drawn if name.startswith(("result_mortality", "history_mortality", "roc", "phenotypes"))
+    ]
+    write(html, drawn, own / "reports")
+    assert sorted(path.stem for path in (own / "reports" / "figures").iterdir()) == sorted(drawn)
+
+
+def test_one_task_and_one_cohort_from_evaluate_to_page(tmp_path, shown):
+    """There is nothing to fuse or to compare, and the answers say so."""
+    scale = dataclasses.replace(training((0,)), cohorts=("matched",))
+    fabricate(tmp_path, scale, ["lstm"], ["los"], stays=120)
+    add_probes(tmp_path, {"lstm": (["ehr"], "complete")}, ["los"])
+    _plant(tmp_path / "data")
+    changes = {"grid.strategies": ["lstm"], "grid.tasks": ["los"], "scales.tiny.training.cohorts": ["matched"]}
+    write_params(tmp_path, 150, 1, {**changes, "evaluation.confidence": 0.975})
+    run(tmp_path, *AGGREGATES)
+    scales = dataclasses.replace(shown["scales"], training=scale)
+    html, drawn = build(tmp_path / "data", tmp_path / "reports", shown | SMALL | {"scales": scales})
+    assert {"result_los_accuracy", "result_los_kappa", "history_los_matched"} <= set(drawn)
+    assert not [name for name in drawn if "mortality" in name or "phenotype" in name or "branches" in name]
+    assert 'id="phenotypes"' not in html
+    assert "97.5% interval" in (tmp_path / "reports" / "tables" / "results.md").read_text()
+
+
+def test_the_page_names_the_runs_whose_metric_chose_no_epoch(own, shown, page):
+    assert "In every run that metric was estimable and chose the epoch." in page
+    path = own / "reports" / "plots" / "history.csv"
+    of_run = (pl.col("strategy") == "lstm") & (pl.col("task") == "mortality") & (pl.col("cohort") == "base")
+    chosen = pl.when(of_run & (pl.col("fold") == 0) & (pl.col("seed") == 0)).then(pl.lit("val_loss"))
+    pl.read_csv(path).with_columns(chosen.otherwise(pl.col("monitor")).alias("monitor")).write_csv(path)
+    html, _ = build(own / "data", own / "reports", shown)
+    assert "In 1 run the metric was not estimable" in html
+    assert "<li>lstm, ICU mortality, base cohort, fold 0, seed 0: the lowest validation loss</li>" in html
+
+
+def test_code_in_cards_and_names_of_checks_are_written_for_people(own, shown):
+    path = own / "data" / "runs" / "los" / "lstm" / "card.json"
+    card = json.loads(path.read_text())
+    card["entries"]["Changed"] = "also `observed` where x < 1"
+    card["interaction"] = "additive <b>"
+    path.write_text(json.dumps(card))
+    html, _ = build(own / "data", own / "reports", shown | SMALL)
+    assert "<dd>also <code>observed</code> where x &lt; 1</dd>" in html
+    assert '<tr><th scope="row">lstm</th><td>ehr</td><td>–</td><td>additive &lt;b&gt;</td></tr>' in html
+    for check in json.loads((own / "reports" / "audit.json").read_text())["checks"]:
+        assert f'<th scope="row">{check["name"].replace("_", " ")}</th>' in html
+
+
+def test_missing_facts_are_said_to_be_missing(own, shown):
+    shutil.rmtree(own / "reports" / "data")
+    (own / "reports" / "audit.json").unlink()
+    (own / "data" / "cohort" / "attrition.csv").unlink()
+    html, _ = build(own / "data", own / "reports", shown | SMALL)
+    assert html.count("Not available") == 6 + 3
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["tables/results.csv", "tables/phenotypes.csv", "plots/roc.csv", "plots/calibration.csv", "plots/history.csv"],
+)
+def test_missing_results_are_an_error(own, shown, name):
+    (own / "reports" / name).unlink()
+    with pytest.raises(InputError, match=name.replace(".", r"\.")):
+        build(own / "data", own / "reports", shown)
+
+
+def test_a_strategy_without_results_and_a_missing_manifest_are_errors(own, shown):
+    with pytest.raises(InputError, match="no rows for drfuse on mortality"):
+        build(own / "data", own / "reports", shown | {"grid": Grid(("lstm", "drfuse"), ("mortality",))})
+    (own / "data" / "manifest.json").unlink()
+    with pytest.raises(InputError, match=r"manifest\.json: not found"):
+        build(own / "data", own / "reports", shown)
+    (own / "data" / "manifest.json").write_text("{")
+    with pytest.raises(InputError, match=r"manifest\.json: not JSON"):
+        build(own / "data", own / "reports", shown)
+
+
+def test_the_same_bytes_twice(made, page, shown, tmp_path):
+    html, drawn = build(made / "data", made / "reports", shown)
+    assert html == page
+    for name, svg in drawn.items():
+        assert (made / "reports" / "figures" / f"{name}.svg").read_text() == svg
+
+
+def test_cost_of_each_strategy_and_a_dash_for_one_that_has_no_network(page, own, shown):
+    section = page[page.index('<section id="cost"') : page.index('<section id="training"')]
+    (row,) = set(re.findall(r'<tr><th scope="row">transformer</th>(.*?)</tr>', section))
+    assert re.findall(r'data-value="(\d+)">([^<]+)<', row) == [
+        ("1234567", "1.23 M"),
+        ("8310329344", "8.31 G"),
+        ("81236480", "81.2 M"),
+    ]
+    (row,) = set(re.findall(r'<tr><th scope="row">lstm</th>(.*?)</tr>', section))
+    assert row.count('data-value="">—</td>') == 3
+    (own / "reports" / "cost.csv").unlink()
+    html, _ = build(own / "data", own / "reports", shown | SMALL)
+    assert "Not available" in html[html.index('<section id="cost"') : html.index('<section id="training"')]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (7, "7"), (999, "999"), (1000, "1 k"), (999_499, "999 k"), (999_500, "1 M"), (8_310_329_344, "8.31 G")],
+)
+def test_quantities_to_three_digits(value, text):
+    assert _quantity(value) == text
+
+
+def test_facts_of_any_shape():
+    found = blocks({"rows": 1200, "none": None, "ok": True, "share": 0.123456, "codes": ["a", "b"], "empty": []})
+    assert found[0].rows == (
+        ("rows", "1,200"),
+        ("none", "—"),
+        ("ok", "yes"),
+        ("share", "0.1235"),
+        ("codes", "a, b"),
+        ("empty", "none"),
+    )
+    (grid,) = blocks({"a": {"x": 1, "y": 2}, "b": {"x": 3, "y": 4}})
+    assert grid.header == ("what", "x", "y")
+    assert grid.rows == (("a", "1", "2"), ("b", "3", "4"))
+    assert grid.numeric == (False, True, True)
+    nested = blocks({"deep": {"er": {"x": 1}}, "list": [{"a": 1}, {"b": 2}], "mixed": [{"a": [{"b": 1}]}]})
+    assert [block.title for block in nested] == ["deep: er", "list", "mixed 1: a"]
+    assert nested[1].rows == (("1", "—"), ("—", "2"))
+    (flat,) = blocks({"a": {"kept": 1, "dropped": {}}, "b": {"kept": 2, "dropped": {"late": 3}}})
+    assert flat.header == ("what", "kept", "dropped: late")
+    assert flat.rows == (("a", "1", "—"), ("b", "2", "3"))
+    (lying,) = blocks([{f"column_{i}": i for i in range(20)}] * 2)
+    assert lying.header == ("what", "1", "2")
+    assert lying.rows[3] == ("column 3", "3", "3")
+    (led,) = blocks([{"has_cxr": 0.5, "part": "dev", "fold": 0}])
+    assert led.header == ("fold", "part", "has cxr")
+    assert blocks({"nothing": {}})[0].rows == (("nothing", "none"),)
+    rare = {f"reason {i}": i for i in range(6)}
+    (shared,) = blocks({"a": {"read": 9, "kept": 1}, "b": {"read": 8, "kept": 2}, "c": {"read": 7, "kept": 3, **rare}})
+    assert shared.header[:3] == ("what", "read", "kept")
+    assert len(blocks({"a": {"read": 9}, "b": {"read": 8}, "c": {"read": 7, **rare}})) == 3
+    (long,) = blocks({str(i): i for i in range(140)})
+    assert (len(long.rows), long.more) == (100, 40)
+    assert blocks(3)[0].rows == (("3",),)
+    assert blocks([1, 2])[0].rows == (("1, 2",),)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    found = next((path for path in map(shutil.which, names) if path), None)
+    if found is None:
+        pytest.skip("no headless browser (chromium) on this machine")
+    return found
+
+
+def browse(chromium, file, folder, *options):
+    command = [
+        chromium,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--no-first-run",
+    ]
+    command += [f"--user-data-dir={folder}", "--enable-logging=stderr", "--virtual-time-budget=2000", *options]
+    return subprocess.run([*command, file.as_uri()], capture_output=True, text=True, timeout=60, check=True)
+
+
+def test_in_a_browser(chromium, made, page, tmp_path):
+    """No word on the console; the content policy would complain there of any request that leaves the file."""
+    done = browse(chromium, made / "reports" / "index.html", tmp_path, "--dump-dom")
+    assert "CONSOLE" not in done.stderr
+    assert "<button" in done.stdout  # the script ran
+
+    noisy = tmp_path / "noisy.html"  # the check would see a request that leaves the file
+    noisy.write_text(page.replace("</body>", '<img src="https://example.org/x.png"></body>'), encoding="utf-8")
+    assert "CONSOLE" in browse(chromium, noisy, tmp_path, "--dump-dom").stderr
+
+
+def test_tables_sort_in_a_browser(chromium, page, tmp_path):
+    click = "document.querySelectorAll('#results table.sortable thead button')[1].click()"
+    sorted_page = tmp_path / "sorted.html"
+    sorted_page.write_text(page.replace("</body>", f"<script>{click}</script></body>"), encoding="utf-8")
+    dom = browse(chromium, sorted_page, tmp_path, "--dump-dom").stdout
+    table = dom[dom.index('aria-sort="descending"') :]
+    first_values = re.findall(r'<th scope="row">\w+</th><td class="number" data-value="([\d.]+)"', table)[:4]
+    assert [float(value) for value in first_values] == sorted((float(value) for value in first_values), reverse=True)
+    assert len(set(first_values)) > 1

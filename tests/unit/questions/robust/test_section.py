@@ -1,0 +1,223 @@
+"""The robustness section and reliance on the page: what they say is what their tables say, and no more."""
+
+import dataclasses
+import re
+import shutil
+
+import polars as pl
+import pytest
+
+from pipeline import files
+from pipeline.errors import InputError
+from pipeline.params import Evaluation, Grid, ProbeScale
+from pipeline.presentation.tables import Cell
+from pipeline.presentation.text import with_interval
+from pipeline.questions.robust.overlap import overlap
+from pipeline.questions.robust.robustness import robustness
+from pipeline.questions.robust.section import answer
+from pipeline.questions.when.reliance import reliance as reliance_tables
+from pipeline.questions.when.reliance_section import reliance
+from tests.support.made_up_probes import add_probes
+from tests.support.made_up_runs import fabricate, training
+
+SCALE = dataclasses.replace(training(folds=(0,), missing=(0.0, 0.5)), train_mechanisms=("mcar", "mar"))
+EVALUATION = Evaluation(confidence=0.95, ece_bins=10, seed=1)
+PROBE = ProbeScale(test_missing=(0.5, 1.0), mechanisms=("mcar", "mar"), last_hours=(12,), stays=20, permutations=2)
+CARDS = {
+    "lstm": (["ehr"], "complete"),
+    "resnet": (["cxr"], "native"),
+    "late_fusion": (["cxr", "ehr"], "complete"),
+    "drfuse": (["cxr", "ehr"], "native"),
+}
+TASKS = ("mortality", "los")
+
+
+def write(data, folder, strategies, tasks):
+    grid = Grid(tuple(strategies), tuple(tasks))
+    tables = robustness(data, grid, SCALE, PROBE, EVALUATION, 40) | {"overlap": overlap(data, (0,))}
+    tables["reliance"], tables["image_control"] = reliance_tables(data, grid, SCALE, EVALUATION, 40)
+    for name, table in tables.items():
+        files.write_csv(table, folder / f"{name}.csv")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    root = tmp_path_factory.mktemp("fabricated")
+    fabricate(root, SCALE, list(CARDS), TASKS, stays=600)
+    add_probes(root, CARDS, TASKS)
+    return root / "data"
+
+
+@pytest.fixture(scope="module")
+def tables(made, tmp_path_factory):
+    return write(made, tmp_path_factory.mktemp("tables"), CARDS, TASKS)
+
+
+@pytest.fixture
+def own(tables, tmp_path):
+    """A copy of the tables, to be changed."""
+    shutil.copytree(tables, tmp_path / "own")
+    return tmp_path / "own"
+
+
+def set_losses(folder, low, high):
+    """All intervals of the families' difference of losses."""
+    path = folder / "robustness_families.csv"
+    frame = pl.read_csv(path)
+    chosen = (pl.col("family") == "difference") & (pl.col("rate") == 1) & (pl.col("modality") == "cxr")
+    frame = frame.with_columns(
+        loss_low=pl.when(chosen).then(low).otherwise("loss_low"),
+        loss_high=pl.when(chosen).then(high).otherwise("loss_high"),
+    )
+    files.write_csv(frame, path)
+
+
+def set_leads(folder, low, pays, stops):
+    """drfuse's lead over the EHR alone with every image there, and when it ends."""
+    path = folder / "robustness.csv"
+    frame = pl.read_csv(path, infer_schema_length=None)
+    chosen = (pl.col("strategy") == "drfuse") & (pl.col("modality") == "none")
+    lead = pl.when(pl.col("strategy") == "lstm").then(None).otherwise(pl.when(chosen).then(low).otherwise(-0.1))
+    files.write_csv(frame.with_columns(lead_low=lead), path)
+    path = folder / "robustness_summary.csv"
+    frame = pl.read_csv(path, infer_schema_length=None)
+    files.write_csv(
+        frame.with_columns(
+            pays=pl.lit(pays), stops=pl.lit(stops), stops_low=pl.lit(0.1), stops_high=pl.lit(None, pl.Float64)
+        ),
+        path,
+    )
+
+
+def test_the_sentence_holds_the_numbers_of_the_table(tables):
+    sentence = answer(tables, 0.95).sentence
+    rows = pl.read_csv(tables / "robustness_families.csv").filter(
+        train_cohort="matched", train_missing=0.0, modality="cxr", mechanism="mcar", rate=1.0
+    )
+    for task, metric in (("mortality", "auroc"), ("los", "accuracy")):
+        for row in rows.filter(task=task, metric=metric).iter_rows(named=True):
+            assert with_interval(row["loss"], row["loss_low"], row["loss_high"]) in sentence
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (-0.2, -0.1, "the former lose less on ICU mortality (exploratory)"),
+        (0.1, 0.2, "the former lose more on ICU mortality (exploratory)"),
+        (-0.1, 0.1, "too small to tell"),
+        (-0.1, 0.0, "too small to tell"),
+        (None, None, "too small to tell"),
+    ],
+)
+def test_a_difference_is_claimed_where_its_interval_carries_it(own, low, high, said):
+    set_losses(own, low, high)
+    sentence = answer(own, 0.95).sentence
+    assert said in sentence
+    assert ("the former lose" in sentence) == (said[:3] == "the")
+
+
+@pytest.mark.parametrize(("low", "high", "told"), [(-0.3, -0.1, True), (-0.3, 0.1, False), (None, None, False)])
+def test_who_loses_less_and_had_less_is_said_to(own, low, high, told):
+    set_losses(own, -0.2, -0.1)
+    path = own / "robustness_families.csv"
+    frame = pl.read_csv(path, infer_schema_length=None)
+    chosen = (pl.col("family") == "difference") & (pl.col("modality") == "none")
+    changes = {"value": -0.2, "value_low": low, "value_high": high}
+    frame = frame.with_columns(**{k: pl.when(chosen).then(v).otherwise(k) for k, v in changes.items()})
+    files.write_csv(frame, path)
+    assert (
+        "and had less to lose: with every image there they score 0.200 (0.100–0.300) lower"
+        in answer(own, 0.95).sentence
+    ) == told
+
+
+def test_only_what_leads_for_certain_can_stop_paying(own):
+    set_leads(own, 0.01, "until", 0.4)
+    sentence = answer(own, 0.95).sentence
+    assert (
+        "On ICU mortality 1 of 2 lead the EHR alone (lstm) with every image there: drfuse pays until 40% (10%–all)"
+        in sentence
+    )
+    set_leads(own, 0.01, "always", None)
+    assert "drfuse pays even with every image removed" in answer(own, 0.95).sentence
+    set_leads(own, -0.01, "until", 0.4)
+    assert "at which fusion stops paying is too small to tell" in answer(own, 0.95).sentence
+
+
+def test_tables_and_figures_name_their_source(tables):
+    section = answer(tables, 0.95)
+    figures, more = reliance(tables)
+    assert section.key == "robust"
+    assert [figure.name for figure in section.figures][:2] == ["robust_cxr_mortality", "robust_cxr_los"]
+    for each in (*section.figures, *section.tables, *figures, *more):
+        assert (tables / each.source.removeprefix("tables/")).is_file()
+    for table in (*section.tables, *more):
+        assert {len(row) for row in table.rows} == {len(table.header)}, table.title
+    for figure in (*section.figures, *figures):
+        ids = re.findall(r'\bid="([^"]+)"', figure.svg)
+        assert all(each.startswith(figure.name) for each in ids)
+
+
+def test_numbers_of_the_curve_table_are_those_of_the_csv(tables):
+    table = next(each for each in answer(tables, 0.95).tables if each.title.startswith("ICU mortality: AUROC with"))
+    row = next(row for row in table.rows if row[0] == "drfuse")
+    csv = pl.read_csv(tables / "robustness.csv", infer_schema_length=None).filter(
+        task="mortality", strategy="drfuse", train_cohort="matched", train_missing=0.0, metric="auroc"
+    )
+    for column, modality, rate in (("Nothing removed", "none", 0.0), ("All images removed", "cxr", 1.0)):
+        found = csv.filter(modality=modality, rate=rate).row(0, named=True)
+        assert row[table.header.index(column)] == Cell(found["value"], found["value_low"], found["value_high"])
+
+
+def test_training_with_removal_has_a_table_where_it_was_done(tables, own):
+    titles = [table.title for table in answer(tables, 0.95).tables]
+    assert "ICU mortality: what training with images removed changes (AUROC)" in titles
+    table = answer(tables, 0.95).tables[
+        titles.index("ICU mortality: what training with images removed changes (AUROC)")
+    ]
+    csv = pl.read_csv(tables / "robustness.csv", infer_schema_length=None).filter(
+        task="mortality", strategy="drfuse", metric="auroc", train_missing=0.5, modality="cxr", rate=1.0
+    )
+    for how, words in (("mcar", "50% at random"), ("mar", "50% by patient traits")):
+        shown = next(row for row in table.rows if row[:2] == ("drfuse", words))
+        found = csv.filter(train_mechanism=how, mechanism=how).row(0, named=True)  # removed as it was in training
+        assert shown[-1] == Cell(found["gain"], found["gain_low"], found["gain_high"])
+    for name in ("robustness", "robustness_summary", "robustness_natural", "robustness_families"):
+        path = own / f"{name}.csv"
+        files.write_csv(pl.read_csv(path, infer_schema_length=None).filter(train_missing=0.0), path)
+    section = answer(own, 0.95)
+    assert not [table for table in section.tables if "what training with" in table.title]
+    assert any("No model was trained with images removed" in note for note in section.notes)
+
+
+def test_a_grid_of_one_unimodal_strategy_says_what_is_missing(made, tmp_path):
+    folder = write(made, tmp_path, ["resnet"], ["los"])
+    section = answer(folder, 0.95)
+    assert section.sentence == "The grid holds no fusion strategy, so that there is nothing to lose with the images."
+    assert [figure.name for figure in section.figures] == ["robust_overlap"]
+    figures, tables = reliance(folder)
+    assert figures == ()
+    assert [table.title[:16] for table in tables] == ["Positive control"]
+
+
+@pytest.mark.parametrize(("strategy", "which"), [("drfuse", "all"), ("late_fusion", "none")])
+def test_a_grid_of_one_family_compares_nothing(made, tmp_path, strategy, which):
+    sentence = answer(write(made, tmp_path, [strategy], ["mortality"]), 0.95).sentence
+    assert f"the fusion strategies, {which} of them built for missing images, lose, on average, " in sentence
+    assert "difference" not in sentence
+    assert sentence.endswith("There is no EHR-only strategy to compare with.")
+
+
+def test_the_same_bytes_twice(tables):
+    assert answer(tables, 0.95) == answer(tables, 0.95)
+    assert reliance(tables) == reliance(tables)
+
+
+def test_a_table_that_is_not_there_or_not_a_table_is_named(own):
+    (own / "robustness_summary.csv").write_text("a,b\n1,2\n3\n")
+    with pytest.raises(InputError, match=r"robustness_summary\.csv: cannot be read"):
+        answer(own, 0.95)
+    (own / "reliance.csv").unlink()
+    with pytest.raises(InputError, match=r"reliance\.csv: not found"):
+        reliance(own)
