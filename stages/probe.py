@@ -1,11 +1,11 @@
-"""probe STRATEGY: the trained models of all its cells again, without images or records and with those of others."""
+"""probe STRATEGY: its trained models again, without images or records and with those of others."""
 
 import sys
 from pathlib import Path
 
 from pipeline.errors import InputError
 from pipeline.params import read
-from pipeline.training.grid import runs
+from pipeline.training.cell import read_runs
 from pipeline.training.probe import probe
 from pipeline.training.store import Store, data_fingerprint, work_folder
 from stages import stage
@@ -17,22 +17,10 @@ def main() -> None:
     if len(sys.argv) != 2:
         raise InputError("needs one argument: STRATEGY")
     (strategy,) = sys.argv[1:]
-    hyper, tasks, tier, training, encoders, scale, size = read(
-        f"strategies.{strategy}",
-        "grid.tasks",
-        "series.tier",
-        "training",
-        "scales.encoders",
-        "scales.training",
-        "scales.probe",
-    )
-    specs = [
-        spec
-        for task in tasks
-        for spec in runs(strategy, task, hyper=hyper, tier=tier, training=training, encoders=encoders, scale=scale)
-    ]
+    (size,) = read("scales.probe")
     data = Path("data")
-    probe(specs, Store(work_folder(), data_fingerprint(data)), data, data / "probes" / strategy, size)
+    store = Store(work_folder(), data_fingerprint(data))
+    probe(read_runs(data / "runs" / strategy, store), store, data, data / "probes" / strategy, size)
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ PARTS = ("val", "test", "dev")
 TOLERANCE = 1e-4  # of the sum of a softmax row in single precision
 
 
-def cell_folder(data: Path, task: str, strategy: str) -> Path:
-    """Where a train cell leaves its predictions and histories."""
-    return data / "runs" / task / strategy
+def cell_folder(data: Path, strategy: str) -> Path:
+    """Where a train cell leaves its card and, in a folder a task, its predictions and histories."""
+    return data / "runs" / strategy
 
 
 def read_people(data: Path, tasks: Iterable[Task], folds: Iterable[int], traits: Sequence[str] = ()) -> pl.DataFrame:
@@ -68,14 +68,14 @@ def read_people(data: Path, tasks: Iterable[Task], folds: Iterable[int], traits:
 def read_predictions(
     data: Path, task: Task, strategy: str, training: TrainingScale, people: pl.DataFrame
 ) -> pl.DataFrame:
-    """A cell's predictions with everything present at inference, joined with `people`; sorted by run, part and stay.
+    """Predictions of a task with everything present at inference, joined with `people`; sorted by run, part and stay.
 
     Columns: KEY, part, stay_id, subject_id, has_cxr, the task's labels and p_*.
 
     Raises InputError, naming cell and run, where the cell or a run is missing, a run is not asked for, a run has not
     exactly the val, test and dev stays of its fold, or a value is no probability.
     """
-    path = cell_folder(data, task.name, strategy) / "predictions.parquet"
+    path = cell_folder(data, strategy) / task.name / "predictions.parquet"
     outputs = [f"p_{name}" for name in task.outputs]
     frame = read_columns(path, [*KEY, "part", *TEST, "stay_id", *outputs])
     frame = (
@@ -99,14 +99,14 @@ def kinds_of_run(cell: pl.DataFrame) -> Iterator[tuple[dict[str, Any], pl.DataFr
 
 
 def read_history(data: Path, task: Task, strategy: str, training: TrainingScale) -> pl.DataFrame:
-    """A cell's history: task, strategy, cohort, the rest of KEY, epoch, losses, metric, branches, monitor, best.
+    """The history of a task: task, strategy, cohort, the rest of KEY, epoch, losses, metric, branches, monitor, best.
 
     `metric` is the validation metric that selects models, called `metric_name`; null where it was not estimable. `ehr`
     and `cxr` are that of what one modality alone answers, over stays with an image; null where there is no such branch.
     `monitor` is what did select: `metric_name`, else val_loss, or none where there is no validation stay.
     Raises InputError where the file, a column or a run is missing, or a run is not asked for.
     """
-    path = cell_folder(data, task.name, strategy) / "history.csv"
+    path = cell_folder(data, strategy) / task.name / "history.csv"
     monitor = f"val_{task.monitor}"
     branches = [f"{monitor}_{name}" for name in ("ehr", "cxr")]
     columns = [*KEY, "epoch", "train_loss", "val_loss", monitor, *branches, "monitor", "best"]

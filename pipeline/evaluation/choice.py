@@ -38,9 +38,9 @@ class Card:
         return "unimodal" if len(self.modalities) == 1 else "control"
 
 
-def read_card(data: Path, task: str, strategy: str) -> Card:
+def read_card(data: Path, strategy: str) -> Card:
     """The card of a cell. Raises InputError where it is absent or lacks an entry."""
-    path = there(cell_folder(data, task, strategy) / "card.json")
+    path = there(cell_folder(data, strategy) / "card.json")
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
         return Card(frozenset(card["modalities"]), str(card["missing"]))

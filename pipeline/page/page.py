@@ -248,7 +248,7 @@ def build(data: Path, reports: Path, params: dict[str, Any]) -> tuple[str, dict[
         for strategy in grid.strategies:
             if not table.filter(task=task, strategy=strategy).height:
                 raise InputError(f"{reports / 'tables' / 'results.csv'}: no rows for {strategy} on {task}")
-    cards = [_card(data / "runs" / grid.tasks[0] / strategy / "card.json") for strategy in grid.strategies]
+    cards = [_card(data / "runs" / strategy / "card.json") for strategy in grid.strategies]
     drawn = _draw(grid.strategies, grid.tasks, training.cohorts, table, histories, curves)
     if "phenotype" in grid.tasks:
         drawn |= _draw_phenotypes(phenotypes, grid.strategies)

@@ -43,7 +43,7 @@ class _Bar:
     def epoch(self, spec: RunSpec, epoch: int, row: dict[str, Any]) -> None:
         score = row["monitor"] if row["monitor"] != "none" else "train_loss"
         self.bar.set_postfix_str(
-            f"{spec.train_cohort} fold {spec.fold} seed {spec.seed} epoch {epoch}/{spec.max_epochs} "
+            f"{spec.task} {spec.train_cohort} fold {spec.fold} seed {spec.seed} epoch {epoch}/{spec.max_epochs} "
             f"loss {row['train_loss']:.3f} {score} {row[score]:.3f}",
             refresh=False,
         )

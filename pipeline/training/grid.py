@@ -1,4 +1,4 @@
-"""The grid of runs inside a train cell: cohort × fold × seed × share of training images removed."""
+"""The grid of runs inside a train cell: task × cohort × fold × seed × share of training images removed."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class RunKey(NamedTuple):
         return ", ".join(f"{name}={value}" for name, value in self._asdict().items())
 
 
-# The columns that tell one run of a cell from another, in predictions.parquet and history.csv.
+# The columns that tell one run of a cell and task from another, in predictions.parquet and history.csv.
 KEY = RunKey._fields
 
 
 def run_keys(scale: TrainingScale, task: str) -> list[RunKey]:
-    """The runs of a task's cells, in the order in which they are made.
+    """The runs of a task, in the order in which they are made.
 
     With images removed only the matched cohort is trained, and of the tasks those in `missing_tasks`.
     """
@@ -83,7 +83,7 @@ def runs(
     encoders: Encoders,
     scale: TrainingScale,
 ) -> list[RunSpec]:
-    """The cell's runs, as run_keys names them."""
+    """A strategy's runs on a task, as run_keys names them."""
     return [
         RunSpec(
             strategy=strategy,

@@ -107,9 +107,13 @@ class Store:
             "scikit-learn": version("scikit-learn"),
         }
 
+    def name(self, spec: RunSpec) -> str:
+        """What the run is filed under: a digest of its identity."""
+        return _digest(self.identity(spec))[:24]
+
     def folder(self, spec: RunSpec) -> Path:
         """The run's folder, which need not exist."""
-        return self.work / "runs" / _digest(self.identity(spec))[:24]
+        return self.work / "runs" / self.name(spec)
 
     def finished(self, spec: RunSpec) -> bool:
         """Whether the run has been made."""

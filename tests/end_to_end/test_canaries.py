@@ -20,7 +20,7 @@ from tests.support.inprocess import DATA_STAGES, run, synthesize, write_params
 
 BREATHING = ["220210", "224690"]
 LABEL = "icu_mortality"
-TRAIN = "train lstm mortality"
+TRAIN = "train lstm"
 SMALL = {
     "synthetic.signal": 0.0,
     "splits.folds": 3,
@@ -66,7 +66,7 @@ def chart_the_label(folder: Path, first: float) -> None:
 
 def above_chance(folder: Path) -> tuple[float, float]:
     """AUROC of the cell's test predictions, and the share of permutations (with the data's own) that reach it."""
-    predictions = pl.read_parquet(folder / "data/runs/mortality/lstm/predictions.parquet").filter(part="test")
+    predictions = pl.read_parquet(folder / "data/runs/lstm/mortality/predictions.parquet").filter(part="test")
     labels = pl.read_parquet(folder / "data/cohort/labels.parquet").select(pl.col("stay_id").cast(pl.Int64), LABEL)
     rng = np.random.default_rng(0)
     sums, pairs, least = np.zeros(DRAWS + 1), 0, 0.0

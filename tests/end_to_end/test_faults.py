@@ -45,7 +45,7 @@ LINGERING = """#!/bin/sh
 /bin/sh "$@"
 exit $?
 """
-CELL = "train@late_fusion-mortality"
+CELL = "train@late_fusion"
 # Which file of which stage is the last that is written, and who is killed then. From the last stage to the first, so
 # that each finds its inputs; in `train`, the files 2 to 5 of a worker are a run's weights, ..., result; those of the
 # stage itself are the cell's outputs.

@@ -193,7 +193,7 @@ def test_a_leak_stops_dvc_before_any_training_and_its_mending_lets_it_go_on(proj
     path.write_text(leaky)
     try:
         done = subprocess.run(
-            ["dvc", "repro", "train@lstm-mortality"],
+            ["dvc", "repro", "train@lstm"],
             cwd=project,
             env=environment(),
             capture_output=True,
@@ -238,7 +238,8 @@ def test_a_fresh_clone_is_clean_apart_from_outputs_that_are_not_made(project, tm
                 assert state in ("deleted", "not in cache"), f"{stage}: {change}"
 
 
-def test_touching_one_strategy_concerns_its_cells_its_probe_and_the_cost_alone(project):
+def test_touching_one_strategy_concerns_its_cell_and_the_cost_alone(project):
+    """And its probe, which depends on what the cell leaves: the runs under their new names."""
     path = project / "pipeline/strategies/lstm.py"
     before = path.read_text()
     path.write_text(before + "\n# touched\n")
@@ -246,15 +247,17 @@ def test_touching_one_strategy_concerns_its_cells_its_probe_and_the_cost_alone(p
         status = json.loads(call(project, "dvc", "status", "--json"))
     finally:
         path.write_text(before)
-    assert sorted(status) == ["cost", "probe@lstm", "train@lstm-los", "train@lstm-mortality", "train@lstm-phenotype"]
+    assert sorted(status) == ["cost", "train@lstm"]
+    lock = yaml.safe_load((project / "dvc.lock").read_text())["stages"]
+    assert "data/runs/lstm" in [dep["path"] for dep in lock["probe@lstm"]["deps"]]
 
 
 def test_the_same_runs_come_from_the_run_store_and_are_the_same_bytes(project):
-    path = project / "data/runs/mortality/late_fusion/predictions.parquet"
+    path = project / "data/runs/late_fusion/mortality/predictions.parquet"
     before = path.read_bytes()
     results = {p: p.stat().st_mtime_ns for p in (project / "work/runs").glob("*/result.json")}
     assert len(results) == 2 * 3 * len(STRATEGIES)
-    call(project, sys.executable, "-m", "stages.train", "late_fusion", "mortality")
+    call(project, sys.executable, "-m", "stages.train", "late_fusion")
     assert path.read_bytes() == before
     assert {p: p.stat().st_mtime_ns for p in (project / "work/runs").glob("*/result.json")} == results
 
@@ -313,7 +316,7 @@ def test_another_cohort_map_and_split_go_all_the_way(project, tmp_path):
     (folder / "params.yaml").unlink()
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     stages = ["cohort", "labels", "series", "images", "splits", "masks", "statistics", "audit"]
-    for stage in [*stages, "train late_fusion mortality", "evaluate", "report"]:
+    for stage in [*stages, "train late_fusion", "evaluate", "report"]:
         call(folder, sys.executable, "-m", *f"stages.{stage}".split())
     stays, labels, splits = (
         pl.read_parquet(folder / f"data/{name}.parquet") for name in ("cohort/stays", "cohort/labels", "splits")
@@ -330,7 +333,7 @@ def test_another_cohort_map_and_split_go_all_the_way(project, tmp_path):
     shared = labels.join(stays.select("stay_id", "hadm_id"), on="stay_id").group_by("hadm_id")
     assert shared.agg(pl.col(*phenotype_slugs()).n_unique()).drop("hadm_id").max().row(0) == (1,) * 25
     assert pl.read_parquet(folder / "data/cohort/cxr.parquet")["hours_from_intime"].min() < 0
-    people = pl.read_parquet(folder / "data/runs/mortality/late_fusion/predictions.parquet")
+    people = pl.read_parquet(folder / "data/runs/late_fusion/mortality/predictions.parquet")
     assert set(people["fold"]) == {0}
     assert "The scheme is temporal" in (folder / "reports/index.html").read_text()
 

@@ -28,7 +28,7 @@ def project(root, tmp_path_factory):
     (folder / "pipeline/strategies/gated.py").write_text(example(root, "python"), encoding="utf-8")
     params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
     params["strategies"] |= yaml.safe_load(example(root, "yaml"))["strategies"]
-    params["grid"]["strategies"] = ["gated"]
+    params["grid"] = {"strategies": ["gated"], "tasks": ["mortality"]}
     params["training"]["device"] = "cpu"
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
     fabricate(folder / "data", n=60)
@@ -37,12 +37,12 @@ def project(root, tmp_path_factory):
 
 def test_it_keeps_the_contract_and_is_trained(project):
     call(project, sys.executable, "-c", CHECK)
-    call(project, sys.executable, "-m", "stages.train", "gated", "mortality")
-    cell = project / "data/runs/mortality/gated"
-    predictions = pl.read_parquet(cell / "predictions.parquet")
+    call(project, sys.executable, "-m", "stages.train", "gated")
+    cell = project / "data/runs/gated"
+    predictions = pl.read_parquet(cell / "mortality/predictions.parquet")
     assert predictions.height > 0
     assert predictions["p_icu_mortality"].is_between(0, 1).all()
-    assert pl.read_csv(cell / "history.csv")["train_loss"].is_finite().all()
+    assert pl.read_csv(cell / "mortality/history.csv")["train_loss"].is_finite().all()
     assert "Arevalo" in (cell / "card.json").read_text(encoding="utf-8")
 
 

@@ -53,13 +53,13 @@ def add_probes(
 
 def _probe(data, name, modalities, missing, tasks, stays, swapped, permutations, random) -> None:
     removal, swaps, control = [], [], []
+    path = data / "runs" / name / "card.json"
+    card = json.loads(path.read_text())
+    path.write_text(json.dumps({**card, "modalities": sorted(modalities), "missing": missing}))
     for task in tasks:
-        folder = data / "runs" / task / name
-        card = json.loads((folder / "card.json").read_text())
-        (folder / "card.json").write_text(json.dumps({**card, "modalities": sorted(modalities), "missing": missing}))
         p = [f"p_{each}" for each in get_task(task).outputs]
         test = (
-            pl.read_parquet(folder / "predictions.parquet")
+            pl.read_parquet(data / "runs" / name / task / "predictions.parquet")
             .filter(part="test")
             .join(stays.select("stay_id", "has_cxr"), on="stay_id")
             .with_columns(task=pl.lit(task))

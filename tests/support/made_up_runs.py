@@ -196,7 +196,7 @@ def _cell(
                     "best": epoch == 3,
                 }
             )
-    folder = data / "runs" / task_name / strategy
+    folder = data / "runs" / strategy / task_name
     folder.mkdir(parents=True)
     frame = pl.concat(predictions)
     frame.sort([name for name in frame.columns if not name.startswith("p_")]).write_parquet(
@@ -210,7 +210,7 @@ def _cell(
         "entries": entries,
         "modalities": MODALITIES.get(strategy, ["cxr", "ehr"]),
     }
-    (folder / "card.json").write_text(json.dumps({**card, "missing": "complete", "interaction": "joint"}))
+    (folder.parent / "card.json").write_text(json.dumps({**card, "missing": "complete", "interaction": "joint"}))
 
 
 def _facts(root: Path, kind: str, stays: int, folds: int) -> None:

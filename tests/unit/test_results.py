@@ -42,7 +42,7 @@ def loaded(project):
 def test_predictions_are_those_of_the_grid_with_their_truth(project, loaded):
     found = loaded.predictions
     assert set(found["strategy"]) == set(GRID.strategies)
-    stored = pl.read_parquet(project / "data" / "runs" / "phenotype" / "lstm" / "predictions.parquet")
+    stored = pl.read_parquet(project / "data" / "runs" / "lstm" / "phenotype" / "predictions.parquet")
     shock = found.filter(task="phenotype", strategy="lstm", output="shock")
     labels = pl.read_parquet(project / "data" / "cohort" / "labels.parquet")
     key = ["train_cohort", "fold", "stay_id"]
@@ -105,8 +105,8 @@ def test_what_is_missing_is_named(project, tmp_path):
     (copy / "reports" / "tables" / "results.csv").unlink()
     with pytest.raises(InputError, match=r"results\.csv: not found"):
         results.load(copy)
-    shutil.rmtree(copy / "data" / "runs" / "los" / "lstm")
-    with pytest.raises(InputError, match=r"los.lstm.predictions\.parquet: not found"):
+    shutil.rmtree(copy / "data" / "runs" / "lstm" / "los")
+    with pytest.raises(InputError, match=r"lstm.los.predictions\.parquet: not found"):
         results.load(copy)
 
 

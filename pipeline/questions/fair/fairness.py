@@ -63,7 +63,7 @@ def fairness(
     picks: dict[tuple[str, str], str | None] = {}
     for task in tasks:
         labels = labels_of(task, knobs.long_stay_days)
-        kinds = {name: read_card(data, task.name, name).kind for name in grid.strategies}
+        kinds = {name: read_card(data, name).kind for name in grid.strategies}
         scores: dict[str, dict[str, float | None]] = {cohort: {} for cohort in training.cohorts}
         for name in grid.strategies:
             for cohort, predictions in _plain(data, task, name, training, people).items():

@@ -180,7 +180,7 @@ def known_answers(known: Source, gains: pl.DataFrame) -> tuple[pl.DataFrame, pl.
 def _answer(known: Source, truth: Truth, task: Task, cohort: str, row: dict[str, Any]) -> dict[str, Any]:
     label = row["label"]
     reached = ceilings(known.people, truth, label, cohort)
-    (modality,) = read_card(known.data, task.name, row["unimodal"]).modalities
+    (modality,) = read_card(known.data, row["unimodal"]).modalities
     alone, both = reached[modality], reached["both"]
     attainable = None if alone is None or both is None else both - alone
     return {
@@ -210,7 +210,7 @@ def _by_kind(
             if best.get(cohort) == strategy
         }
     found: dict[str, list[dict[str, Any]]] = {cohort: [] for cohort in known.training.cohorts}
-    for strategy in known.roles(task)[1]:
+    for strategy in known.roles()[1]:
         for cohort, cell in cells(known, task, strategy):
             if cohort not in against:
                 continue

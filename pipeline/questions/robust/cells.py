@@ -60,7 +60,7 @@ def read_cells(
     masks, asked = read_masks(data), removals(probe, INPUT_HOURS)
     for strategy in grid.strategies:
         log.info("%s %s", strategy, task.name)
-        card = read_card(data, task.name, strategy)
+        card = read_card(data, strategy)
         predictions = read_predictions(data, task, strategy, training, people).join(status, on="stay_id", how="left")
         answers = read_probe(data, strategy, "removal").filter(task=task.name)
         path = str(data / "probes" / strategy / "removal.parquet")

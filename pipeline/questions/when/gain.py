@@ -95,9 +95,9 @@ class Source:
     people: pl.DataFrame
     sampler: Sampler
 
-    def roles(self, task: Task) -> tuple[list[str], list[str]]:
+    def roles(self) -> tuple[list[str], list[str]]:
         """(unimodal, fusion) strategies of the grid, in its order."""
-        kinds = {name: read_card(self.data, task.name, name).kind for name in self.grid.strategies}
+        kinds = {name: read_card(self.data, name).kind for name in self.grid.strategies}
         unimodal, fusion = ([name for name, kind in kinds.items() if kind == role] for role in ROLES)
         return unimodal, fusion
 
@@ -230,7 +230,7 @@ def gain(known: Source) -> Gain:
         contests = {
             str(cohort): Contest(known, task, cohort, passed[name, str(cohort)]) for cohort in known.training.cohorts
         }
-        unimodal, fusion = known.roles(task)
+        unimodal, fusion = known.roles()
         for strategy in unimodal:
             for cohort, cell in cells(known, task, strategy):
                 contests[cohort].enter_unimodal(cell)
@@ -257,11 +257,7 @@ def gain(known: Source) -> Gain:
 def _control(known: Source) -> dict[tuple[str, str], bool]:
     """By task and cohort, whether the image-only strategies of the grid pass the positive control; without one, not."""
     tasks = [get_task(name) for name in known.grid.tasks]
-    alone = [
-        name
-        for name in known.grid.strategies
-        if any(read_card(known.data, task.name, name).modalities == {"cxr"} for task in tasks)
-    ]
+    alone = [name for name in known.grid.strategies if read_card(known.data, name).modalities == {"cxr"}]
     told = ((name, read_probe(known.data, name, "image_control")) for name in alone)
     table = control.image_control(told, known.people, known.sampler, known.rule.confidence)
     return {

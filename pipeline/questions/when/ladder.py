@@ -62,9 +62,9 @@ def ladder(known: Source, chosen: pl.DataFrame, passed: dict[tuple[str, str], bo
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
-def strategies(known: Source, task: Task, chosen: pl.DataFrame) -> dict[str, str]:
+def strategies(known: Source, chosen: pl.DataFrame) -> dict[str, str]:
     """The strategy of each rung but the last; no key where the grid has none."""
-    looks = {name: read_card(known.data, task.name, name).modalities for name in known.grid.strategies}
+    looks = {name: read_card(known.data, name).modalities for name in known.grid.strategies}
     alone = {name for name, seen in looks.items() if seen == frozenset({"ehr"})}
     best = (
         chosen.filter(pl.col("strategy").is_in(alone)).drop_nulls("validation").sort("validation", maintain_order=True)
@@ -80,7 +80,7 @@ def strategies(known: Source, task: Task, chosen: pl.DataFrame) -> dict[str, str
 
 def _climb(known: Source, task: Task, cohort: str, chosen: pl.DataFrame, control_passed: bool) -> list[dict[str, Any]]:
     """The rungs of one task and cohort."""
-    names = strategies(known, task, chosen)
+    names = strategies(known, chosen)
     runs: dict[str, tuple[Run, ...]] = {}
     for rung, strategy in names.items():
         runs[rung] = next((cell.runs for at, cell in cells(known, task, strategy) if at == cohort), ())

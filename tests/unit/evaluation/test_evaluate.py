@@ -49,7 +49,7 @@ def read(data, task="mortality", strategy="lstm", scale=SCALE):
 
 
 def change(data, edit, task="mortality", strategy="lstm"):
-    path = data / "runs" / task / strategy / "predictions.parquet"
+    path = data / "runs" / strategy / task / "predictions.parquet"
     edit(pl.read_parquet(path)).write_parquet(path)
 
 
@@ -64,17 +64,15 @@ def test_rows_and_labels_of_a_cell(made):
 
 def test_other_folders_are_ignored(made, own, results):
     fabricate(own.parent / "more", SCALE, ["drfuse"], ["mortality"], stays=60)
-    shutil.copytree(
-        own.parent / "more" / "data" / "runs" / "mortality" / "drfuse", own / "runs" / "mortality" / "drfuse"
-    )
-    (own / "runs" / "mortality" / "old").mkdir()
-    (own / "runs" / "mortality" / "old" / "predictions.parquet").write_bytes(b"not parquet")
+    shutil.copytree(own.parent / "more" / "data" / "runs" / "drfuse", own / "runs" / "drfuse")
+    (own / "runs" / "lstm" / "old").mkdir()
+    (own / "runs" / "lstm" / "old" / "predictions.parquet").write_bytes(b"not parquet")
     assert evaluate(own, GRID, SCALE, EVALUATION, 40).table.equals(results.table)
 
 
 def test_a_missing_cell_is_named(own):
-    shutil.rmtree(own / "runs" / "los" / "resnet")
-    with pytest.raises(InputError, match=r"los.resnet.predictions\.parquet: not found"):
+    shutil.rmtree(own / "runs" / "resnet" / "los")
+    with pytest.raises(InputError, match=r"resnet.los.predictions\.parquet: not found"):
         evaluate(own, GRID, SCALE, EVALUATION, 10)
 
 

@@ -301,7 +301,7 @@ def test_the_page_names_the_runs_whose_metric_chose_no_epoch(own, shown, page):
 
 
 def test_code_in_cards_and_names_of_checks_are_written_for_people(own, shown):
-    path = own / "data" / "runs" / "los" / "lstm" / "card.json"
+    path = own / "data" / "runs" / "lstm" / "card.json"
     card = json.loads(path.read_text())
     card["entries"]["Changed"] = "also `observed` where x < 1"
     card["interaction"] = "additive <b>"

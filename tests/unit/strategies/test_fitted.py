@@ -206,16 +206,16 @@ def data(tmp_path_factory):
 
 @pytest.mark.parametrize("name", FITTED)
 def test_a_planted_signal_is_learnt_and_twice_the_same_bytes_come(root, data, tmp_path, name):
-    spec, task = spec_of(root, name, "mortality"), get_task("mortality")
+    spec = spec_of(root, name, "mortality")
     for folder in "ab":
         store = Store(tmp_path / folder, data_fingerprint(data))
-        train_cell([spec], store, data, tmp_path / f"out-{folder}", task)
+        train_cell([spec], store, data, tmp_path / f"out-{folder}")
     for file in ("predictions.parquet", "history.csv"):
-        assert files.sha256(tmp_path / "out-a" / file) == files.sha256(tmp_path / "out-b" / file)
-    frame = pl.read_parquet(tmp_path / "out-a/predictions.parquet").filter(pl.col("part") != "val")
+        assert files.sha256(tmp_path / "out-a/mortality" / file) == files.sha256(tmp_path / "out-b/mortality" / file)
+    frame = pl.read_parquet(tmp_path / "out-a/mortality/predictions.parquet").filter(pl.col("part") != "val")
     frame = frame.join(pl.read_parquet(data / "cohort/labels.parquet"), on="stay_id")
     assert roc_auc_score(frame["icu_mortality"], frame["p_icu_mortality"]) > 0.85
-    history = pl.read_csv(tmp_path / "out-a/history.csv")
+    history = pl.read_csv(tmp_path / "out-a/mortality/history.csv")
     assert history.height == 1
     assert history["best"].to_list() == [True]
 

@@ -161,8 +161,8 @@ def test_predictions_are_probabilities_of_all_val_test_and_dev_stays(data, tmp_p
     store = Store(tmp_path / "work", data_fingerprint(data))
     for spec in specs:
         make_run(spec, store, data, silent)
-    train_cell(specs, store, data, tmp_path / "out", get_task(task))
-    frame = pl.read_parquet(tmp_path / "out/predictions.parquet")
+    train_cell(specs, store, data, tmp_path / "out")
+    frame = pl.read_parquet(tmp_path / "out" / task / "predictions.parquet")
     splits = pl.read_parquet(data / "splits.parquet").filter((pl.col("fold") == 0) & (pl.col("part") != "train"))
     for cohort in ("base", "matched"):
         rows = frame.filter(pl.col("train_cohort") == cohort).sort("stay_id")
@@ -173,7 +173,7 @@ def test_predictions_are_probabilities_of_all_val_test_and_dev_stays(data, tmp_p
     assert ((p >= 0) & (p <= 1)).all()
     if task == "los":
         np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
-    history = pl.read_csv(tmp_path / "out/history.csv")
+    history = pl.read_csv(tmp_path / "out" / task / "history.csv")
     assert set(KEY) <= set(history.columns)
     assert history.group_by("train_cohort").agg(pl.col("best").sum())["best"].to_list() == [1, 1]
 
@@ -202,8 +202,8 @@ def test_histories_hold_what_each_modality_alone_answers_on_stays_with_an_image(
 def test_a_cxr_model_predicts_the_training_prevalence_where_there_is_no_image(data, tmp_path, training):
     spec, store = grid(training, "resnet", "phenotype")[0], Store(tmp_path, data_fingerprint(data))
     make_run(spec, store, data, silent)
-    train_cell([spec], store, data, tmp_path / "out", get_task("phenotype"))
-    frame = pl.read_parquet(tmp_path / "out/predictions.parquet")
+    train_cell([spec], store, data, tmp_path / "out")
+    frame = pl.read_parquet(tmp_path / "out/phenotype/predictions.parquet")
     without = frame.join(pl.read_parquet(data / "cohort/stays.parquet").filter(~pl.col("has_cxr")), on="stay_id")
     train = pl.read_parquet(data / "splits.parquet").filter((pl.col("fold") == 0) & (pl.col("part") == "train"))
     labels = pl.read_parquet(data / "cohort/labels.parquet").join(train, on="stay_id")
@@ -280,7 +280,6 @@ import sys
 from pathlib import Path
 from tests.unit.training.test_training import grid, SCALE
 from pipeline.params import load
-from pipeline.tasks import get_task
 from pipeline.training.cell import train_cell
 from pipeline.training.store import Store, data_fingerprint
 import dataclasses
@@ -288,7 +287,7 @@ if __name__ == "__main__":
     data, work, out = map(Path, sys.argv[1:])
     training = dataclasses.replace(load().training, device="cpu", checkpoint_seconds=0.0)
     specs = grid(training, "late_fusion", "mortality", seeds=(0, 1))
-    train_cell(specs, Store(work, data_fingerprint(data)), data, out, get_task("mortality"))
+    train_cell(specs, Store(work, data_fingerprint(data)), data, out)
 """
 
 
@@ -369,9 +368,7 @@ def test_a_run_that_another_process_has_claimed_is_waited_for(data, tmp_path, tr
 def test_an_unknown_executor_is_named(data, tmp_path, training, monkeypatch):
     monkeypatch.setenv("FUSION_EXECUTOR", "cluster")
     with pytest.raises(InputError, match="FUSION_EXECUTOR: 'cluster'"):
-        train_cell(
-            grid(training), Store(tmp_path, data_fingerprint(data)), data, tmp_path / "out", get_task("mortality")
-        )
+        train_cell(grid(training), Store(tmp_path, data_fingerprint(data)), data, tmp_path / "out")
 
 
 def test_a_batch_holds_the_images_that_are_there_and_no_others(data):

@@ -42,7 +42,7 @@ UNIMODAL = ("lstm",)  # beside resnet, whose card says so
 
 
 def declare_unimodal(data, strategies=UNIMODAL):
-    for path in sorted(data.glob("runs/*/*/card.json")):
+    for path in sorted(data.glob("runs/*/card.json")):
         if path.parent.name in strategies:
             path.write_text(json.dumps(json.loads(path.read_text()) | {"modalities": ["ehr"]}))
 
@@ -85,7 +85,7 @@ def test_groups_are_those_of_the_test_stays_with_pooled_counts(seeded):
     stays = pl.read_parquet(data / "cohort/stays.parquet").join(
         pl.read_parquet(data / "cohort/labels.parquet"), on="stay_id"
     )
-    cell = pl.read_parquet(data / "runs/mortality/late_fusion/predictions.parquet").filter(train_cohort="base")
+    cell = pl.read_parquet(data / "runs/late_fusion/mortality/predictions.parquet").filter(train_cohort="base")
     cell = cell.join(stays, on="stay_id")
     pairs, concordant, missed, positives, alerted, n = 0, 0.0, 0, 0, 0, 0
     for (_, _), run in cell.group_by("fold", "seed"):
@@ -268,7 +268,7 @@ def test_one_cohort_alone(own):
 
 
 def change(own, column):
-    for path in own.glob("runs/mortality/*/predictions.parquet"):
+    for path in own.glob("runs/*/mortality/predictions.parquet"):
         pl.read_parquet(path).with_columns(column).write_parquet(path)
 
 

@@ -195,22 +195,22 @@ def test_the_first_of_the_best_is_chosen_among_those_asked_for():
     [(["cxr", "ehr"], "fusion"), (["ehr"], "unimodal"), (["cxr"], "unimodal"), (["ehr", "presence"], "control")],
 )
 def test_the_kind_of_a_strategy_stands_on_its_cells_card(tmp_path, sees, kind):
-    folder = tmp_path / "runs" / "mortality" / "one"
+    folder = tmp_path / "runs" / "one"
     folder.mkdir(parents=True)
     (folder / "card.json").write_text(json.dumps({"modalities": sees, "missing": "native"}))
-    card = read_card(tmp_path, "mortality", "one")
+    card = read_card(tmp_path, "one")
     assert card == Card(frozenset(sees), "native")
     assert card.kind == kind
 
 
 @pytest.mark.parametrize(("text", "message"), [("", "no modalities"), ("{}", "no modalities"), (None, "not found")])
 def test_a_card_that_is_absent_or_does_not_say_is_refused(tmp_path, text, message):
-    folder = tmp_path / "runs" / "mortality" / "one"
+    folder = tmp_path / "runs" / "one"
     folder.mkdir(parents=True)
     if text is not None:
         (folder / "card.json").write_text(text)
     with pytest.raises(InputError, match=rf"card\.json: {message}"):
-        read_card(tmp_path, "mortality", "one")
+        read_card(tmp_path, "one")
 
 
 def test_knobs_and_edges_agree_with_the_code():

@@ -126,7 +126,7 @@ def naive(data, strategy, task, cohort, removal):
         pl.read_parquet(data / "cohort/stays.parquet").select("stay_id", "has_cxr"), on="stay_id"
     )
     p = [f"p_{name}" for name in task.outputs]
-    stored = pl.read_parquet(data / "runs" / task.name / strategy / "predictions.parquet").filter(
+    stored = pl.read_parquet(data / "runs" / strategy / task.name / "predictions.parquet").filter(
         part="test", train_cohort=cohort
     )
     other = pl.read_parquet(data / "probes" / strategy / "removal.parquet").filter(

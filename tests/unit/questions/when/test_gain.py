@@ -96,7 +96,7 @@ def test_both_strategies_are_chosen_on_validation_alone(made, found):
 
 def test_what_test_says_does_not_change_the_choice(own, found):
     """On test, the other unimodal strategy becomes perfect: it is not chosen, and compared with as little."""
-    path = own / "runs" / "mortality" / "resnet" / "predictions.parquet"
+    path = own / "runs" / "resnet" / "mortality" / "predictions.parquet"
     labels = pl.read_parquet(own / "cohort" / "labels.parquet").select("stay_id", "icu_mortality")
     frame = pl.read_parquet(path).join(labels, on="stay_id", how="left", maintain_order="left")
     better = (
@@ -220,8 +220,8 @@ def test_a_strong_fusion_strategy_is_a_gain_and_one_against_itself_nothing(own, 
     )
     assert (row["verdict"], row["p"]) == ("gain", 0.01)
     best = found.chosen.filter("chosen", role="unimodal", task="mortality", cohort="base")["strategy"][0]
-    runs = own / "runs" / "mortality"
-    shutil.copy(runs / best / "predictions.parquet", runs / "medfuse" / "predictions.parquet")
+    name = "mortality/predictions.parquet"
+    shutil.copy(own / "runs" / best / name, own / "runs" / "medfuse" / name)
     table = gain(known(own, Grid((best, "medfuse"), ("mortality",)))).table
     same = one(table, cohort="base", metric="auroc", stratum="all")
     assert (same["difference"], same["low"], same["verdict"], same["p"]) == (0.0, None, None, 1.0)
@@ -257,7 +257,7 @@ def test_nothing_to_choose_from_nothing_estimable_and_single_subjects_are_empty_
     pl.read_parquet(images_told).clear().write_parquet(images_told)
     for task in GRID.tasks:
         for strategy in GRID.strategies:
-            file = own / "runs" / task / strategy / "predictions.parquet"
+            file = own / "runs" / strategy / task / "predictions.parquet"
             pl.read_parquet(file).filter(fold=0).write_parquet(file)
     reading = known(own, scale=scale)
     result = gain(reading)
@@ -308,14 +308,14 @@ def test_prevalence_by_coding_and_image_and_small_counts_are_not_told(made):
 
 
 def test_a_card_that_is_absent_is_named(own):
-    (own / "runs" / "mortality" / "medfuse" / "card.json").unlink()
-    with pytest.raises(InputError, match=r"mortality.medfuse.card\.json: not found"):
+    (own / "runs" / "medfuse" / "card.json").unlink()
+    with pytest.raises(InputError, match=r"runs.medfuse.card\.json: not found"):
         gain(known(own, Grid(GRID.strategies, ("mortality",))))
 
 
 def probe(data, task, cohort, strategy, draws=2, only=None):
     """swaps.parquet, in which images of others make noise of the predictions."""
-    runs = data / "runs" / task / strategy / "predictions.parquet"
+    runs = data / "runs" / strategy / task / "predictions.parquet"
     frame = pl.read_parquet(runs).filter(part="test", train_cohort=cohort)
     if only is not None:
         frame = frame.filter(pl.col("stay_id") % only == 0)
@@ -422,10 +422,10 @@ def test_the_control_is_asked_of_the_image_only_strategy_by_task_and_cohort(own,
 def test_no_gain_is_said_where_the_control_is_passed_alone(own):
     """A fusion strategy that answers as the best unimodal one does, but for a hair."""
     grid = Grid(("lstm", "resnet", "late_fusion"), ("mortality",))
-    folder = own / "runs" / "mortality"
-    frame = pl.read_parquet(folder / "lstm" / "predictions.parquet").sort("train_cohort", "fold", "seed", "stay_id")
+    folder, name = own / "runs", "mortality/predictions.parquet"
+    frame = pl.read_parquet(folder / "lstm" / name).sort("train_cohort", "fold", "seed", "stay_id")
     hair = pl.col("p_icu_mortality") * 0.98 + 0.02 * (pl.col("stay_id") % 97) / 97
-    frame.with_columns(hair.cast(pl.Float32)).write_parquet(folder / "late_fusion" / "predictions.parquet")
+    frame.with_columns(hair.cast(pl.Float32)).write_parquet(folder / "late_fusion" / name)
     add_control(own, "resnet", SCALE, ("mortality",), told=2.0, cohorts=("base",))
     rows = gain(known(own, grid)).table.filter(metric="auroc", stratum="all")
     assert dict(rows.select("cohort", "verdict").iter_rows()) == {"base": "no gain", "matched": "undetermined"}

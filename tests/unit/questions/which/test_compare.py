@@ -63,7 +63,7 @@ def rows_of(data, task, strategy, cohort, fold, seed, part="test"):
     """Of one run, with labels and days, by hand."""
     stays = pl.read_parquet(data / "cohort" / "stays.parquet")
     labels = pl.read_parquet(data / "cohort" / "labels.parquet")
-    found = pl.read_parquet(data / "runs" / task / strategy / "predictions.parquet")
+    found = pl.read_parquet(data / "runs" / strategy / task / "predictions.parquet")
     found = found.filter(train_cohort=cohort, fold=fold, seed=seed, part=part)
     found = found.join(labels, on="stay_id").join(stays.select("stay_id", "has_cxr", "los_days"), on="stay_id")
     return found.filter(pl.col("has_cxr") | (cohort == "base"))
@@ -258,11 +258,9 @@ def test_removed_images_are_left_to_robustness(tmp_path):
     grid = Grid(("lstm", "resnet"), ("mortality",))
     plain = dataclasses.replace(scale, train_missing=(0.0,))
     found = run(tmp_path / "data", grid, scale)
-    path = tmp_path / "data" / "runs" / "mortality"
     for strategy in grid.strategies:
-        for name in ("predictions.parquet",):
-            frame = pl.read_parquet(path / strategy / name)
-            frame.filter(pl.col("train_missing") == 0).write_parquet(path / strategy / name)
+        path = tmp_path / "data" / "runs" / strategy / "mortality" / "predictions.parquet"
+        pl.read_parquet(path).filter(pl.col("train_missing") == 0).write_parquet(path)
     again = run(tmp_path / "data", grid, plain)
     assert all(found[name].equals(again[name]) for name in found)
 
