@@ -82,8 +82,13 @@ def train_cell(specs: Sequence[RunSpec], store: Store, data: Path, out: Path) ->
         files.write_parquet(predictions(own, store, splits), out / task / "predictions.parquet")
         files.write_csv(history(own, store), out / task / "history.csv", digits=9)
     files.write_json(dataclasses.asdict(card), out / "card.json")
+    write_runs(specs, store, out)
+
+
+def write_runs(specs: Sequence[RunSpec], store: Store, cell: Path) -> None:
+    """runs.json of the train cell in the folder `cell`: [{run: name in the run store, spec: all of RunSpec}]."""
     filed = [{"run": store.name(spec), "spec": dataclasses.asdict(spec)} for spec in specs]
-    files.write_json(filed, out / RUNS, digits=EXACT)
+    files.write_json(filed, cell / RUNS, digits=EXACT)
 
 
 def read_runs(cell: Path, store: Store) -> list[RunSpec]:

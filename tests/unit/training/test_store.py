@@ -1,0 +1,81 @@
+"""The run store: what a run is filed under, and where."""
+
+import dataclasses
+import subprocess
+import sys
+
+from pipeline import files
+from pipeline.closure import closure
+from pipeline.training.store import Store, code_fingerprint, data_fingerprint, work_folder
+from tests.support.made_up_data import fabricate
+from tests.support.runs import grid
+from tests.support.small import ENCODERS
+
+
+def test_a_run_is_filed_under_what_it_is_a_function_of(data, tmp_path, training):
+    store = Store(tmp_path, "data")
+    spec = grid(training)[0]
+    folder = store.folder(spec)
+    assert store.folder(dataclasses.replace(spec, hyper={"lr": 0.1})) != folder
+    assert store.folder(dataclasses.replace(spec, seed=1)) != folder
+    assert store.folder(dataclasses.replace(spec, encoders=dataclasses.replace(ENCODERS, width=16))) != folder
+    assert Store(tmp_path, "other data").folder(spec) != folder
+    often = dataclasses.replace(training, checkpoint_seconds=99.0)
+    assert store.folder(dataclasses.replace(spec, training=often)) == folder
+
+
+def test_the_data_fingerprint_sees_every_packed_file(tmp_path):
+    from pipeline.data.tensors import FILES
+
+    data = fabricate(tmp_path, n=40)
+    before = data_fingerprint(data)
+    for name in FILES:
+        content = (data / name).read_bytes()
+        (data / name).write_bytes(content + b"x")
+        assert data_fingerprint(data) != before, name
+        (data / name).write_bytes(content)
+    assert data_fingerprint(data) == before
+
+
+def test_copies_that_dvc_makes_find_the_projects_run_store(tmp_path, monkeypatch):
+    monkeypatch.delenv("FUSION_WORK", raising=False)
+    copy = tmp_path / "project/.dvc/tmp/exps/tmp1234"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    assert work_folder() == tmp_path / "project/work"
+    monkeypatch.chdir(tmp_path / "project")
+    assert work_folder() == tmp_path / "project/work"
+    monkeypatch.setenv("FUSION_WORK", str(tmp_path / "elsewhere"))
+    assert work_folder() == tmp_path / "elsewhere"
+
+
+def test_every_file_that_a_run_needs_is_in_its_fingerprint_but_those_that_cannot_change_a_result(monkeypatch):
+    digest, fingerprint = files.sha256, code_fingerprint.__wrapped__
+    before = fingerprint("late_fusion")
+    unseen = set()
+    for path in closure("pipeline.training.run", "pipeline.strategies.late_fusion"):
+        monkeypatch.setattr(files, "sha256", lambda p, path=path: "x" if str(p).endswith(f"/{path}") else digest(p))
+        if fingerprint("late_fusion") == before:
+            unseen.add(path.as_posix())
+    names = ("params", "strict", "errors", "files", "closure", "training/grid", "training/store")
+    assert unseen <= {f"pipeline/{name}.py" for name in names}
+    assert "pipeline/modelling/registry.py" not in unseen
+
+
+def test_pretrained_weights_count_by_content_and_not_by_path(tmp_path, training):
+    def folder(name):
+        chosen = dataclasses.replace(training, pretrained=str(tmp_path / name))
+        return Store(tmp_path / "work", "data").folder(grid(chosen)[0])
+
+    (tmp_path / "a.pth").write_bytes(b"weights")
+    (tmp_path / "b.pth").write_bytes(b"weights")
+    before = folder("a.pth")
+    assert folder("b.pth") == before
+    (tmp_path / "a.pth").write_bytes(b"other weights")
+    assert folder("a.pth") != before
+
+
+def test_what_finds_runs_in_the_store_does_without_torch(root):
+    """A cell whose runs are all made, and the parent of a pool: torch alone takes seconds to import."""
+    code = "import sys, stages.train, pipeline.plan; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
