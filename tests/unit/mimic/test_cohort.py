@@ -1,24 +1,20 @@
-"""The cohort: date arithmetic, groups, and one hand-made stay for every rule."""
+"""The cohort: one hand-made stay for every rule, what is left after each, and what a stay is described by."""
 
 import dataclasses
 from datetime import datetime, timedelta
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from pipeline import params
 from pipeline.errors import InputError
 from pipeline.mimic import cohort as cohort_rules
-from pipeline.mimic.clock import age_at, death_time, era_at, first_possible_year
 from pipeline.mimic.cohort import apply_rules, describe_stays, finish_stays, rules, stays_with_vital
 from pipeline.mimic.cxr_links import link_images
-from pipeline.mimic.groups import admission_group, race_group
 from pipeline.mimic.variables import load_all
 
-IN = datetime(2150, 3, 1, 12)
 DAY = timedelta(days=1)
+IN = datetime(2150, 3, 1, 12)
 
 
 @pytest.fixture(scope="module")
@@ -250,112 +246,6 @@ def test_vital_signs(itemid, value, after, found):
     )
     stays = frames()[2]
     assert stays_with_vital(chart.lazy(), stays, load_all()).to_list() == ([31] if found else [])
-
-
-MOMENTS = st.datetimes(datetime(2100, 1, 1), datetime(2220, 1, 1))
-
-
-@settings(deadline=None, max_examples=100)
-@given(MOMENTS, st.integers(0, 91), st.integers(2100, 2220), st.integers(2008, 2020))
-def test_age_and_era_follow_the_years(moment, age, anchor_year, group):
-    row = pl.DataFrame(
-        {
-            "moment": [moment],
-            "anchor_age": [age],
-            "anchor_year": [anchor_year],
-            "anchor_year_group": [f"{group} - {group + 2}"],
-        }
-    )
-    got_age, first, era = row.select(
-        age=age_at("moment"), first=first_possible_year("moment"), era=era_at("moment")
-    ).row(0)
-    shift = moment.year - anchor_year
-    assert got_age == age + shift
-    assert first == group + shift
-    start, end = (int(year) for year in era.split(" - "))
-    assert end - start == 2
-    assert (start - 2008) % 3 == 0
-    assert 2008 <= start <= 2020
-    middle = group + shift + 1
-    assert start <= middle <= end or middle < 2008 or middle > 2022
-    if (group - 2008) % 3 == 0 and shift % 3 == 0 and 2008 <= group + shift <= 2020:
-        assert start == group + shift  # a shift by whole groups is exact
-
-
-@pytest.mark.parametrize(
-    ("group", "years", "era"),
-    [
-        ("2011 - 2013", 0, "2011 - 2013"),
-        ("2011 - 2013", 1, "2011 - 2013"),  # 2012 to 2014
-        ("2011 - 2013", 2, "2014 - 2016"),  # 2013 to 2015
-        ("2011 - 2013", 3, "2014 - 2016"),
-        ("2011 - 2013", -1, "2011 - 2013"),
-        ("2011 - 2013", -2, "2008 - 2010"),
-        ("2008 - 2010", -3, "2008 - 2010"),  # nothing lies before
-        ("2020 - 2022", 2, "2020 - 2022"),  # nothing lies behind
-        ("2011-2013", 0, "2011 - 2013"),
-        (None, 0, None),
-        ("unknown", 0, None),
-    ],
-)
-def test_era_by_hand(group, years, era):
-    row = pl.DataFrame(
-        {"moment": [datetime(2150 + years, 6, 1)], "anchor_year": [2150], "anchor_year_group": [group]},
-        schema_overrides={"anchor_year_group": pl.String},
-    )
-    assert row.select(era_at("moment")).item() == era
-
-
-@pytest.mark.parametrize(
-    ("deathtime", "flag", "expected"),
-    [(IN, 1, IN), (None, 1, IN + DAY), (None, 0, None), (None, None, None), (IN, 0, IN)],
-)
-def test_death_falls_back_on_the_discharge(deathtime, flag, expected):
-    row = pl.DataFrame(
-        {"deathtime": [deathtime], "dischtime": [IN + DAY], "hospital_expire_flag": [flag]},
-        schema={"deathtime": pl.Datetime("us"), "dischtime": pl.Datetime("us"), "hospital_expire_flag": pl.Int16},
-    )
-    assert row.select(death_time()).item() == expected
-
-
-@pytest.mark.parametrize(
-    ("race", "group"),
-    [
-        ("WHITE", "WHITE"),
-        ("WHITE - OTHER EUROPEAN", "WHITE"),
-        ("BLACK/CAPE VERDEAN", "BLACK"),
-        ("HISPANIC OR LATINO", "HISPANIC"),
-        ("HISPANIC/LATINO - CUBAN", "HISPANIC"),
-        ("ASIAN - SOUTH EAST ASIAN", "ASIAN"),
-        ("PORTUGUESE", "OTHER"),
-        ("AMERICAN INDIAN/ALASKA NATIVE", "OTHER"),
-        ("MULTIPLE RACE/ETHNICITY", "OTHER"),
-        ("NATIVE HAWAIIAN OR OTHER PACIFIC ISLANDER", "OTHER"),
-        ("SOUTH AMERICAN", "OTHER"),
-        ("OTHER", "OTHER"),
-        ("UNKNOWN", "UNKNOWN"),
-        ("UNABLE TO OBTAIN", "UNKNOWN"),
-        ("PATIENT DECLINED TO ANSWER", "UNKNOWN"),
-        (None, "UNKNOWN"),
-        (" white ", "WHITE"),
-    ],
-)
-def test_race_groups(race, group):
-    assert pl.DataFrame({"race": [race]}, schema={"race": pl.String}).select(race_group()).item() == group
-
-
-@pytest.mark.parametrize(
-    ("kind", "group"),
-    [
-        *[(kind, "EMERGENCY") for kind in ("EW EMER.", "DIRECT EMER.", "URGENT", "something new", None)],
-        *[(kind, "OBSERVATION") for kind in ("OBSERVATION ADMIT", "EU OBSERVATION", "DIRECT OBSERVATION")],
-        ("AMBULATORY OBSERVATION", "OBSERVATION"),
-        *[(kind, "ELECTIVE") for kind in ("ELECTIVE", "SURGICAL SAME DAY ADMISSION", "elective ")],
-    ],
-)
-def test_admission_groups(kind, group):
-    frame = pl.DataFrame({"admission_type": [kind]}, schema={"admission_type": pl.String})
-    assert frame.select(admission_group()).item() == group
 
 
 def metadata(*rows):

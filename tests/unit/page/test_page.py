@@ -1,79 +1,23 @@
-"""The page: complete, escaped, self-contained, the same twice; looked at in a browser where there is one."""
+"""The page: complete, escaped, self-contained, the same twice."""
 
 import dataclasses
 import itertools
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 
 import polars as pl
 import pytest
 
-from pipeline import params
 from pipeline.errors import InputError
-from pipeline.page.facts import blocks
 from pipeline.page.page import _quantity, banners, build, write
-from pipeline.params import Evaluation, Grid
-from pipeline.tasks import phenotype_slugs
-from stages.report import SHOWN
+from pipeline.params import Grid
 from tests.support.inprocess import run, write_params
 from tests.support.made_up_probes import add_probes
-from tests.support.made_up_runs import MODALITIES, STRENGTH, fabricate, training
+from tests.support.made_up_runs import STRENGTH, fabricate, training
+from tests.support.pages import AGGREGATES, SMALL, plant_noise
 
-SMALL = {"grid": Grid(("lstm",), ("los",))}  # fewer figures, where a test does not look at them
-AGGREGATES = ("evaluate", "gain", "known", "compare", "robustness", "reliance", "fairness")
 VOID = {"meta", "link", "br", "hr", "img", "input", "col", "path", "use"}
-
-
-@pytest.fixture(scope="module")
-def shown(root):
-    """The params as the stage reads them, at the scale `tiny`."""
-    every = params.load(root / "params.yaml")
-    return {key: every.get(key) for key in SHOWN} | {
-        "scales": every.scales["tiny"],
-        "grid": Grid(tuple(STRENGTH), ("mortality", "phenotype", "los")),
-        "evaluation": Evaluation(0.95, 10, 1),
-    }
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory, shown):
-    """Fabricated artefacts, and the tables that the stages make of them."""
-    root = tmp_path_factory.mktemp("page")
-    grid, scale = shown["grid"], shown["scales"].training
-    fabricate(root, training(scale.folds, scale.seeds), stays=500)
-    add_probes(root, {name: (MODALITIES.get(name, ["cxr", "ehr"]), "complete") for name in STRENGTH}, grid.tasks)
-    changes = {"grid.strategies": list(grid.strategies), "evaluation.ece_bins": 10, "verdicts.permutations": 99}
-    write_params(root, 150, 1, {**changes, "scales.tiny.evaluation.draws": 20})
-    _plant(root / "data")
-    run(root, *AGGREGATES)
-    return root
-
-
-def _plant(data):
-    """A truth beside the artefacts: every label is noise."""
-    noise = {"kind": "noise", "causes": {}}
-    (data / "truth").mkdir()
-    model = {"phenotypes": dict.fromkeys(phenotype_slugs(), noise), "icu_mortality": noise}
-    (data / "truth" / "model.json").write_text(json.dumps(model))
-    known = {f"p_{name}": 0.3 for name in (*phenotype_slugs(), "icu_mortality")}
-    stays = pl.read_parquet(data / "cohort" / "stays.parquet").select("stay_id")
-    stays.with_columns(pl.lit(p).alias(name) for name, p in known.items()).write_parquet(data / "truth/planted.parquet")
-
-
-@pytest.fixture(scope="module")
-def page(made, shown):
-    html, drawn = build(made / "data", made / "reports", shown)
-    write(html, drawn, made / "reports")
-    return (made / "reports" / "index.html").read_text(encoding="utf-8")
-
-
-@pytest.fixture
-def own(made, tmp_path):
-    shutil.copytree(made, tmp_path / "own")
-    return tmp_path / "own"
 
 
 class Outline(HTMLParser):
@@ -153,19 +97,6 @@ def test_text_from_the_data_is_text(page):
     assert "<script>alert(1)</script>" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "&lt;b&gt;bold&lt;/b&gt;|pipe" in page
-
-
-def test_markup_anywhere_in_facts_and_manifest_is_escaped(own, shown):
-    evil = "<img src=x onerror=alert(1)>"
-    (own / "reports" / "data" / "more.json").write_text(json.dumps({evil: {evil: [evil, 1]}, "rows": [{evil: evil}]}))
-    path = own / "data" / "manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest["mimiciv"]["release"] = evil
-    path.write_text(json.dumps(manifest))
-    (own / "data" / "cohort" / "attrition.csv").write_text(f"step,stays,subjects\n{evil},10,9\n")
-    html, _ = build(own / "data", own / "reports", shown | SMALL)
-    assert "<img" not in html
-    assert html.count("&lt;img src=x onerror=alert(1)&gt;") >= 6
 
 
 def test_it_is_self_contained_and_small(page, outline):
@@ -277,7 +208,7 @@ def test_one_task_and_one_cohort_from_evaluate_to_page(tmp_path, shown):
     scale = dataclasses.replace(training((0,)), cohorts=("matched",))
     fabricate(tmp_path, scale, ["lstm"], ["los"], stays=120)
     add_probes(tmp_path, {"lstm": (["ehr"], "complete")}, ["los"])
-    _plant(tmp_path / "data")
+    plant_noise(tmp_path / "data")
     changes = {"grid.strategies": ["lstm"], "grid.tasks": ["los"], "scales.tiny.training.cohorts": ["matched"]}
     write_params(tmp_path, 150, 1, {**changes, "evaluation.confidence": 0.975})
     run(tmp_path, *AGGREGATES)
@@ -311,14 +242,6 @@ def test_code_in_cards_and_names_of_checks_are_written_for_people(own, shown):
     assert '<tr><th scope="row">lstm</th><td>ehr</td><td>–</td><td>additive &lt;b&gt;</td></tr>' in html
     for check in json.loads((own / "reports" / "audit.json").read_text())["checks"]:
         assert f'<th scope="row">{check["name"].replace("_", " ")}</th>' in html
-
-
-def test_missing_facts_are_said_to_be_missing(own, shown):
-    shutil.rmtree(own / "reports" / "data")
-    (own / "reports" / "audit.json").unlink()
-    (own / "data" / "cohort" / "attrition.csv").unlink()
-    html, _ = build(own / "data", own / "reports", shown | SMALL)
-    assert html.count("Not available") == 6 + 3
 
 
 @pytest.mark.parametrize(
@@ -370,83 +293,3 @@ def test_cost_of_each_strategy_and_a_dash_for_one_that_has_no_network(page, own,
 )
 def test_quantities_to_three_digits(value, text):
     assert _quantity(value) == text
-
-
-def test_facts_of_any_shape():
-    found = blocks({"rows": 1200, "none": None, "ok": True, "share": 0.123456, "codes": ["a", "b"], "empty": []})
-    assert found[0].rows == (
-        ("rows", "1,200"),
-        ("none", "—"),
-        ("ok", "yes"),
-        ("share", "0.1235"),
-        ("codes", "a, b"),
-        ("empty", "none"),
-    )
-    (grid,) = blocks({"a": {"x": 1, "y": 2}, "b": {"x": 3, "y": 4}})
-    assert grid.header == ("what", "x", "y")
-    assert grid.rows == (("a", "1", "2"), ("b", "3", "4"))
-    assert grid.numeric == (False, True, True)
-    nested = blocks({"deep": {"er": {"x": 1}}, "list": [{"a": 1}, {"b": 2}], "mixed": [{"a": [{"b": 1}]}]})
-    assert [block.title for block in nested] == ["deep: er", "list", "mixed 1: a"]
-    assert nested[1].rows == (("1", "—"), ("—", "2"))
-    (flat,) = blocks({"a": {"kept": 1, "dropped": {}}, "b": {"kept": 2, "dropped": {"late": 3}}})
-    assert flat.header == ("what", "kept", "dropped: late")
-    assert flat.rows == (("a", "1", "—"), ("b", "2", "3"))
-    (lying,) = blocks([{f"column_{i}": i for i in range(20)}] * 2)
-    assert lying.header == ("what", "1", "2")
-    assert lying.rows[3] == ("column 3", "3", "3")
-    (led,) = blocks([{"has_cxr": 0.5, "part": "dev", "fold": 0}])
-    assert led.header == ("fold", "part", "has cxr")
-    assert blocks({"nothing": {}})[0].rows == (("nothing", "none"),)
-    rare = {f"reason {i}": i for i in range(6)}
-    (shared,) = blocks({"a": {"read": 9, "kept": 1}, "b": {"read": 8, "kept": 2}, "c": {"read": 7, "kept": 3, **rare}})
-    assert shared.header[:3] == ("what", "read", "kept")
-    assert len(blocks({"a": {"read": 9}, "b": {"read": 8}, "c": {"read": 7, **rare}})) == 3
-    (long,) = blocks({str(i): i for i in range(140)})
-    assert (len(long.rows), long.more) == (100, 40)
-    assert blocks(3)[0].rows == (("3",),)
-    assert blocks([1, 2])[0].rows == (("1, 2",),)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    found = next((path for path in map(shutil.which, names) if path), None)
-    if found is None:
-        pytest.skip("no headless browser (chromium) on this machine")
-    return found
-
-
-def browse(chromium, file, folder, *options):
-    command = [
-        chromium,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-background-networking",
-        "--no-first-run",
-    ]
-    command += [f"--user-data-dir={folder}", "--enable-logging=stderr", "--virtual-time-budget=2000", *options]
-    return subprocess.run([*command, file.as_uri()], capture_output=True, text=True, timeout=60, check=True)
-
-
-def test_in_a_browser(chromium, made, page, tmp_path):
-    """No word on the console; the content policy would complain there of any request that leaves the file."""
-    done = browse(chromium, made / "reports" / "index.html", tmp_path, "--dump-dom")
-    assert "CONSOLE" not in done.stderr
-    assert "<button" in done.stdout  # the script ran
-
-    noisy = tmp_path / "noisy.html"  # the check would see a request that leaves the file
-    noisy.write_text(page.replace("</body>", '<img src="https://example.org/x.png"></body>'), encoding="utf-8")
-    assert "CONSOLE" in browse(chromium, noisy, tmp_path, "--dump-dom").stderr
-
-
-def test_tables_sort_in_a_browser(chromium, page, tmp_path):
-    click = "document.querySelectorAll('#results table.sortable thead button')[1].click()"
-    sorted_page = tmp_path / "sorted.html"
-    sorted_page.write_text(page.replace("</body>", f"<script>{click}</script></body>"), encoding="utf-8")
-    dom = browse(chromium, sorted_page, tmp_path, "--dump-dom").stdout
-    table = dom[dom.index('aria-sort="descending"') :]
-    first_values = re.findall(r'<th scope="row">\w+</th><td class="number" data-value="([\d.]+)"', table)[:4]
-    assert [float(value) for value in first_values] == sorted((float(value) for value in first_values), reverse=True)
-    assert len(set(first_values)) > 1

@@ -1,0 +1,51 @@
+"""The small question 1 that its tests ask."""
+
+import numpy as np
+import polars as pl
+from sklearn.metrics import roc_auc_score
+
+from pipeline.evaluation.cells import read_people, read_predictions
+from pipeline.params import Evaluation, Grid, Verdicts
+from pipeline.questions.when.gain import source
+from pipeline.tasks import get_task
+from tests.support.made_up_runs import training
+
+SCALE = training(folds=(0, 1), seeds=(0, 1))
+
+EVALUATION = Evaluation(confidence=0.95, ece_bins=10, seed=1)
+
+RULE = Verdicts(margin=0.01, confidence=0.95, equivalence_confidence=0.9, permutations=99, control_auroc=0.7)
+
+GRID = Grid(
+    ("lstm", "transformer", "resnet", "ehr_presence", "ehr_metadata", "late_fusion", "medfuse"),
+    ("mortality", "phenotype", "los"),
+)
+
+
+def known(data, grid=GRID, scale=SCALE, draws=60):
+    return source(data, grid, scale, EVALUATION, RULE, draws)
+
+
+def one(table, **where):
+    rows = table.filter(**where)
+    assert rows.height == 1, rows
+    return rows.row(0, named=True)
+
+
+def scores(data, task, strategy, cohort, part, metric, where=True):
+    """The metric by label, averaged over the runs that have both classes: by scikit-learn."""
+    people = read_people(data, [get_task(task)], SCALE.folds, ["icd_version"])
+    cell = read_predictions(data, get_task(task), strategy, SCALE, people)
+    cell = cell.join(people.select("fold", "stay_id", "icd_version"), on=["fold", "stay_id"])
+    rows = cell.filter((pl.col("part") == part) & where, train_cohort=cohort)
+    if cohort == "matched":
+        rows = rows.filter("has_cxr")
+    runs = rows.partition_by("fold", "seed")
+    return {
+        label: np.mean([metric(run, label) for run in runs if run[label].n_unique() > 1])
+        for label in get_task(task).labels
+    }
+
+
+def auroc(run, label):
+    return roc_auc_score(run[label], run[f"p_{label}"])

@@ -1,0 +1,74 @@
+"""The fairness section of the page: it leads with the worst groups, and says what is too small to tell."""
+
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.presentation.answers import Answer
+from pipeline.questions.fair.fairness import fairness, write
+from pipeline.questions.fair.section import answer
+from pipeline.questions.fair.tables import origin
+from tests.support.fair import EVALUATION, KNOBS, ONE, SEEDS, SIZE
+
+
+def words(svg):
+    return " ".join(ElementTree.fromstring(svg).itertext())
+
+
+def test_the_answer_leads_with_the_worst_groups_and_says_what_was_declared(made, found):
+    got = answer(made / "reports/tables", KNOBS, 0.95)
+    assert isinstance(got, Answer)
+    assert got.key == "fair"
+    assert got.sentence.startswith("The lowest AUROC of a group is 0.")
+    assert "missed diagnoses" in got.sentence
+    assert "after Holm" in got.sentence
+    assert "nan" not in got.sentence.lower()
+    assert "None of" not in got.sentence or "does not show that there is none" in got.sentence
+    assert "coded differently by group" in got.notes[0]
+    assert got.figures[0].name.startswith("fair_groups_")
+    assert got.figures[0].name.endswith("_matched")
+    assert len({figure.name for figure in got.figures}) == len(got.figures)
+    for figure in got.figures:
+        assert "late_fusion" in words(figure.svg)
+        assert (made / "reports" / figure.source).is_file()
+    titles = [table.title for table in got.tables]
+    assert titles[0].startswith("Worst groups")
+    for table in got.tables:
+        assert table.rows
+        assert all(len(row) == len(table.header) for row in table.rows)
+    assert got == answer(made / "reports/tables", KNOBS, 0.95)
+
+
+def test_too_small_to_tell(own, tmp_path):
+    """Thresholds that no group meets: nothing is estimated, everybody is listed, and the page says so."""
+    knobs = replace(KNOBS, least_positives=5000)
+    tables = fairness(own, ONE, SEEDS, EVALUATION, knobs, SIZE)
+    assert set(tables.groups["status"]) == {"too small"}
+    assert tables.gaps["gap"].null_count() == tables.gaps.height
+    assert not tables.fusion.height
+    write(tables, tmp_path / "t", 0.95)
+    got = answer(tmp_path / "t", knobs, 0.95)
+    assert got.sentence.startswith("Too small to tell")
+    assert got.figures[0].name.startswith("fair_sizes_")
+    assert "5000" in words(got.figures[0].svg)
+
+
+def test_a_table_that_is_absent_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"fairness_groups\.csv: not found"):
+        answer(tmp_path, KNOBS, 0.95)
+
+
+def test_where_a_gap_comes_from():
+    rule = "alert_rate"
+
+    def told(score, sensitivity, specificity):
+        return origin({("auroc", ""): score, ("tpr", rule): sensitivity, ("fpr", rule): specificity})
+
+    assert told(0.5, 0.4, 0.3) == "none found"
+    assert told(0.01, 0.4, 0.3) == "score: ranking alone"
+    assert told(0.01, 0.02, 0.3) == "score: sensitivity"
+    assert told(0.5, 0.02, 0.05) == "threshold: sensitivity and specificity"
+    assert told(0.5, 0.2, 0.01) == "threshold: specificity"
+    assert origin({}) is None

@@ -1,0 +1,28 @@
+"""Fixtures that tests of this folder share."""
+
+import shutil
+
+import pytest
+
+from pipeline.questions.when.gain import gain
+from tests.support.made_up_runs import fabricate
+from tests.support.when import GRID, SCALE, known
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    root = tmp_path_factory.mktemp("gain")
+    fabricate(root, SCALE, GRID.strategies, GRID.tasks, stays=900)
+    return root / "data"
+
+
+@pytest.fixture(scope="module")
+def found(made):
+    return gain(known(made))
+
+
+@pytest.fixture
+def own(made, tmp_path):
+    """A copy of the artefacts, to be damaged."""
+    shutil.copytree(made, tmp_path / "own")
+    return tmp_path / "own"

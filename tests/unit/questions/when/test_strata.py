@@ -1,0 +1,63 @@
+"""Strata of stays and of phenotypes."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pipeline.evaluation.cells import read_people
+from pipeline.presentation.text import suppressed
+from pipeline.questions.when.strata import label_groups
+from pipeline.questions.when.tables import icd
+from pipeline.tasks import get_task, phenotype_slugs
+from tests.support.when import auroc, one, scores
+
+
+def test_strata_are_of_stays_by_image_and_coding_and_of_phenotypes_by_type_and_prevalence(made, found):
+    best = found.chosen.filter("chosen", role="unimodal", task="phenotype", cohort="base")["strategy"][0]
+    rows = found.table.filter(task="phenotype", cohort="base", strategy="late_fusion", metric="auroc", label="macro")
+    assert [tuple(row) for row in rows.select("stratum", "group").iter_rows()] == [
+        ("all", "all"),
+        ("type", "acute"),
+        ("type", "chronic"),
+        *(("prevalence", name) for name in ("low", "middle", "high")),
+        ("has_cxr", "yes"),
+        ("has_cxr", "no"),
+        ("icd_version", "9"),
+        ("icd_version", "10"),
+    ]
+    for group, where in {"yes": pl.col("has_cxr"), "no": ~pl.col("has_cxr"), "10": pl.col("icd_version") == 10}.items():
+        own, against = (
+            np.mean(list(scores(made, "phenotype", name, "base", "test", auroc, where).values()))
+            for name in ("late_fusion", best)
+        )
+        assert one(rows, group=group)["difference"] == pytest.approx(own - against)
+    assert "has_cxr" not in found.table.filter(cohort="matched")["stratum"].unique().to_list()
+
+
+def test_phenotypes_are_grouped_by_the_benchmarks_types_and_by_their_counts(made):
+    task = get_task("phenotype")
+    people = read_people(made, [task], (0,))
+    groups = label_groups(task, people, "matched")
+    parts = [groups["prevalence", name] for name in ("low", "middle", "high")]
+    assert [len(part) for part in parts] == [9, 8, 8]
+    matched = people.filter("has_cxr")
+    shares = [[matched[label].sum() for label in part] for part in parts]
+    assert max(shares[0]) <= min(shares[1])
+    assert max(shares[1]) <= min(shares[2])
+    for split in (parts, [groups[key] for key in groups if key[0] == "type"]):
+        assert sorted(label for part in split for label in part) == sorted(phenotype_slugs())
+    assert label_groups(get_task("mortality"), people, "base") == {}
+
+
+def test_prevalence_by_coding_and_image_and_small_counts_are_not_told(made):
+    people = read_people(made, [get_task("phenotype")], (0,), ["icd_version"])
+    table = icd(people, ["shock"])
+    stays = people.unique("stay_id")
+    for row in table.iter_rows(named=True):
+        group = stays.filter(icd_version=row["icd_version"], has_cxr=row["has_cxr"])
+        assert row["n"] == str(group.height)
+        assert row["prevalence"] == pytest.approx(group["shock"].mean())
+    few = icd(people.head(30), ["shock"])
+    assert set(few["positives"]) == {"<10"}
+    assert few["prevalence"].null_count() == few.height
+    assert [suppressed(count) for count in (None, 0, 9, 10)] == [None, "0", "<10", "10"]
