@@ -146,6 +146,17 @@ def _rounded(content: Any, digits: int) -> Any:
     return round(content, digits) + 0.0 if isinstance(content, float) else content  # + 0.0: no negative zero
 
 
+def significant(frame: pl.DataFrame, digits: int = 9) -> pl.DataFrame:
+    """The frame with float64 rounded to significant digits.
+
+    For what numpy, scipy or scikit-learn has computed: an exponential's last bits follow from the vector instructions
+    that the processor has, and with them the bytes of a file.
+    """
+    import polars as pl
+
+    return frame.with_columns(pl.col(pl.Float64).round_sig_figs(digits))
+
+
 def write_parquet(frame: pl.DataFrame, path: Path | str) -> None:
     """Parquet, zstd, rows in the frame's order: the caller sorts by a total key."""
     with atomic(path) as beside:

@@ -120,7 +120,7 @@ def write(folder: Path, truth: Path, *, params: Synthetic, scale: SyntheticScale
         shutil.rmtree(folder, ignore_errors=True)
         beside.rename(folder)
     truths = pl.concat([planted(params, hospital) for hospital in hospitals]).sort("stay_id")
-    files.write_parquet(truths, truth / "planted.parquet")
+    files.write_parquet(files.significant(truths), truth / "planted.parquet")
     described = traps.describe(params.traps)
     files.write_json(model.describe(params) | ({"traps": described} if described else {}), truth / "model.json")
     log.info("%d patients, %d stays, %d images", rows["hosp/patients"], truths.height, len(archive.shots))

@@ -14,6 +14,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from pipeline import files
 from pipeline.data.batches import Batches
 from pipeline.data.tensors import Array, FoldTensors
 from pipeline.modelling.encoders import ImageEncoder, ImageFeatures
@@ -108,7 +109,7 @@ def image_control(
                 schema=CONTROL_SCHEMA,
             )
         )
-    return pl.concat(found)
+    return files.significant(pl.concat(found))
 
 
 def _scores(features: Array, present: Array, asked: Array) -> Array:
