@@ -79,6 +79,32 @@ def test_code_deps_are_the_import_closure(stage):
     assert not unused, f"{stage}: deps not needed {sorted(unused)}"
 
 
+def test_a_folder_is_a_dep_where_a_stage_needs_all_of_it():
+    for stage in STAGES:
+        for folder in (ROOT / dep for dep in STAGES[stage]["deps"] if dep.split("/")[0] in CODE):
+            files = {path.relative_to(ROOT).as_posix() for path in folder.rglob("*.py") if folder.is_dir()}
+            assert files <= needed(stage), stage
+
+
+def test_stages_stand_in_the_order_in_which_data_flow_each_with_its_line():
+    made: set[str] = set()
+    for name, stage in STAGES.items():
+        assert len(stage["desc"]) <= 110, name
+        assert "\n" not in stage["desc"], name
+        later = {path for other in STAGES.values() for out in other["outs"] for path in out} - made
+        for dep in stage["deps"]:
+            assert not [path for path in later if covers(dep, path) or covers(path, dep)], f"{name}: {dep}"
+        made |= {path for out in stage["outs"] for path in out}
+
+
+def test_there_is_room_for_ten_more_strategies():
+    """DVC's own cost grows with the square of the stages: at most about 100."""
+    grids = [name for name, stage in STAGES.items() if "matrix" in stage]
+    assert grids == ["train", "probe"]
+    assert all(list(STAGES[name]["matrix"]) == ["strategy"] for name in grids)
+    assert len(STAGES) - len(grids) + 32 * len(grids) < 100
+
+
 def params_read(stage: str) -> set[str]:
     """Keys in calls of read(...): literals, and f-strings whose holes stand for a matrix item."""
     found = set()
