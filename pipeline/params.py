@@ -7,7 +7,9 @@ strategy itself (pipeline.modelling.registry), so that this file need not know t
 
 from __future__ import annotations
 
+import dataclasses
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -545,3 +547,14 @@ def read(*keys: str, path: Path | str = FILE) -> tuple[Any, ...]:
         return tuple(params.get(key) for key in keys)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted key, text) of nested params."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if not isinstance(value, dict):
+        yield prefix, ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        return
+    for key, each in value.items():
+        yield from flat(each, f"{prefix}.{key}" if prefix else str(key))

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 
@@ -100,7 +100,7 @@ def _provenance(root: Path, settings: params.Params) -> pl.DataFrame:
         ("commit", _commit(root)),
         ("manifest_sha256", files.sha256(manifest) if manifest.is_file() else None),
         *((f"version.{name}", version) for name, version in versions()),
-        *((f"params.{key}", value) for key, value in _flat(dataclasses.replace(settings, scales=scale))),
+        *((f"params.{key}", value) for key, value in params.flat(dataclasses.replace(settings, scales=scale))),
     ]
     return pl.DataFrame(rows, schema={"name": pl.String, "value": pl.String}, orient="row")
 
@@ -116,14 +116,3 @@ def _commit(root: Path) -> str | None:
 
 def _git(root: Path, *command: str) -> str:
     return subprocess.run(["git", "-C", str(root), *command], capture_output=True, text=True, check=True).stdout
-
-
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted key, text) of nested params."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if not isinstance(value, dict):
-        yield prefix, ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-        return
-    for key, each in value.items():
-        yield from _flat(each, f"{prefix}.{key}" if prefix else str(key))

@@ -22,6 +22,7 @@ from stages.common import shared_code
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 CODE = ("pipeline", "stages")
+READ_BY = re.compile(r"^# Read by: (.*)\n(\w+):", re.MULTILINE)
 
 
 def script(stage: str) -> Path:
@@ -128,6 +129,28 @@ def test_params_are_those_that_the_stage_reads(stage):
         keys += STAGES["common"]["params"]
     assert len(set(keys)) == len(keys)
     assert {key.replace("scales.${scale}", "scales") for key in keys} == params_read(stage)
+
+
+def readers(*keys: str) -> set[str]:
+    """Stages that declare a key or one below it; the report, which shows all params, left out."""
+    declared = {stage: content.get("params", []) for stage, content in STAGES.items() if stage != "report"}
+    below = tuple(f"{key}." for key in keys)
+    return {stage for stage, found in declared.items() for each in found if each in keys or each.startswith(below)}
+
+
+def test_params_yaml_says_above_each_block_which_stages_read_it():
+    """`(...)` and what follows a semicolon are words."""
+    text = (ROOT / "params.yaml").read_text()
+    told = {key: set(re.findall(r"\w+", re.sub(r"[(;].*", "", line))) for line, key in READ_BY.findall(text)}
+    blocks = set(yaml.safe_load(text))
+    assert set(told) == blocks - {"scales"}
+    assert told == {key: readers(key) for key in told}
+    lines = re.findall(r"^#   (\w+) +by (.*)$", text, re.MULTILINE)
+    parts = {key: set(re.findall(r"\w+", line)) for key, line in lines}
+    scales = yaml.safe_load(text)["scales"]
+    assert set(parts) == set(scales["demo"])
+    for key, found in parts.items():
+        assert found == readers(f"scales.${{scale}}.{key}", *(f"scales.{scale}.{key}" for scale in scales)), key
 
 
 @pytest.mark.parametrize("stage", STAGES)
