@@ -61,7 +61,7 @@ def cohort_size(params: Params, data: Path) -> Cohort:
 
 
 def all_runs(params: Params) -> dict[tuple[str, str], list[RunSpec]]:
-    """The runs of every cell of the grid."""
+    """The runs of every strategy and task of the grid."""
     return {
         (strategy, task): runs(
             strategy,
@@ -150,7 +150,7 @@ def time_batch(spec: RunSpec, px: int, image_share: float, batches: int = 5) -> 
 
 
 def estimate(params: Params, data: Path, finished: dict[tuple[str, str], set[int]], cohort: Cohort) -> list[Line]:
-    """A line a cell. `finished`: the positions of its runs that are in the run store.
+    """A line a strategy and task. `finished`: the positions of its runs that are in the run store.
 
     A strategy is timed once a cohort, as tasks differ in the last layer alone; one that is fitted, for each task.
     """
@@ -160,15 +160,15 @@ def estimate(params: Params, data: Path, finished: dict[tuple[str, str], set[int
     train, val = fitted * (1 - params.splits.val_share), fitted * params.splits.val_share
     timed: dict[tuple[str, ...], Cost] = {}
     lines = []
-    for cell, specs in all_runs(params).items():
-        missing = [spec for i, spec in enumerate(specs) if i not in finished.get(cell, set())]
+    for pair, specs in all_runs(params).items():
+        missing = [spec for i, spec in enumerate(specs) if i not in finished.get(pair, set())]
         hours = megabytes = 0.0
         for name in sorted({spec.train_cohort for spec in missing}):
             chosen = [spec for spec in missing if spec.train_cohort == name]
             stays = cohort.stays if name == "base" else cohort.images
             share = cohort.images / max(1, cohort.stays) if name == "base" else 1.0
             once = "lr" not in chosen[0].hyper
-            key = (*cell, name) if once else (cell[0], name)
+            key = (*pair, name) if once else (pair[0], name)
             if key not in timed:
                 timed[key] = time_batch(chosen[0], px, share)
             cost = timed[key]
@@ -176,7 +176,7 @@ def estimate(params: Params, data: Path, finished: dict[tuple[str, str], set[int
             seconds = (1 if once else chosen[0].max_epochs) * epoch + cohort.stays * (1 - train) * cost.stay
             hours += len(chosen) * seconds / 3600
             megabytes += len(chosen) * cost.megabytes
-        lines.append(Line(*cell, runs=len(specs), missing=len(missing), hours=hours, megabytes=megabytes))
+        lines.append(Line(*pair, runs=len(specs), missing=len(missing), hours=hours, megabytes=megabytes))
     return lines
 
 
@@ -189,7 +189,7 @@ def finished_runs(params: Params, data: Path) -> dict[tuple[str, str], set[int]]
         return {}
     store = Store(work_folder(), data_fingerprint(data))
     return {
-        cell: {i for i, spec in enumerate(specs) if store.finished(spec)} for cell, specs in all_runs(params).items()
+        pair: {i for i, spec in enumerate(specs) if store.finished(spec)} for pair, specs in all_runs(params).items()
     }
 
 
@@ -203,8 +203,8 @@ def render(params: Params, cohort: Cohort, lines: list[Line], workers: int) -> s
     total, missing = sum(line.runs for line in lines), sum(line.missing for line in lines)
     known = "" if cohort.measured else " (guessed: there are no data yet)"
     text = [
-        f"scale {params.scale}: {len(params.grid.strategies)} strategies × {len(params.grid.tasks)} tasks = "
-        f"{len(lines)} cells, {total} runs (cohorts {', '.join(scale.cohorts)}; folds "
+        f"scale {params.scale}: {len(params.grid.strategies)} strategies × {len(params.grid.tasks)} tasks, "
+        f"{total} runs (cohorts {', '.join(scale.cohorts)}; folds "
         f"{', '.join(map(str, scale.folds))}; seeds {', '.join(map(str, scale.seeds))})",
         f"cohort: {cohort.stays} stays, {cohort.images} with an image{known}",
         f"in the run store: {total - missing} runs; to be made: {missing}",
