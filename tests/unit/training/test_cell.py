@@ -87,6 +87,16 @@ def test_the_runs_of_a_cell_are_read_as_they_were_asked_for(cell):
     assert filed == [store.folder(spec).name for spec in specs]
 
 
+def test_fewer_tasks_train_nothing_again(cell, data, tmp_path, monkeypatch):
+    """grid.tasks may be shortened: the run store answers."""
+    out, store, specs = cell
+    monkeypatch.setattr(executors, "EXECUTORS", {})
+    train_cell([spec for spec in specs if spec.task == "los"], store, data, tmp_path / "out")
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["card.json", "los", "runs.json"]
+    for name in ("los/predictions.parquet", "los/history.csv"):
+        assert (tmp_path / "out" / name).read_bytes() == (out / name).read_bytes()
+
+
 def test_hyper_parameters_survive_to_the_last_digit(tmp_path, training):
     spec = grid(training, "logistic")[0]
     spec = dataclasses.replace(spec, hyper={"c": [1e-17, 0.1, 1 / 3, 2], "flag": True, "name": "x"})
