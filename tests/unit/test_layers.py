@@ -1,6 +1,7 @@
 """Arrows run down: no room of the house imports one that stands above it, or beside it."""
 
 import ast
+import re
 
 import pytest
 
@@ -72,3 +73,11 @@ def test_every_folder_stands_on_a_floor():
         if not (ROOT / name.replace(".", "/")).with_suffix(".py").is_file()
         and not (ROOT / name.replace(".", "/")).is_dir()
     ]
+
+
+def test_statistics_are_arrays_in_arrays_out():
+    """No file is read or written in estimation/, and none in presentation/."""
+    for path in (path for path in FILES if path.parts[1] in ("estimation", "presentation")):
+        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+            name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+            assert not re.match(r"open$|Path$|read_|scan_|write_", name), f"{path}: {name}"

@@ -1,4 +1,4 @@
-"""Fixtures that tests of this folder share."""
+"""Fixtures that tests of this folder share: made once, and not to be changed (`own` is a copy that may be)."""
 
 import shutil
 
@@ -14,7 +14,7 @@ from tests.support.made_up_runs import MODALITIES, STRENGTH, fabricate, training
 from tests.support.pages import AGGREGATES, plant_noise
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shown(root):
     """The params as the stage reads them, at the scale `tiny`."""
     every = params.load(root / "params.yaml")
@@ -25,7 +25,7 @@ def shown(root):
     }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def made(tmp_path_factory, shown):
     """Fabricated artefacts, and the tables that the stages make of them."""
     root = tmp_path_factory.mktemp("page")
@@ -39,7 +39,7 @@ def made(tmp_path_factory, shown):
     return root
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def page(made, shown):
     html, drawn = build(made / "data", made / "reports", shown)
     write(html, drawn, made / "reports")

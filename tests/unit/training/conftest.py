@@ -13,6 +13,6 @@ def training(root) -> Training:
     return dataclasses.replace(load(root / "params.yaml").training, device="cpu", checkpoint_seconds=0.0)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def data(tmp_path_factory):
     return fabricate(tmp_path_factory.mktemp("fabricated"), n=120)

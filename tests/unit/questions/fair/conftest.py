@@ -1,4 +1,4 @@
-"""Fixtures that tests of this folder share."""
+"""Fixtures that tests of this folder share: made once, and not to be changed (`own` is a copy that may be)."""
 
 import shutil
 
@@ -9,7 +9,7 @@ from tests.support.fair import EVALUATION, GRID, KNOBS, ONE, SCALE, SEEDS, SIZE,
 from tests.support.made_up_runs import fabricate
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("fair")
     fabricate(root, SCALE, GRID.strategies, GRID.tasks, stays=1600)
@@ -17,14 +17,14 @@ def made(tmp_path_factory):
     return root
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def found(made):
     tables = fairness(made / "data", GRID, SCALE, EVALUATION, KNOBS, SIZE)
     write(tables, made / "reports/tables", 0.95)
     return tables
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def seeded(tmp_path_factory):
     """Mortality alone, and two seeds."""
     root = tmp_path_factory.mktemp("seeded")

@@ -7,7 +7,7 @@ from tests.support.made_up_runs import fabricate
 from tests.support.robust import CARDS, SCALE, TASKS
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("fabricated")
     fabricate(root, SCALE, list(CARDS), TASKS, stays=700)

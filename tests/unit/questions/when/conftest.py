@@ -1,4 +1,4 @@
-"""Fixtures that tests of this folder share."""
+"""Fixtures that tests of this folder share: made once, and not to be changed (`own` is a copy that may be)."""
 
 import shutil
 
@@ -9,14 +9,14 @@ from tests.support.made_up_runs import fabricate
 from tests.support.when import GRID, SCALE, known
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("gain")
     fabricate(root, SCALE, GRID.strategies, GRID.tasks, stays=900)
     return root / "data"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def found(made):
     return gain(known(made))
 
