@@ -267,7 +267,7 @@ NAMES = {"DOUBLE": "a number", "TIMESTAMP": "a time", "DATE": "a date"}
 
 def explain(message: str) -> str:
     """One line for one of DuckDB's messages on a CSV file."""
-    if found := re.match("Invalid Input Error: (column .*)", message):  # of `_checked`
+    if found := re.match(r"Invalid Input Error: ((?:line \d+: )?column .*)", message):  # of `_checked`, and of a query
         return found.group(1)
     line = re.search(r"CSV Error on Line: (\d+)", message)
     where = f"line {line.group(1)}: " if line else ""
