@@ -17,13 +17,17 @@ def main() -> None:
     images, scale = read("images", "scales.images")
     report = write_images(
         cxr_file=Path("data/cohort/cxr.parquet"),
+        metadata_file=Path("data/interim/cxr_metadata.parquet"),
         root=release_folder(Path("data/manifest.json")),
         px=scale.px,
         settings=images,
         folder=Path("data/images"),
     )
-    modes = ", ".join(f"{images} {mode}" for mode, images in report["colour_modes"].items())
+    modes = ", ".join(f"{count} {mode}" for mode, count in report["colour_modes"].items())
     logging.info("%d images (%s), %d left out", report["images"], modes, report["left_out"]["images"])
+    for name, count in report["oddities"].items():
+        if count:
+            logging.warning("%d %s", count, name.replace("_", " "))
     files.write_json(report, "reports/data/images.json")
 
 

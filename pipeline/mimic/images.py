@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -24,7 +25,7 @@ from tqdm import tqdm
 
 from pipeline import files
 from pipeline.errors import InputError
-from pipeline.mimic.pixels import ImageError, pack
+from pipeline.mimic.pixels import ImageError, pack, read_jpeg
 from pipeline.processes import end_with_parent, interrupt_deferred
 
 if TYPE_CHECKING:
@@ -40,11 +41,13 @@ Pixels = np.memmap[Any, np.dtype[np.uint8]]  # [M, px, px]
 
 @dataclass(frozen=True)
 class Fact:
-    """Of an image that was packed: the JPEG's size and colour mode, sha256 of the packed pixels."""
+    """Of an image that was packed: what `Packed` says of the JPEG, sha256 of the packed pixels."""
 
     height: int
     width: int
     mode: str
+    one_grey: bool
+    turned: bool
     sha256: str
 
 
@@ -64,24 +67,27 @@ def release_folder(manifest: Path) -> Path:
         raise InputError(f"{manifest}: not found; the stage manifest writes it") from None
 
 
-def image_table(cxr: pl.DataFrame) -> pl.DataFrame:
+def image_table(cxr: pl.DataFrame, metadata: pl.DataFrame) -> pl.DataFrame:
     """The images to pack (rank 1 of cxr.parquet) in the order of stay_id, with `path` below the folder of the release.
 
-    Raises InputError where an id would lead to another place.
+    `rows` and `columns` are those of `metadata` (cxr_metadata.parquet), null where not known.
     """
     import polars as pl
 
-    chosen = cxr.filter(pl.col("rank") == 1).sort("stay_id")
-    odd = chosen.filter(~pl.col("dicom_id").str.contains(r"^[0-9A-Za-z][0-9A-Za-z._-]*$"))
-    if odd.height:
-        raise InputError(f"cxr.parquet: dicom_id {odd['dicom_id'][0]!r} is no file name")
     subject, study = pl.col("subject_id").cast(pl.String), pl.col("study_id").cast(pl.String)
-    return chosen.with_columns(
-        pl.format("files/p{}/p{}/s{}/{}.jpg", subject.str.slice(0, 2), subject, study, "dicom_id").alias("path")
+    return (
+        cxr.filter(pl.col("rank") == 1)
+        .join(metadata.select("dicom_id", "rows", "columns"), on="dicom_id", how="left")
+        .sort("stay_id")
+        .with_columns(
+            pl.format("files/p{}/p{}/s{}/{}.jpg", subject.str.slice(0, 2), subject, study, "dicom_id").alias("path")
+        )
     )
 
 
-def write_images(cxr_file: Path, root: Path, px: int, settings: Images, folder: Path) -> dict[str, Any]:
+def write_images(
+    cxr_file: Path, metadata_file: Path, root: Path, px: int, settings: Images, folder: Path
+) -> dict[str, Any]:
     """Write `folder`/pixels.npy and index.parquet (docs/artefacts.md); returns the counts for the stage's report.
 
     Raises InputError for a damaged or missing file that it names, unless `settings.damaged` is `skip`.
@@ -90,12 +96,14 @@ def write_images(cxr_file: Path, root: Path, px: int, settings: Images, folder: 
 
     if not cxr_file.is_file():
         raise InputError(f"{cxr_file}: not found; the stage cohort writes it")
-    table = image_table(pl.read_parquet(cxr_file))
+    table = image_table(pl.read_parquet(cxr_file), pl.read_parquet(metadata_file))
+    paths = table["path"].to_list()
     with files.atomic(folder / "pixels.npy") as beside:
         pixels: Pixels = files.create_array(beside, (table.height, px, px), np.uint8)
+        packer = _Packer(beside, root, paths)
         results: list[Fact | Fault] = []
         with (
-            contextlib.closing(_pack_all(beside, root, table["path"].to_list(), settings.workers)) as packing,
+            contextlib.closing(_pack_all(packer, settings.workers)) as packing,
             tqdm(packing, total=table.height, unit="image", desc="images") as progress,
         ):
             for result in progress:
@@ -105,10 +113,11 @@ def write_images(cxr_file: Path, root: Path, px: int, settings: Images, folder: 
                     log.warning("left out: %s", result.message)
                 results.append(result)
         good = [row for row, result in enumerate(results) if isinstance(result, Fact)]
+        reasons = collections.Counter(result.reason for result in results if isinstance(result, Fault))
         if len(good) < table.height:
             _keep(pixels, good, beside)
         pixels.flush()
-        del pixels
+        del pixels, packer
     facts = [result for result in results if isinstance(result, Fact)]
     index = table[good].select(
         pl.int_range(len(good), dtype=pl.Int32).alias("row"),
@@ -121,12 +130,18 @@ def write_images(cxr_file: Path, root: Path, px: int, settings: Images, folder: 
         pl.Series("sha256", [fact.sha256 for fact in facts], dtype=pl.String),
     )
     files.write_parquet(index, folder / "index.parquet")
-    reasons = collections.Counter(result.reason for result in results if isinstance(result, Fault))
+    stated = table[good].select("rows", "columns")
+    differs = (stated["rows"] != index["height"]) | (stated["columns"] != index["width"])  # null: not known
     return {
         "px": px,
         "images": index.height,
         "distinct_images": index["sha256"].n_unique(),
         "left_out": {"images": reasons.total(), "reasons": dict(reasons)},
+        "oddities": {
+            "images_of_another_size_than_the_metadata_say": int(differs.sum()),
+            "images_of_one_grey": sum(fact.one_grey for fact in facts),
+            "images_that_exif_would_turn": sum(fact.turned for fact in facts),
+        },
         "colour_modes": dict(collections.Counter(fact.mode for fact in facts)),
         "jpeg": {
             side: {"min": index[side].min(), "median": index[side].median(), "max": index[side].max()}
@@ -144,37 +159,49 @@ def _keep(pixels: Pixels, rows: Sequence[int], path: Path) -> None:
         kept.flush()
 
 
+@dataclass
 class _Packer:
     """Packs image `row` into its place in the array. A process has its own, on the same file."""
 
-    def __init__(self, array: Path, root: Path, paths: Sequence[str]) -> None:
-        self.pixels: Pixels = np.load(array, mmap_mode="r+")
-        self.root = root
-        self.base = (root / "files").resolve()
-        self.paths = paths
+    array: Path
+    root: Path
+    paths: Sequence[str]
+
+    def __post_init__(self) -> None:
+        self.base = (self.root / "files").resolve()
+
+    @functools.cached_property
+    def pixels(self) -> Pixels:
+        """The array, opened where it is first written."""
+        found: Pixels = np.load(self.array, mmap_mode="r+")
+        return found
 
     def __call__(self, row: int) -> Fact | Fault:
         name = str(self.root / self.paths[row])
         try:
-            path = (self.root / self.paths[row]).resolve()
-            if not path.is_relative_to(self.base):
-                raise ImageError(name, "leads out of the folder files/")
-            packed = pack(path, self.pixels.shape[1], name)
+            packed = pack(self._content(row, name), self.pixels.shape[1], name)
         except ImageError as error:
             return Fault(str(error), error.reason)
         self.pixels[row] = packed.pixels
-        return Fact(packed.height, packed.width, packed.mode, hashlib.sha256(packed.pixels.tobytes()).hexdigest())
+        digest = hashlib.sha256(packed.pixels.tobytes()).hexdigest()
+        return Fact(packed.height, packed.width, packed.mode, packed.one_grey, packed.turned, digest)
+
+    def _content(self, row: int, name: str) -> bytes:
+        path = (self.root / self.paths[row]).resolve()
+        if not path.is_relative_to(self.base):
+            raise ImageError(name, "leads out of the folder files/")
+        return read_jpeg(path, name)
 
 
-def _pack_all(array: Path, root: Path, paths: Sequence[str], workers: int) -> Generator[Fact | Fault]:
-    """Results in the order of `paths`, whatever the number of processes; the pixels go straight into the array."""
-    rows = range(len(paths))
-    workers = min(workers, len(paths) // IMAGES_PER_WORKER)
+def _pack_all(packer: _Packer, workers: int) -> Generator[Fact | Fault]:
+    """Results in the order of its paths, whatever the number of processes; the pixels go straight into the array."""
+    rows = range(len(packer.paths))
+    workers = min(workers, len(rows) // IMAGES_PER_WORKER)
     if workers < 2:
-        yield from map(_Packer(array, root, paths), rows)
+        yield from map(packer, rows)
         return
     context = multiprocessing.get_context("spawn")  # a fork of a process with Polars' threads may hang
-    pool = ProcessPoolExecutor(workers, context, _start, (array, root, paths))
+    pool = ProcessPoolExecutor(workers, context, _start, (packer,))
     try:
         with interrupt_deferred():
             results = pool.map(_work, rows, chunksize=16)  # starts the processes
@@ -188,11 +215,11 @@ def _pack_all(array: Path, root: Path, paths: Sequence[str], workers: int) -> Ge
 _packer: _Packer
 
 
-def _start(array: Path, root: Path, paths: Sequence[str]) -> None:
+def _start(packer: _Packer) -> None:
     """In a new process: get ready; a dead parent means the end."""
     end_with_parent()
     global _packer
-    _packer = _Packer(array, root, paths)
+    _packer = packer
 
 
 def _work(row: int) -> Fact | Fault:

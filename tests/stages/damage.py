@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import yaml
-from PIL import Image
+from PIL import ExifTags, Image
 
 from tests.support.raw_tree import put
 
@@ -132,9 +132,9 @@ def members(file: str, *cuts: float, empty: bool = False) -> Damage:
     return apply
 
 
-def picture(file: str, image: Image.Image, kind: str) -> Damage:
+def picture(file: str, image: Image.Image, kind: str, **options: object) -> Damage:
     """Another image under that name."""
-    return lambda folder: image.save(folder / file, kind)
+    return lambda folder: image.save(folder / file, kind, **options)
 
 
 def giant(folder: Path) -> None:
@@ -149,6 +149,13 @@ def link_outside(folder: Path) -> None:
     """The image is a link to one outside of the release."""
     shutil.move(folder / JPEG, folder / "elsewhere.jpg")
     (folder / JPEG).symlink_to(folder / "elsewhere.jpg")
+
+
+def sideways() -> Image.Exif:
+    """EXIF that says that the picture lies on its side."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    return exif
 
 
 def gigabyte(file: str, before: bytes) -> Damage:
@@ -228,6 +235,7 @@ REFUSED: dict[str, tuple[str, Damage]] = {
     "image-id-with-a-line-end": ("ingest", swap(METADATA, "b-1,", '"b\n1",')),
     "study-dates-in-another-format": ("ingest", swap(METADATA, ",215001", ",2150-01-")),
     "study-times-in-another-format": ("ingest", chain(swap(METADATA, "133000.5", "13:30"), swap(METADATA, "5.25", ""))),
+    "image-damaged-in-the-middle": ("images", raw(JPEG, lambda file: file[:-300] + bytes(200) + file[-100:])),
     "image-link-that-leaves-the-folder": ("images", link_outside),
     "unknown-key": ("manifest", params("data.mimic", "iv")),
     "impossible-value": ("manifest", params("ingest.threads", 0)),
@@ -391,6 +399,24 @@ COUNTED: dict[str, tuple[str, str, str, Damage]] = {
         "left_out.images",
         "left out: cxr/files/p1/p1/s51/b-1.jpg: damaged",
         chain(params("images.damaged", "skip"), raw(JPEG, lambda file: file[: len(file) // 2])),
+    ),
+    "image-of-another-size": (
+        "images",
+        "oddities.images_of_another_size_than_the_metadata_say",
+        "1 images of another size than the metadata say",
+        swap(METADATA, "400,300", "300,400", 1),
+    ),
+    "image-of-one-grey": (
+        "images",
+        "oddities.images_of_one_grey",
+        "1 images of one grey",
+        picture(JPEG, Image.new("L", (300, 400), 9), "JPEG"),
+    ),
+    "image-that-exif-would-turn": (
+        "images",
+        "oddities.images_that_exif_would_turn",
+        "1 images that exif would turn",
+        picture(JPEG, Image.linear_gradient("L"), "JPEG", exif=sideways()),
     ),
     "cmyk": ("images", "colour_modes.CMYK", "1 CMYK", picture(JPEG, Image.new("CMYK", (64, 64)), "JPEG")),
 }

@@ -71,7 +71,7 @@ def hospital(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hospital")
     raw_tree(folder)
     (folder / JPEG).parent.mkdir(parents=True)
-    Image.linear_gradient("L").save(folder / JPEG)
+    Image.linear_gradient("L").resize((300, 400)).save(folder / JPEG)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["scale"] = "tiny"
     params["data"] |= {"mimiciv": "iv", "mimic_cxr": "cxr", "accept_unlisted_release": True}

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import psutil
 import pytest
+from PIL import Image
 
 from pipeline.closure import ROOT
 from pipeline.errors import InputError
@@ -21,31 +22,47 @@ from pipeline.params import Images
 from tests.support.processes import alive, children, wait_until
 from tests.support.radiographs import _noise, _truncated, jpeg, radiograph
 
-STRICT = Images(damaged="error", workers=1)
+
+def settings(damaged="error", workers=1):
+    return Images(damaged=damaged, workers=workers)
+
+
+STRICT, SKIP = settings(), settings("skip")
 
 
 def release(folder, count, shapes=((64, 80), (80, 64), (70, 70))):
-    """A MIMIC-CXR-JPG folder with an image per stay, and rows of cxr.parquet: these and second ranks without a file."""
-    rows = []
+    """A MIMIC-CXR-JPG folder with an image a stay, and its tables; second ranks of cxr.parquet have no file."""
+    rows, metadata = [], []
     for i in range(count):
         subject, study, dicom = 10_000_000 + i, 50_000_000 + i, f"{i:08x}-aaaa"
         path = folder / "files" / f"p{str(subject)[:2]}" / f"p{subject}" / f"s{study}" / f"{dicom}.jpg"
-        jpeg(path, radiograph(*shapes[i % len(shapes)], seed=i))
+        width, height = shapes[i % len(shapes)]
+        jpeg(path, radiograph(width, height, seed=i))
+        metadata.append({"dicom_id": dicom, "rows": height, "columns": width})
         base = {"stay_id": 30_000_000 + i, "study_id": study, "subject_id": subject, "hours_from_intime": i / 10}
         rows.append({**base, "rank": 1, "dicom_id": dicom, "view": "AP"})
         rows.append({**base, "rank": 2, "dicom_id": "not-there", "view": "PA"})
     cxr = pl.DataFrame(rows)
     cxr.write_parquet(folder / "cxr.parquet")
+    pl.DataFrame(metadata).write_parquet(folder / "cxr_metadata.parquet")
     return cxr
 
 
+def name_of(folder, row):
+    tables = (pl.read_parquet(folder / name) for name in ("cxr.parquet", "cxr_metadata.parquet"))
+    return image_table(*tables)["path"][row]
+
+
 def path_of(folder, row):
-    cxr = pl.read_parquet(folder / "cxr.parquet")
-    return folder / image_table(cxr)["path"][row]
+    return folder / name_of(folder, row)
 
 
-def run(folder, settings=STRICT, px=16, out="out"):
-    report = write_images(folder / "cxr.parquet", folder, px, settings, folder / out)
+def packed_alone(path, px=16):
+    return pack(path.read_bytes(), px, str(path)).pixels
+
+
+def run(folder, how=STRICT, px=16, out="out"):
+    report = write_images(folder / "cxr.parquet", folder / "cxr_metadata.parquet", folder, px, how, folder / out)
     return np.load(folder / out / "pixels.npy", mmap_mode="r"), pl.read_parquet(folder / out / "index.parquet"), report
 
 
@@ -61,7 +78,7 @@ def test_rows_are_the_rank_1_images_in_the_order_of_stays(tmp_path):
     assert index["width"].to_list()[:3] == [64, 80, 70]
     assert index["height"].to_list()[:3] == [80, 64, 70]
     for row, digest in enumerate(index["sha256"]):
-        alone = pack(path_of(tmp_path, row), 16).pixels
+        alone = packed_alone(path_of(tmp_path, row))
         assert (packed[row] == alone).all()
         assert digest == hashlib.sha256(alone.tobytes()).hexdigest()
     assert report["images"] == report["distinct_images"] == 7
@@ -72,8 +89,8 @@ def test_rows_are_the_rank_1_images_in_the_order_of_stays(tmp_path):
 def test_bytes_do_not_depend_on_the_number_of_processes(tmp_path, monkeypatch):
     monkeypatch.setattr(images, "IMAGES_PER_WORKER", 8)
     release(tmp_path, 40)
-    run(tmp_path, Images("error", 1), out="one")
-    run(tmp_path, Images("error", 3), out="three")
+    run(tmp_path, settings(workers=1), out="one")
+    run(tmp_path, settings(workers=3), out="three")
     for name in ("pixels.npy", "index.parquet"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "three" / name).read_bytes()
     assert sorted(path.name for path in (tmp_path / "three").iterdir()) == ["index.parquet", "pixels.npy"]
@@ -86,7 +103,7 @@ def test_a_damaged_file_stops_the_stage_and_leaves_nothing(tmp_path, monkeypatch
     _truncated(path_of(tmp_path, 9))
     _noise(path_of(tmp_path, 17))
     with pytest.raises(InputError, match=r"00000009-aaaa\.jpg: damaged: .*images\.damaged: skip"):
-        run(tmp_path, Images("error", workers))
+        run(tmp_path, settings(workers=workers))
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -94,12 +111,12 @@ def test_a_damaged_file_is_left_out_and_counted(tmp_path):
     release(tmp_path, 6)
     _truncated(path_of(tmp_path, 1))
     path_of(tmp_path, 4).unlink()
-    packed, index, report = run(tmp_path, Images("skip", 1))
+    packed, index, report = run(tmp_path, SKIP)
     kept = [0, 2, 3, 5]
     assert index["row"].to_list() == [0, 1, 2, 3]
     assert index["stay_id"].to_list() == [30_000_000 + i for i in kept]
     for row, i in enumerate(kept):
-        assert (packed[row] == pack(path_of(tmp_path, i), 16).pixels).all()
+        assert (packed[row] == packed_alone(path_of(tmp_path, i))).all()
     assert report["left_out"] == {"images": 2, "reasons": {"damaged": 1, "not found": 1}}
     assert "aaaa" not in str(report)
 
@@ -124,14 +141,6 @@ def test_an_absent_table_is_named(tmp_path):
         run(tmp_path)
 
 
-@pytest.mark.parametrize("dicom", ["../../../secret", "/etc/passwd", "", "a/b", ".hidden", "a\nb"])
-def test_an_id_that_leaves_the_folder_is_refused(tmp_path, dicom):
-    cxr = release(tmp_path, 1).with_columns(dicom_id=pl.lit(dicom))
-    with pytest.raises(InputError, match="dicom_id") as caught:
-        image_table(cxr)
-    assert "\n" not in str(caught.value)
-
-
 def test_a_link_that_leaves_the_folder_is_refused(tmp_path):
     folder = tmp_path / "release"
     release(folder, 1)
@@ -142,11 +151,36 @@ def test_a_link_that_leaves_the_folder_is_refused(tmp_path):
         run(folder)
 
 
+def test_odd_images_are_counted(tmp_path):
+    release(tmp_path, 6)
+    assert set(run(tmp_path)[2]["oddities"].values()) == {0}
+    metadata = pl.read_parquet(tmp_path / "cxr_metadata.parquet")
+    swapped = pl.col("dicom_id") == "00000000-aaaa"
+    unknown = pl.col("dicom_id") == "00000001-aaaa"
+    metadata.with_columns(
+        rows=pl.when(swapped).then("columns").when(unknown).then(None).otherwise("rows"),
+        columns=pl.when(swapped).then("rows").otherwise("columns"),
+    ).write_parquet(tmp_path / "cxr_metadata.parquet")
+    jpeg(path_of(tmp_path, 2), Image.new("L", (70, 70), 7))
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    jpeg(path_of(tmp_path, 5), radiograph(70, 70), exif=exif)
+    jpeg(path_of(tmp_path, 4), radiograph(80, 65))
+    report = run(tmp_path, out="odd")[2]
+    assert report["images"] == 6
+    assert report["oddities"] == {
+        "images_of_another_size_than_the_metadata_say": 2,  # of the second one nothing is known
+        "images_of_one_grey": 1,
+        "images_that_exif_would_turn": 1,
+    }
+
+
 def test_files_may_be_a_link_itself(tmp_path):
     release(tmp_path / "disk", 2)
     (tmp_path / "release").mkdir()
     (tmp_path / "release" / "files").symlink_to(tmp_path / "disk" / "files")
-    (tmp_path / "disk" / "cxr.parquet").rename(tmp_path / "release" / "cxr.parquet")
+    for name in ("cxr.parquet", "cxr_metadata.parquet"):
+        (tmp_path / "disk" / name).rename(tmp_path / "release" / name)
     assert run(tmp_path / "release")[0].shape[0] == 2
 
 
@@ -178,7 +212,8 @@ images.pack = slowly
 def main():
     images.IMAGES_PER_WORKER = 8
     folder = Path(sys.argv[1])
-    images.write_images(folder / "cxr.parquet", folder, 8, Images("error", 2), folder / "out")
+    settings = Images(damaged="error", workers=2)
+    images.write_images(folder / "cxr.parquet", folder / "cxr_metadata.parquet", folder, 8, settings, folder / "out")
 
 if __name__ == "__main__":
     try:
@@ -245,12 +280,16 @@ def test_images_of_the_stand_in_release(demo_data, tmp_path):
         hours_from_intime=pl.lit(0.0),
         view="ViewPosition",
     ).write_parquet(tmp_path / "cxr.parquet")
-    report = write_images(tmp_path / "cxr.parquet", root, 64, Images("error", 1), tmp_path / "out")
+    metadata.select("dicom_id", rows="Rows", columns="Columns").write_parquet(tmp_path / "cxr_metadata.parquet")
+    report = write_images(
+        tmp_path / "cxr.parquet", tmp_path / "cxr_metadata.parquet", root, 64, STRICT, tmp_path / "out"
+    )
     index = pl.read_parquet(tmp_path / "out" / "index.parquet")
     packed = np.load(tmp_path / "out" / "pixels.npy")
     assert packed.shape == (253, 64, 64)
     assert report["distinct_images"] == 253
     assert report["colour_modes"] == {"L": 253}
+    assert set(report["oddities"].values()) == {0}
     assert index["height"].to_list() == metadata["Rows"].to_list()
     assert index["width"].to_list() == metadata["Columns"].to_list()
     assert (packed.mean(axis=(1, 2)) > 30).all()

@@ -1,6 +1,7 @@
 """One radiograph: shape and orientation of its pixels, and a file that is damaged."""
 
 import io
+import os
 import subprocess
 import sys
 
@@ -12,8 +13,13 @@ from PIL import Image
 
 from pipeline.closure import ROOT
 from pipeline.mimic import pixels
-from pipeline.mimic.pixels import ImageError, pack
+from pipeline.mimic.pixels import ImageError, read_jpeg
 from tests.support.radiographs import _noise, _truncated, jpeg, radiograph
+
+
+def pack(path, px):
+    """As the stage does it."""
+    return pixels.pack(read_jpeg(path, str(path)), px, str(path))
 
 
 @given(st.integers(8, 90), st.integers(8, 90), st.sampled_from([8, 16, 33, 64]))
@@ -21,7 +27,7 @@ from tests.support.radiographs import _noise, _truncated, jpeg, radiograph
 def test_the_longer_side_fills_the_square_and_the_shorter_one_is_padded_with_black(width, height, px):
     buffer = io.BytesIO()
     radiograph(width, height).save(buffer, "JPEG", quality=95)
-    packed = pack(buffer, px, "image")
+    packed = pixels.pack(buffer.getvalue(), px, "image")
     assert packed.pixels.shape == (px, px)
     assert (packed.height, packed.width, packed.mode) == (height, width, "L")
     inside = packed.pixels > 0
@@ -91,6 +97,11 @@ def _header_of_a_giant(path):
     path.write_bytes(bytes(content))
 
 
+def _large(path):
+    """A file of a hundred gigabytes that takes no room."""
+    os.truncate(path, 10**11)
+
+
 def _tiny(path):
     jpeg(path, radiograph(3, 3))
 
@@ -100,7 +111,8 @@ DAMAGE = [
     (_noise, "not a JPEG"),
     (_png, "not a JPEG"),
     (_empty, "not a JPEG"),
-    (_folder, "damaged"),
+    (_folder, "cannot be read"),
+    (_large, "more than 50,000,000 bytes"),
     (_header_of_a_giant, "more than 50,000,000 pixels"),
     (_tiny, "a side below 8 pixels"),
 ]
@@ -121,9 +133,10 @@ def test_memory_does_not_follow_the_header(tmp_path):
     path = jpeg(tmp_path / "a.jpg", radiograph(200, 200))
     _header_of_a_giant(path)
     code = (
-        "import resource, sys; from pathlib import Path; from pipeline.mimic.pixels import pack, ImageError\n"
+        "import resource, sys; from pathlib import Path\n"
+        "from pipeline.mimic.pixels import pack, read_jpeg, ImageError\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        f"try: pack(Path({str(path)!r}), 16)\n"
+        f"try: pack(read_jpeg(Path({str(path)!r}), 'a'), 16, 'a')\n"
         "except ImageError: pass\n"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)"
     )
@@ -136,3 +149,90 @@ def test_half_an_image_never_passes(monkeypatch, tmp_path):
     monkeypatch.setattr(pixels.ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     with pytest.raises(RuntimeError, match="LOAD_TRUNCATED_IMAGES"):
         pack(jpeg(tmp_path / "a.jpg", radiograph(64, 64)), 16)
+
+
+def grain(width, height, seed=0):
+    """A radiograph with noise, as a JPEG's bytes: every part of them matters."""
+    rng = np.random.default_rng(seed)
+    noisy = np.asarray(radiograph(width, height)) + rng.normal(0, 8, (height, width))
+    buffer = io.BytesIO()
+    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def _zeros(content, start):
+    return content[:start] + bytes(2000) + content[start + 2000 :]
+
+
+def _lost(content, start):
+    return content[:start] + content[start + 512 :]
+
+
+def _twice(content, start):
+    return content[: start + 512] + content[start:]
+
+
+@pytest.mark.parametrize("harm", [_zeros, _lost, _twice])
+@pytest.mark.parametrize("px", [16, 224])
+def test_damage_in_the_middle_is_heard_though_the_decoder_is_mute(harm, px):
+    content = grain(300, 300)
+    pixels.pack(content, px, "whole")
+    for start in range(1000, len(content) - 3000, 3000):
+        harmed = harm(content, start)
+        with Image.open(io.BytesIO(harmed)) as image:
+            image.load()  # Pillow alone says nothing
+        with pytest.raises(ImageError, match=r"^name: damaged: its data ") as caught:
+            pixels.pack(harmed, px, "name")
+        assert caught.value.reason == "damaged"
+
+
+@given(
+    st.integers(8, 120),
+    st.integers(8, 120),
+    st.integers(1, 100),
+    st.sampled_from(["L", "RGB", "CMYK"]),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 9),
+    st.sampled_from([b"", b"\0\0\0", b"text"]),
+)
+@settings(max_examples=80, deadline=None)
+def test_no_whole_jpeg_is_taken_for_a_damaged_one(width, height, quality, mode, progressive, optimize, restart, after):
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(grain(width, height))).convert(mode).save(
+        buffer,
+        "JPEG",
+        quality=quality,
+        progressive=progressive,
+        optimize=optimize,
+        restart_marker_blocks=restart,
+    )
+    content = buffer.getvalue() + after
+    packed = pixels.pack(content, 32, "name")
+    with Image.open(io.BytesIO(content)) as image:
+        assert (packed.width, packed.height, packed.mode) == (*image.size, image.mode)
+
+
+def test_the_strict_reading_changes_no_pixel(monkeypatch):
+    content = grain(200, 150)
+    strict = pixels.pack(content, 64, "name").pixels
+    monkeypatch.setattr(pixels, "END", b"no such bytes")
+    assert (pixels.pack(content, 64, "name").pixels == strict).all()
+
+
+@pytest.mark.parametrize(("low", "high", "expected"), [(0, 0, True), (255, 255, True), (90, 200, False)])
+def test_a_picture_of_one_grey_is_told(tmp_path, low, high, expected):
+    canvas = np.full((40, 60), low, np.uint8)
+    canvas[:, 30:] = high
+    assert pack(jpeg(tmp_path / "a.jpg", Image.fromarray(canvas)), 16).one_grey is expected
+
+
+@pytest.mark.parametrize(("orientation", "expected"), [(None, False), (1, False), (6, True)])
+def test_a_turn_that_exif_asks_for_is_told_and_not_made(tmp_path, orientation, expected):
+    exif = Image.Exif()
+    if orientation:
+        exif[0x0112] = orientation
+    plain = pack(jpeg(tmp_path / "a.jpg", radiograph(80, 40)), 32)
+    marked = pack(jpeg(tmp_path / "b.jpg", radiograph(80, 40), exif=exif), 32)
+    assert marked.turned is expected
+    assert (marked.pixels == plain.pixels).all()
