@@ -167,9 +167,15 @@ class Series:
 
 @dataclass(frozen=True)
 class Images:
-    """What happens to a damaged JPEG, and how many processes decode."""
+    """What happens to a damaged JPEG, which are damaged, and how many processes decode.
+
+    `checksums`: each JPEG is compared with the release's SHA256SUMS.txt, where there is one. `follow_links`: a link may
+    lead out of the release's folder files/, as where the JPEGs lie in a store.
+    """
 
     damaged: Literal["error", "skip"]
+    checksums: bool
+    follow_links: bool
     workers: int
 
     def __post_init__(self) -> None:

@@ -25,9 +25,12 @@ def main() -> None:
     )
     modes = ", ".join(f"{count} {mode}" for mode, count in report["colour_modes"].items())
     logging.info("%d images (%s), %d left out", report["images"], modes, report["left_out"]["images"])
+    logging.info("checksums: %s", ", ".join(f"{name} {found}" for name, found in report["checksums"].items()))
     for name, count in report["oddities"].items():
         if count:
             logging.warning("%d %s", count, name.replace("_", " "))
+    if report["left_out"]["images"]:
+        logging.warning("once they are repaired: dvc repro --force --single-item images, then dvc repro")
     files.write_json(report, "reports/data/images.json")
 
 

@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import multiprocessing
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from pipeline import files
 from pipeline.errors import InputError
+from pipeline.mimic.checksums import SUMS, published_sums
 from pipeline.mimic.pixels import ImageError, pack, read_jpeg
 from pipeline.processes import end_with_parent, interrupt_deferred
 
@@ -34,6 +35,14 @@ if TYPE_CHECKING:
     from pipeline.params import Images
 
 IMAGES_PER_WORKER = 256  # fewer are decoded sooner than a process has started
+LEAST_USABLE = 0.5  # of the linked images: where more are lost, a rule has lost them, not chance
+OUTSIDE = "leads out of the folder files/"
+CHANGED = f"damaged or changed: its SHA-256 is not that of {SUMS}"
+ADVICE = {  # a reason -> the knob that lets all such images through
+    OUTSIDE: "images.follow_links: true uses what it leads to",
+    CHANGED: "images.checksums: false does not compare",
+}
+SKIP = "images.damaged: skip leaves such images out"
 log = logging.getLogger(__name__)
 
 Pixels = np.memmap[Any, np.dtype[np.uint8]]  # [M, px, px]
@@ -90,7 +99,8 @@ def write_images(
 ) -> dict[str, Any]:
     """Write `folder`/pixels.npy and index.parquet (docs/artefacts.md); returns the counts for the stage's report.
 
-    Raises InputError for a damaged or missing file that it names, unless `settings.damaged` is `skip`.
+    Raises InputError for a damaged or missing file that it names, unless `settings.damaged` is `skip`; then where more
+    than half of the images would be left out.
     """
     import polars as pl
 
@@ -98,9 +108,10 @@ def write_images(
         raise InputError(f"{cxr_file}: not found; the stage cohort writes it")
     table = image_table(pl.read_parquet(cxr_file), pl.read_parquet(metadata_file))
     paths = table["path"].to_list()
+    sums = published_sums(root, paths) if settings.checksums else None
     with files.atomic(folder / "pixels.npy") as beside:
         pixels: Pixels = files.create_array(beside, (table.height, px, px), np.uint8)
-        packer = _Packer(beside, root, paths)
+        packer = _Packer(beside, root, paths, sums or {}, settings.follow_links)
         results: list[Fact | Fault] = []
         with (
             contextlib.closing(_pack_all(packer, settings.workers)) as packing,
@@ -109,11 +120,13 @@ def write_images(
             for result in progress:
                 if isinstance(result, Fault):
                     if settings.damaged == "error":
-                        raise InputError(f"{result.message} (images.damaged: skip leaves such images out)")
+                        raise InputError(f"{result.message} ({'; '.join([*_advice(result.reason), SKIP])})")
                     log.warning("left out: %s", result.message)
                 results.append(result)
         good = [row for row, result in enumerate(results) if isinstance(result, Fact)]
         reasons = collections.Counter(result.reason for result in results if isinstance(result, Fault))
+        if len(good) < LEAST_USABLE * table.height:
+            raise InputError(f"{root / 'files'}: {_lost(len(good), reasons)}")
         if len(good) < table.height:
             _keep(pixels, good, beside)
         pixels.flush()
@@ -137,6 +150,7 @@ def write_images(
         "images": index.height,
         "distinct_images": index["sha256"].n_unique(),
         "left_out": {"images": reasons.total(), "reasons": dict(reasons)},
+        "checksums": _compared(settings, sums, [paths[row] for row in good], reasons[CHANGED]),
         "oddities": {
             "images_of_another_size_than_the_metadata_say": int(differs.sum()),
             "images_of_one_grey": sum(fact.one_grey for fact in facts),
@@ -148,6 +162,24 @@ def write_images(
             for side in ("height", "width")
         },
     }
+
+
+def _advice(reason: str) -> list[str]:
+    return [ADVICE[reason]] if reason in ADVICE else []
+
+
+def _lost(good: int, reasons: collections.Counter[str]) -> str:
+    """Why most images are lost, the commonest reason first, each with what is to be done about it."""
+    lost = "; ".join(" - ".join([f"{count:,} {reason}", *_advice(reason)]) for reason, count in reasons.most_common())
+    return f"{good:,} of {good + reasons.total():,} linked images can be used, fewer than half; left out: {lost}"
+
+
+def _compared(settings: Images, sums: dict[str, str] | None, packed: Sequence[str], differ: int) -> dict[str, Any]:
+    """What the publisher's checksums say of the images: `packed` are in use, `differ` are left out."""
+    if sums is None:
+        return {"list": "absent" if settings.checksums else "not compared"}
+    equal = sum(path in sums for path in packed)
+    return {"list": SUMS, "equal": equal, "differ": differ, "not_listed": len(packed) - equal}
 
 
 def _keep(pixels: Pixels, rows: Sequence[int], path: Path) -> None:
@@ -166,6 +198,8 @@ class _Packer:
     array: Path
     root: Path
     paths: Sequence[str]
+    sums: Mapping[str, str]  # path -> SHA-256, of those that are to be compared
+    follow_links: bool
 
     def __post_init__(self) -> None:
         self.base = (self.root / "files").resolve()
@@ -188,9 +222,13 @@ class _Packer:
 
     def _content(self, row: int, name: str) -> bytes:
         path = (self.root / self.paths[row]).resolve()
-        if not path.is_relative_to(self.base):
-            raise ImageError(name, "leads out of the folder files/")
-        return read_jpeg(path, name)
+        if not self.follow_links and not path.is_relative_to(self.base):
+            raise ImageError(name, OUTSIDE)
+        content = read_jpeg(path, name)
+        published = self.sums.get(self.paths[row])
+        if published and hashlib.sha256(content).hexdigest() != published:
+            raise ImageError(name, CHANGED)
+        return content
 
 
 def _pack_all(packer: _Packer, workers: int) -> Generator[Fact | Fault]:

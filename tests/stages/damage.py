@@ -6,6 +6,7 @@ A damage changes files below a folder that holds iv/, cxr/ and params.yaml (of `
 from __future__ import annotations
 
 import gzip
+import hashlib
 import itertools
 import shutil
 from collections.abc import Callable
@@ -21,6 +22,7 @@ PATIENTS, ADMISSIONS, DIAGNOSES = (f"iv/hosp/{name}.csv.gz" for name in ("patien
 LABS = "iv/hosp/labevents.csv.gz"
 METADATA, FINDINGS = (f"cxr/mimic-cxr-2.0.0-{name}.csv.gz" for name in ("metadata", "chexpert"))
 JPEG = "cxr/files/p1/p1/s51/b-1.jpg"
+SUMS = "cxr/SHA256SUMS.txt"
 ROW = "1,11,31,7,2150-01-01 13:00:00,2150-01-01 13:05:00,220045,88,88,bpm,0"  # one that every test of rows may bend
 RESULT = "9,1,11,9,50912,,2150-01-01 18:00:00,2150-01-01 18:30:00,1.3,1.3,mg/dL,0.5,1.2,,STAT,"
 
@@ -158,6 +160,25 @@ def sideways() -> Image.Exif:
     return exif
 
 
+def published(folder: Path) -> None:
+    """SHA256SUMS.txt with the image as it is now."""
+    digest = hashlib.sha256((folder / JPEG).read_bytes()).hexdigest()
+    put(folder / SUMS, f"{digest}  {JPEG.removeprefix('cxr/')}\n")
+
+
+def second_patient(folder: Path) -> None:
+    """Another stay, with an image, in the cohort."""
+    for file, row in {
+        PATIENTS: "3,F,40,2150,2011 - 2013,",
+        ADMISSIONS: "3,13,2150-01-01 10:00:00,2150-01-09 10:00:00,,EW EMER.,P1,,HOME,Other,ENGLISH,,WHITE,,,0",
+        STAYS: "3,13,33,MICU,MICU,2150-01-01 12:00:00,2150-01-05 12:00:00,4.0",
+        CHART: "3,13,33,7,2150-01-01 13:00:00,,220045,88,88,bpm,0",
+        METADATA: "c-1,3,53,CHEST (PORTABLE AP),AP,400,300,21500101,133000,,,",
+    }.items():
+        add(file, f"{row}\n")(folder)
+    put(folder / "cxr/files/p3/p3/s53/c-1.jpg", (folder / JPEG).read_bytes())
+
+
 def gigabyte(file: str, before: bytes) -> Damage:
     """A gz file of a megabyte that unpacks to `before` and a gigabyte without a line's end."""
     return lambda folder: (
@@ -236,7 +257,13 @@ REFUSED: dict[str, tuple[str, Damage]] = {
     "study-dates-in-another-format": ("ingest", swap(METADATA, ",215001", ",2150-01-")),
     "study-times-in-another-format": ("ingest", chain(swap(METADATA, "133000.5", "13:30"), swap(METADATA, "5.25", ""))),
     "image-damaged-in-the-middle": ("images", raw(JPEG, lambda file: file[:-300] + bytes(200) + file[-100:])),
+    "image-not-as-published": (
+        "images",
+        chain(published, picture(JPEG, Image.radial_gradient("L").resize((300, 400)), "JPEG")),
+    ),
     "image-link-that-leaves-the-folder": ("images", link_outside),
+    "all-images-links-and-skipped": ("images", chain(params("images.damaged", "skip"), link_outside)),
+    "all-images-not-there-and-skipped": ("images", chain(params("images.damaged", "skip"), remove("cxr/files"))),
     "unknown-key": ("manifest", params("data.mimic", "iv")),
     "impossible-value": ("manifest", params("ingest.threads", 0)),
     "too-many-threads": ("manifest", params("ingest.threads", 1_000_000)),
@@ -398,7 +425,19 @@ COUNTED: dict[str, tuple[str, str, str, Damage]] = {
         "images",
         "left_out.images",
         "left out: cxr/files/p1/p1/s51/b-1.jpg: damaged",
-        chain(params("images.damaged", "skip"), raw(JPEG, lambda file: file[: len(file) // 2])),
+        chain(second_patient, params("images.damaged", "skip"), raw(JPEG, lambda file: file[: len(file) // 2])),
+    ),
+    "missing-image-skipped": (
+        "images",
+        "left_out.images",
+        "once they are repaired: dvc repro --force --single-item images",
+        chain(second_patient, params("images.damaged", "skip"), remove(JPEG)),
+    ),
+    "image-not-listed": (
+        "images",
+        "checksums.not_listed",
+        "not_listed 1",
+        write(SUMS, f"{'0' * 64}  README.md\n"),
     ),
     "image-of-another-size": (
         "images",

@@ -16,6 +16,7 @@ from PIL import Image
 from pipeline.closure import ROOT
 from pipeline.errors import InputError
 from pipeline.mimic import images
+from pipeline.mimic.checksums import SUMS, published_sums
 from pipeline.mimic.images import image_table, release_folder, write_images
 from pipeline.mimic.pixels import pack
 from pipeline.params import Images
@@ -23,8 +24,8 @@ from tests.support.processes import alive, children, wait_until
 from tests.support.radiographs import _noise, _truncated, jpeg, radiograph
 
 
-def settings(damaged="error", workers=1):
-    return Images(damaged=damaged, workers=workers)
+def settings(damaged="error", workers=1, checksums=True, follow_links=False):
+    return Images(damaged=damaged, workers=workers, checksums=checksums, follow_links=follow_links)
 
 
 STRICT, SKIP = settings(), settings("skip")
@@ -141,14 +142,95 @@ def test_an_absent_table_is_named(tmp_path):
         run(tmp_path)
 
 
-def test_a_link_that_leaves_the_folder_is_refused(tmp_path):
+def stored(folder, store):
+    """The same release, each JPEG of which is a link into a store, as git-annex and DVC make them."""
+    store.mkdir()
+    for path in sorted((folder / "files").rglob("*.jpg")):
+        path.rename(store / path.name)
+        path.symlink_to(store / path.name)
+
+
+def test_links_into_a_store_are_refused_with_advice_that_helps(tmp_path):
     folder = tmp_path / "release"
-    release(folder, 1)
-    path = path_of(folder, 0)
-    path.rename(tmp_path / "elsewhere.jpg")
-    path.symlink_to(tmp_path / "elsewhere.jpg")
-    with pytest.raises(InputError, match="leads out of the folder files/"):
+    release(folder, 3)
+    expected, _, _ = run(folder, out="before")
+    stored(folder, tmp_path / "store")
+    with pytest.raises(InputError, match=r"leads out of the folder files/ \(images\.follow_links: true uses") as caught:
         run(folder)
+    assert "images.damaged: skip" in str(caught.value)
+    packed, _, _ = run(folder, settings(follow_links=True))
+    assert (packed == expected).all()
+
+
+@pytest.mark.parametrize("lost", [2, 3])
+def test_links_that_skip_would_lose_are_an_error_that_says_so(tmp_path, lost):
+    folder = tmp_path / "release"
+    release(folder, 3)
+    stored(folder, tmp_path / "store")
+    for row in range(lost, 3):
+        path = path_of(folder, row)
+        path.unlink()
+        (tmp_path / "store" / path.name).rename(path)
+    with pytest.raises(InputError) as caught:
+        run(folder, SKIP)
+    assert str(caught.value) == (
+        f"{folder / 'files'}: {3 - lost} of 3 linked images can be used, fewer than half; left out: "
+        f"{lost} leads out of the folder files/ - images.follow_links: true uses what it leads to"
+    )
+    assert list((folder / "out").iterdir()) == []
+
+
+def test_half_of_the_images_are_enough_and_the_reasons_of_fewer_come_commonest_first(tmp_path):
+    release(tmp_path, 6)
+    path_of(tmp_path, 0).unlink()
+    path_of(tmp_path, 1).unlink()
+    _truncated(path_of(tmp_path, 2))
+    assert run(tmp_path, SKIP)[2]["images"] == 3
+    _noise(path_of(tmp_path, 3))
+    words = "2 of 6 linked images can be used, fewer than half; left out: 2 not found; 1 damaged; 1 not a JPEG"
+    with pytest.raises(InputError, match=words):
+        run(tmp_path, SKIP, out="again")
+
+
+def listed(folder, rows, change=str):
+    """SHA256SUMS.txt with the images of `rows` and a file that is no image."""
+    digests = {name_of(folder, row): hashlib.sha256(path_of(folder, row).read_bytes()).hexdigest() for row in rows}
+    lines = [f"{change(digest)}  {name}" for name, digest in digests.items()]
+    (folder / SUMS).write_text("\n".join([f"{'0' * 64}  README.md", "no line of a list", *lines]) + "\n")
+
+
+def test_each_image_is_compared_with_its_published_checksum(tmp_path):
+    release(tmp_path, 5)
+    listed(tmp_path, [0, 1, 2, 3], change=str.upper)
+    assert run(tmp_path)[2]["checksums"] == {"list": "SHA256SUMS.txt", "equal": 4, "differ": 0, "not_listed": 1}
+    jpeg(path_of(tmp_path, 2), radiograph(70, 70, seed=99))  # a whole JPEG, but not the one that was published
+    with pytest.raises(InputError) as caught:
+        run(tmp_path, out="error")
+    assert str(caught.value) == (
+        f"{path_of(tmp_path, 2)}: damaged or changed: its SHA-256 is not that of SHA256SUMS.txt "
+        "(images.checksums: false does not compare; images.damaged: skip leaves such images out)"
+    )
+    _, index, report = run(tmp_path, SKIP, out="skip")
+    assert index["stay_id"].to_list() == [30_000_000 + i for i in (0, 1, 3, 4)]
+    assert report["checksums"] == {"list": "SHA256SUMS.txt", "equal": 3, "differ": 1, "not_listed": 1}
+    assert report["left_out"]["images"] == 1
+    _, index, report = run(tmp_path, settings(checksums=False), out="off")
+    assert index.height == 5
+    assert report["checksums"] == {"list": "not compared"}
+
+
+def test_where_there_is_no_list_nothing_is_compared_and_the_report_says_so(tmp_path):
+    release(tmp_path, 2)
+    assert run(tmp_path)[2]["checksums"] == {"list": "absent"}
+
+
+def test_only_the_sums_that_are_asked_for_are_kept(tmp_path):
+    release(tmp_path, 4)
+    listed(tmp_path, range(4))
+    names = [name_of(tmp_path, 1), name_of(tmp_path, 3), "files/not-in-the-list.jpg"]
+    found = published_sums(tmp_path, names)
+    assert found == {name: hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in names[:2]}
+    assert published_sums(tmp_path / "files", names) is None
 
 
 def test_odd_images_are_counted(tmp_path):
@@ -212,7 +294,7 @@ images.pack = slowly
 def main():
     images.IMAGES_PER_WORKER = 8
     folder = Path(sys.argv[1])
-    settings = Images(damaged="error", workers=2)
+    settings = Images(damaged="error", checksums=True, follow_links=False, workers=2)
     images.write_images(folder / "cxr.parquet", folder / "cxr_metadata.parquet", folder, 8, settings, folder / "out")
 
 if __name__ == "__main__":
@@ -289,6 +371,7 @@ def test_images_of_the_stand_in_release(demo_data, tmp_path):
     assert packed.shape == (253, 64, 64)
     assert report["distinct_images"] == 253
     assert report["colour_modes"] == {"L": 253}
+    assert report["checksums"] == {"list": "SHA256SUMS.txt", "equal": 253, "differ": 0, "not_listed": 0}
     assert set(report["oddities"].values()) == {0}
     assert index["height"].to_list() == metadata["Rows"].to_list()
     assert index["width"].to_list() == metadata["Columns"].to_list()
