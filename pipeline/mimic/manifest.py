@@ -152,12 +152,13 @@ def _root(key: str, given: str) -> Path:
 
 def _mimiciv_files(root: Path) -> dict[str, Path]:
     """All CSV files of hosp/ and icu/, sorted by name; every needed table is among them, once."""
+    if (root / "core").is_dir() and not any((root / f"hosp/patients{suffix}").is_file() for suffix in schema.SUFFIXES):
+        raise InputError(
+            f"data.mimiciv: {root}: has core/, the layout of MIMIC-IV 1.x, which is not read; 2.0 and later have hosp/ "
+            "and icu/ alone"
+        )
     missing = [folder for folder in ("hosp", "icu") if not (root / folder).is_dir()]
     if missing:
-        if (root / "core").is_dir():
-            raise InputError(
-                f"data.mimiciv: {root}: has core/, the layout of MIMIC-IV 1.0; 2.0 and later have hosp/ and icu/ alone"
-            )
         if root.name in ("hosp", "icu"):
             raise InputError(f"data.mimiciv: {root}: name the folder above hosp/ and icu/")
         raise InputError(f"data.mimiciv: {root}: has no folder {missing[0]}/")
@@ -165,14 +166,14 @@ def _mimiciv_files(root: Path) -> dict[str, Path]:
         f"{folder}/{path.name}": path
         for folder in ("hosp", "icu")
         for path in sorted((root / folder).iterdir())
-        if path.is_file() and path.name.endswith(schema.SUFFIXES)
+        if path.is_file() and path.name.endswith(schema.SUFFIXES) and not path.name.startswith(".")  # ._NAME: macOS
     }
     for source, table in schema.tables_of("mimiciv").items():
         names = [source + suffix for suffix in schema.SUFFIXES if source + suffix in files]
         if len(names) > 1:
-            raise InputError(f"{root}: has both {names[0]} and {names[1]}; leave one")
+            raise InputError(f"data.mimiciv: {root}: has both {names[0]} and {names[1]}; leave one")
         if not names and table.required:
-            raise InputError(f"{root / source}.csv.gz: not found (.csv neither)")
+            raise InputError(f"data.mimiciv: {root / source}.csv.gz: not found (.csv neither)")
     return files
 
 
@@ -184,7 +185,7 @@ def _cxr_files(root: Path, suffix: str) -> dict[str, Path]:
         if table.required and not path.is_file():
             other = "csv" if suffix == "csv.gz" else "csv.gz"
             hint = f"; {source}.{other} is there: set data.cxr_tables" if (root / f"{source}.{other}").is_file() else ""
-            raise InputError(f"{path}: not found{hint}")
+            raise InputError(f"data.mimic_cxr: {path}: not found{hint}")
     return {name: path for name, path in sorted(files.items()) if path.is_file()}
 
 

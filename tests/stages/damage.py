@@ -191,7 +191,13 @@ REFUSED: dict[str, tuple[str, Damage]] = {
     "wrong-path": ("manifest", params("data.mimiciv", "nowhere")),
     "folder-too-deep": ("manifest", params("data.mimiciv", "iv/hosp")),
     "folders-swapped": ("manifest", chain(params("data.mimiciv", "cxr"), params("data.mimic_cxr", "iv"))),
-    "layout-of-1.0": ("manifest", chain(move("iv/icu", "iv/core"))),
+    "layout-of-1.0": (
+        "manifest",
+        chain(
+            lambda folder: (folder / "iv/core").mkdir(),
+            *(move(name, name.replace("hosp", "core")) for name in (PATIENTS, ADMISSIONS)),
+        ),
+    ),
     "unknown-release": ("manifest", params("data.accept_unlisted_release", False)),
     "missing-table": ("manifest", remove(CHART)),
     "missing-metadata": ("manifest", remove(METADATA)),
@@ -269,6 +275,8 @@ REFUSED: dict[str, tuple[str, Damage]] = {
     "too-many-threads": ("manifest", params("ingest.threads", 1_000_000)),
     "key-twice": ("manifest", text("params.yaml", lambda yaml: "scale: tiny\n" + yaml)),
     "stage-before-not-run": ("labels", remove("data/interim")),
+    "no-hosp": ("manifest", remove("iv/hosp")),
+    "no-icu": ("manifest", remove("iv/icu")),
 }
 AT_ONCE = {"changed-since-the-manifest", "stage-before-not-run"}  # the stages before do not run after the damage
 
@@ -506,6 +514,13 @@ SAME: dict[str, Damage] = {
         swap(METADATA, "b-1,", "b-1 ,"),
     ),
     "ids-with-a-zero-decimal": chain(swap(CHART, ",31,", ",31.0,"), swap(METADATA, "400,300", "400.0,300.0")),
+    "hidden-files": chain(
+        write("iv/icu/._icustays.csv", b"\0\5\26\7\0\2Mac OS X"),
+        lambda folder: (folder / "iv/hosp/._patients.csv.gz").write_bytes(b"\0\5\26\7\0\2Mac OS X") and None,
+    ),
+    "no-negbio-and-no-split": chain(
+        remove(FINDINGS.replace("chexpert", "negbio")), remove(METADATA.replace("metadata", "split"))
+    ),
     "times-of-other-exports": chain(
         swap(CHART, "2150-01-01 13:00:00", "2150-01-01T13:00:00"),
         swap(STAYS, "2150-01-01 12:00:00", "2150-01-01 12:00:00 UTC"),

@@ -136,7 +136,11 @@ def test_wrong_folders(tmp_path):
     fails(dataclasses.replace(data, mimiciv="x" * 300), "xxx: cannot be read: File name too long")
     (tmp_path / "old/core").mkdir(parents=True)
     (tmp_path / "old/hosp").mkdir()
-    fails(dataclasses.replace(data, mimiciv=str(tmp_path / "old")), "core/", "1.0")
+    fails(dataclasses.replace(data, mimiciv=str(tmp_path / "old")), "core/", "1.x")
+    (tmp_path / "old/icu").mkdir()  # as 1.0 has it
+    fails(dataclasses.replace(data, mimiciv=str(tmp_path / "old")), "core/", "1.x")
+    (tmp_path / "iv/core").mkdir()  # beside the tables of 2.0 and later it is somebody's own
+    assert build_manifest(data)["mimiciv"]["files"]["hosp/patients.csv.gz"]["rows"] == 2
 
 
 def test_missing_tables(tmp_path):
