@@ -24,6 +24,7 @@ from pipeline.processes import alone, end_with_giver_of
 
 INTERRUPTED = "interrupted; finished stages, finished runs and checkpoints are kept, the same command goes on from them"
 LOCKS = Path("data/.locks")
+NO_LINKS = (Path("data"), Path("data/raw"))  # DVC would let a stage work, and then refuse what it has written
 PATIENCE_SECONDS = 3.0
 
 
@@ -69,6 +70,15 @@ def _interruptible(name: str) -> Iterator[None]:
         os.close(wakeup)
 
 
+def _refuse_links() -> None:
+    for folder in NO_LINKS:
+        if folder.is_symlink():
+            raise InputError(
+                f"{folder}: a symbolic link, and DVC keeps no outputs behind one; make it a folder (README.md, On real "
+                "data, tells how to put data on another disk)"
+            )
+
+
 def stage(main: Callable[[], None]) -> Callable[[], None]:
     """Run `main` as a stage: log to stderr; bad input, a full disk and Ctrl-C end in one line and an exit status."""
     name = Path(main.__code__.co_filename).stem
@@ -79,6 +89,7 @@ def stage(main: Callable[[], None]) -> Callable[[], None]:
         start = time.perf_counter()
         cell = "-".join([name, *sys.argv[1:]])
         try:
+            _refuse_links()
             with _interruptible(name), alone(LOCKS / re.sub(r"[^\w.-]", "_", cell), f"the stage {cell}"):
                 main()
         except InputError as error:

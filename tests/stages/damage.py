@@ -87,6 +87,17 @@ def move(old: str, new: str) -> Damage:
     return lambda folder: shutil.move(folder / old, folder / new) and None
 
 
+def link(folder: str, to: str = "disk") -> Damage:
+    """The folder lies elsewhere, where a link leads to; one that is not there is made."""
+
+    def apply(where: Path) -> None:
+        (where / folder).mkdir(parents=True, exist_ok=True)
+        shutil.move(where / folder, where / to)
+        (where / folder).symlink_to(where / to)
+
+    return apply
+
+
 def params(key: str, value: object) -> Damage:
     """Another value in params.yaml."""
 
@@ -277,6 +288,8 @@ REFUSED: dict[str, tuple[str, Damage]] = {
     "stage-before-not-run": ("labels", remove("data/interim")),
     "no-hosp": ("manifest", remove("iv/hosp")),
     "no-icu": ("manifest", remove("iv/icu")),
+    "data-is-a-link": ("manifest", link("data")),
+    "data-raw-is-a-link": ("manifest", link("data/raw")),
 }
 AT_ONCE = {"changed-since-the-manifest", "stage-before-not-run"}  # the stages before do not run after the damage
 
