@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from pipeline import files
 from pipeline.errors import InputError
-from pipeline.mimic.checksums import SUMS, published_sums
+from pipeline.mimic.checksums import LIST, read_sums
 from pipeline.mimic.pixels import ImageError, pack, read_jpeg
 from pipeline.processes import end_with_parent, interrupt_deferred
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 IMAGES_PER_WORKER = 256  # fewer are decoded sooner than a process has started
 LEAST_USABLE = 0.5  # of the linked images: where more are lost, a rule has lost them, not chance
 OUTSIDE = "leads out of the folder files/"
-CHANGED = f"damaged or changed: its SHA-256 is not that of {SUMS}"
+CHANGED = f"damaged or changed: its SHA-256 is not that of {LIST}"
 ADVICE = {  # a reason -> the knob that lets all such images through
     OUTSIDE: "images.follow_links: true uses what it leads to",
     CHANGED: "images.checksums: false does not compare",
@@ -108,7 +108,7 @@ def write_images(
         raise InputError(f"{cxr_file}: not found; the stage cohort writes it")
     table = image_table(pl.read_parquet(cxr_file), pl.read_parquet(metadata_file))
     paths = table["path"].to_list()
-    sums = published_sums(root, paths) if settings.checksums else None
+    sums = _published(root, paths) if settings.checksums else None
     with files.atomic(folder / "pixels.npy") as beside:
         pixels: Pixels = files.create_array(beside, (table.height, px, px), np.uint8)
         packer = _Packer(beside, root, paths, sums or {}, settings.follow_links)
@@ -164,6 +164,13 @@ def write_images(
     }
 
 
+def _published(root: Path, paths: Sequence[str]) -> dict[str, str] | None:
+    """The listed SHA-256 of those of `paths` that the release's list has; None where there is no list."""
+    wanted = frozenset(paths)
+    listed = {path: digest for path, digest in read_sums(root).items() if path in wanted}
+    return listed if (root / LIST).is_file() else None
+
+
 def _advice(reason: str) -> list[str]:
     return [ADVICE[reason]] if reason in ADVICE else []
 
@@ -179,7 +186,7 @@ def _compared(settings: Images, sums: dict[str, str] | None, packed: Sequence[st
     if sums is None:
         return {"list": "absent" if settings.checksums else "not compared"}
     equal = sum(path in sums for path in packed)
-    return {"list": SUMS, "equal": equal, "differ": differ, "not_listed": len(packed) - equal}
+    return {"list": LIST, "equal": equal, "differ": differ, "not_listed": len(packed) - equal}
 
 
 def _keep(pixels: Pixels, rows: Sequence[int], path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import IO, Any
 from tqdm import tqdm
 
 from pipeline.errors import InputError
-from pipeline.mimic import schema
+from pipeline.mimic import checksums, schema
 from pipeline.mimic.rawfile import CHUNK, Lines, read_header, readable, text_of
 from pipeline.mimic.schema import Database
 from pipeline.params import Data
@@ -53,13 +53,13 @@ def _build(data: Data) -> dict[str, Any]:
             for name, path in found[database].items():
                 files[name] = _scan(path, bar, needed=_table(database, name) is not None)
                 files[name]["columns"] = columns[database][name]
-            checksums = _compare_checksums(Path(root), files, data.accept_unlisted_release)
+            compared = _compare_checksums(Path(root), files, data.accept_unlisted_release)
             release, kind = recognise(database, Path(root), files, data.accept_unlisted_release)
             manifest[database] = {
                 "root": root,
                 "release": release,
                 "kind": kind,
-                "checksums": checksums,
+                "checksums": compared,
                 "files": files,
             }
     kinds = {manifest[database]["kind"] for database in roots}
@@ -251,24 +251,13 @@ def _scan(path: Path, bar: Any, needed: bool) -> File:
     return result
 
 
-def _compare_checksums(root: Path, files: dict[str, File], accept: bool) -> str:
-    """Compare with the publisher's SHA256SUMS.txt where it lies in the folder: verified, absent or differ.
-
-    Raises InputError at the first needed file that differs, unless `accept`.
-    """
-    path = root / "SHA256SUMS.txt"
-    if not path.is_file():
-        return "absent"
-    published = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        digest, _, name = line.strip().partition(" ")
-        published[name.strip(" *").removeprefix("./")] = digest.lower()
-    for name, file in files.items():
-        if "rows" in file and published.get(name, file["sha256"]) != file["sha256"]:
-            if accept:
-                return "differ"
-            raise InputError(f"{root / name}: damaged or changed: its SHA-256 is not that of {path.name}")
-    return "verified" if any(name in published for name in files) else "absent"
+def _compare_checksums(root: Path, files: dict[str, File], accept: bool) -> dict[str, Any]:
+    """What the publisher's list says of the files. Raises InputError at a needed one that differs, unless `accept`."""
+    needed = [name for name, file in files.items() if "rows" in file]
+    found = checksums.compare(root, {name: file["sha256"] for name, file in files.items()}, needed)
+    for name in [] if accept else found.get("differing", []):
+        raise InputError(f"{root / name}: damaged or changed: its SHA-256 is not that of {checksums.LIST}")
+    return found
 
 
 def load_manifest(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import shutil
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import yaml
@@ -94,6 +95,17 @@ def link(folder: str, to: str = "disk") -> Damage:
         (where / folder).mkdir(parents=True, exist_ok=True)
         shutil.move(where / folder, where / to)
         (where / folder).symlink_to(where / to)
+
+    return apply
+
+
+def published(*, without: tuple[str, ...] = ()) -> Damage:
+    """SHA256SUMS.txt of MIMIC-IV as it is, as the publisher lays it there, without the lines of some files."""
+
+    def apply(folder: Path) -> None:
+        names = [path.relative_to(folder / "iv").as_posix() for path in sorted((folder / "iv").rglob("*.csv*"))]
+        sums = {name: sha256((folder / "iv" / name).read_bytes()).hexdigest() for name in names if name not in without}
+        (folder / "iv/SHA256SUMS.txt").write_text("".join(f"{digest}  {name}\n" for name, digest in sums.items()))
 
     return apply
 
@@ -288,6 +300,10 @@ REFUSED: dict[str, tuple[str, Damage]] = {
     "stage-before-not-run": ("labels", remove("data/interim")),
     "no-hosp": ("manifest", remove("iv/hosp")),
     "no-icu": ("manifest", remove("iv/icu")),
+    "differs-from-the-published-list": (
+        "manifest",
+        chain(params("data.accept_unlisted_release", False), published(), swap(CHART, "88,88", "89,89")),
+    ),
     "data-is-a-link": ("manifest", link("data")),
     "data-raw-is-a-link": ("manifest", link("data/raw")),
 }
@@ -477,6 +493,12 @@ COUNTED: dict[str, tuple[str, str, str, Damage]] = {
         "oddities.images_that_exif_would_turn",
         "1 images that exif would turn",
         picture(JPEG, Image.linear_gradient("L"), "JPEG", exif=sideways()),
+    ),
+    "unpacked-and-changed": (
+        "manifest",
+        "mimiciv.checksums.files_not_listed",
+        "6 of 7 needed files compared with SHA256SUMS.txt, which does not name icu/chartevents.csv",
+        chain(published(), unpacked(CHART), swap(CHART.removesuffix(".gz"), "88,88", "89,89")),
     ),
     "cmyk": ("images", "colour_modes.CMYK", "1 CMYK", picture(JPEG, Image.new("CMYK", (64, 64)), "JPEG")),
 }

@@ -16,7 +16,7 @@ from PIL import Image
 from pipeline.closure import ROOT
 from pipeline.errors import InputError
 from pipeline.mimic import images
-from pipeline.mimic.checksums import SUMS, published_sums
+from pipeline.mimic.checksums import LIST
 from pipeline.mimic.images import image_table, release_folder, write_images
 from pipeline.mimic.pixels import pack
 from pipeline.params import Images
@@ -196,7 +196,7 @@ def listed(folder, rows, change=str):
     """SHA256SUMS.txt with the images of `rows` and a file that is no image."""
     digests = {name_of(folder, row): hashlib.sha256(path_of(folder, row).read_bytes()).hexdigest() for row in rows}
     lines = [f"{change(digest)}  {name}" for name, digest in digests.items()]
-    (folder / SUMS).write_text("\n".join([f"{'0' * 64}  README.md", "no line of a list", *lines]) + "\n")
+    (folder / LIST).write_text("\n".join([f"{'0' * 64}  README.md", "no line of a list", *lines]) + "\n")
 
 
 def test_each_image_is_compared_with_its_published_checksum(tmp_path):
@@ -222,15 +222,6 @@ def test_each_image_is_compared_with_its_published_checksum(tmp_path):
 def test_where_there_is_no_list_nothing_is_compared_and_the_report_says_so(tmp_path):
     release(tmp_path, 2)
     assert run(tmp_path)[2]["checksums"] == {"list": "absent"}
-
-
-def test_only_the_sums_that_are_asked_for_are_kept(tmp_path):
-    release(tmp_path, 4)
-    listed(tmp_path, range(4))
-    names = [name_of(tmp_path, 1), name_of(tmp_path, 3), "files/not-in-the-list.jpg"]
-    found = published_sums(tmp_path, names)
-    assert found == {name: hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in names[:2]}
-    assert published_sums(tmp_path / "files", names) is None
 
 
 def test_odd_images_are_counted(tmp_path):

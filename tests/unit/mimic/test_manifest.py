@@ -114,14 +114,33 @@ def test_synthetic_is_recognised_by_its_mark_and_not_mixed(tmp_path):
 
 
 def test_publishers_checksums_are_compared(tmp_path):
-    data = raw_tree(tmp_path)
-    content = (tmp_path / "iv/hosp/patients.csv.gz").read_bytes()
-    sums = tmp_path / "iv/SHA256SUMS.txt"
-    sums.write_text(f"{hashlib.sha256(content).hexdigest()}  hosp/patients.csv.gz\n")
-    assert build_manifest(data)["mimiciv"]["checksums"] == "verified"
-    assert build_manifest(data)["mimic_cxr"]["checksums"] == "absent"
-    sums.write_text(f"{'0' * 64} hosp/patients.csv.gz\n")
-    assert build_manifest(data)["mimiciv"]["checksums"] == "differ"  # an unlisted release is let through
+    """Verified is what was compared, all of it; the content of an unpacked table is nowhere in the list."""
+    data = raw_tree(tmp_path, {"iv/hosp/omr.csv.gz": "a,b\n1,2\n"})
+    needed = sorted(name.removeprefix("iv/") for name in FILES if name.startswith("iv/"))
+    sums = {name: hashlib.sha256((tmp_path / "iv" / name).read_bytes()).hexdigest() for name in needed}
+
+    def publish():
+        text = "".join(f"{digest}  {name}\n" for name, digest in sums.items())
+        (tmp_path / "iv/SHA256SUMS.txt").write_text(text)
+
+    publish()
+    manifest = build_manifest(data)
+    verified = {"result": "verified", "needed": 7, "compared": 7, "differing": [], "not_listed": []}
+    assert manifest["mimiciv"]["checksums"] == verified | {"files_not_listed": 1}
+    assert manifest["mimic_cxr"]["checksums"] == {"result": "absent"}
+    assert summarise(manifest)["mimiciv"]["checksums"] == manifest["mimiciv"]["checksums"]
+
+    (tmp_path / "iv/icu/chartevents.csv.gz").unlink()
+    put(tmp_path / "iv/icu/chartevents.csv", CHARTEVENTS.replace("88,88", "89,89"))
+    unpacked = {"result": "partial", "compared": 6, "not_listed": ["icu/chartevents.csv"], "files_not_listed": 2}
+    assert build_manifest(data)["mimiciv"]["checksums"] == verified | unpacked
+
+    sums["hosp/patients.csv.gz"] = "0" * 64
+    publish()
+    differ = {"result": "differ", "differing": ["hosp/patients.csv.gz"]}
+    assert (
+        build_manifest(data)["mimiciv"]["checksums"] == verified | unpacked | differ
+    )  # an unlisted one is let through
     (tmp_path / "iv/SYNTHETIC.json").write_text("{}")
     (tmp_path / "cxr/SYNTHETIC.json").write_text("{}")
     fails(dataclasses.replace(data, accept_unlisted_release=False), "hosp/patients.csv.gz", "SHA-256")
