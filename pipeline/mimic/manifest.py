@@ -1,67 +1,54 @@
 """Which files there are, and which release they are: the manifest, from which every later stage finds the raw tables.
 
-Reads every file once, with bounded memory: SHA-256 of all, checksum of the compression and number of lines of the
-needed ones. What is inside of the rows is the business of tables.py.
+Files are found and compared here: with the schema, with the publisher's checksums, with the releases that are known.
+scan.py reads them; what is inside of the rows is the business of tables.py.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 from pathlib import Path
-from typing import IO, Any
-
-from tqdm import tqdm
+from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.mimic import checksums, schema
-from pipeline.mimic.rawfile import CHUNK, Lines, read_header, readable, text_of
+from pipeline.mimic.rawfile import read_header
+from pipeline.mimic.scan import scan
 from pipeline.mimic.schema import Database
 from pipeline.params import Data
 
 File = dict[str, Any]  # bytes, sha256, columns and, of needed tables, rows
 
 
-def build_manifest(data: Data) -> dict[str, Any]:
-    """The content of data/manifest.json (docs/artefacts.md) for the two folders of `data`.
+def build_manifest(data: Data, memory: Path | None = None) -> dict[str, Any]:
+    """The content of data/manifest.json (docs/artefacts.md) for the two folders of `data`; `memory` is scan's.
 
     Raises InputError, naming key, file or column, where a folder or needed table is missing, empty or damaged, a
     needed column is missing, or the release is not known and `data.accept_unlisted_release` is false.
     """
     try:
-        return _build(data)
+        return _build(data, memory)
     except OSError as error:  # a folder that may not be read, a name that the system refuses
         raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from None
 
 
-def _build(data: Data) -> dict[str, Any]:
+def _build(data: Data, memory: Path | None) -> dict[str, Any]:
     roots: dict[Database, str] = {"mimiciv": data.mimiciv, "mimic_cxr": data.mimic_cxr}
     found = {
         "mimiciv": _mimiciv_files(_root("data.mimiciv", data.mimiciv)),
         "mimic_cxr": _cxr_files(_root("data.mimic_cxr", data.mimic_cxr), data.cxr_tables),
     }
-    columns = {
-        database: {name: _columns(path, _table(database, name)) for name, path in paths.items()}
-        for database, paths in found.items()
-    }
-    total = sum(path.stat().st_size for paths in found.values() for path in paths.values())
+    tables = {(database, name): path for database, paths in found.items() for name, path in paths.items()}
+    columns = {key: _columns(path, _table(*key)) for key, path in tables.items()}
+    scanned = scan({path: _table(*key) is not None for key, path in tables.items()}, memory)
     manifest: dict[str, Any] = {}
-    with tqdm(total=total, unit="B", unit_scale=True, desc="hashing", delay=2) as bar:
-        for database, root in roots.items():
-            files: dict[str, File] = {}
-            for name, path in found[database].items():
-                files[name] = _scan(path, bar, needed=_table(database, name) is not None)
-                files[name]["columns"] = columns[database][name]
-            compared = _compare_checksums(Path(root), files, data.accept_unlisted_release)
-            release, kind = recognise(database, Path(root), files, data.accept_unlisted_release)
-            manifest[database] = {
-                "root": root,
-                "release": release,
-                "kind": kind,
-                "checksums": compared,
-                "files": files,
-            }
+    for database, root in roots.items():
+        files: dict[str, File] = {
+            name: {**scanned[path], "columns": columns[database, name]} for name, path in found[database].items()
+        }
+        compared = _compare_checksums(Path(root), files, data.accept_unlisted_release)
+        release, kind = recognise(database, Path(root), files, data.accept_unlisted_release)
+        manifest[database] = {"root": root, "release": release, "kind": kind, "checksums": compared, "files": files}
     kinds = {manifest[database]["kind"] for database in roots}
     if "synthetic" in kinds and len(kinds) > 1:
         raise InputError(
@@ -213,42 +200,6 @@ def _columns(path: Path, table: schema.Table | None) -> list[str]:
         if folded.count(name.casefold()) > 1:
             raise InputError(f"{path}: column {name} stands twice")
     return names
-
-
-class _Hashing(io.RawIOBase):
-    """A file that hashes what is read from it, in order, and shows progress."""
-
-    def __init__(self, file: IO[bytes], bar: Any) -> None:
-        self.file, self.bar, self.sha256 = file, bar, hashlib.sha256()
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        count = self.file.readinto(buffer)  # type: ignore[attr-defined]
-        self.sha256.update(memoryview(buffer)[:count])
-        self.bar.update(count)
-        return int(count)
-
-
-def _scan(path: Path, bar: Any, needed: bool) -> File:
-    """Size and SHA-256; of a needed table also its number of rows (lines after the header), checked as text."""
-    with readable(path), path.open("rb", buffering=0) as file:
-        hashing = _Hashing(file, bar)
-        buffered = io.BufferedReader(hashing, CHUNK)
-        result: File = {"bytes": path.stat().st_size}
-        if needed:
-            lines = Lines(path)
-            for chunk in text_of(path, buffered):
-                lines.feed(chunk)
-            lines.end()
-            result["rows"] = lines.count - 1
-        while buffered.read(CHUNK):
-            pass
-        result["sha256"] = hashing.sha256.hexdigest()
-    if needed and result["rows"] < 1:
-        raise InputError(f"{path}: has no rows")
-    return result
 
 
 def _compare_checksums(root: Path, files: dict[str, File], accept: bool) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""ingest + cohort + labels + series against one scan of the same files by DuckDB; memory; linear in rows.
+"""manifest + ingest + cohort + labels + series against one scan of the same files by DuckDB; memory; linear in rows.
 
 The scan: every csv.gz file that ingest reads, one after the other, with the same number of threads, every column parsed
 as text and its values that are not null counted. The stages run as processes of their own, their start included, DVC
-and the manifest (which hashes the files) left out. Both sides alternate; the best of each counts.
+left out. The manifest reads every file (it is made to forget what it knew of them) on a thread a core, eight at most.
+Both sides alternate; the best of each counts.
 FUSION_BENCHMARK_ROWS sets the rows of chartevents (20 million; 1.3 GB of memory, 200 MB of disk, five minutes).
 """
 
@@ -17,12 +18,10 @@ import duckdb
 import pytest
 import yaml
 
-from pipeline import files
-from pipeline.mimic.manifest import build_manifest
 from pipeline.mimic.schema import tables_of
 from tests.benchmarks.large_release import FULL_SIZE, large_release
 
-STAGES = ("ingest", "cohort", "labels", "series")
+STAGES = ("manifest", "ingest", "cohort", "labels", "series")
 ROWS = int(os.environ.get("FUSION_BENCHMARK_ROWS", 20_000_000))
 THREADS = 2
 # Python keeps compiled modules, as it does by default: without, each of the four starts compiles the project anew.
@@ -55,12 +54,13 @@ def scan(raw: Path) -> float:
 def run_stages(root: Path, folder: Path) -> tuple[dict[str, float], int]:
     """Seconds per stage, and the largest resident memory of any (none of them has worker processes), in bytes."""
     seconds, peak = {}, 0
+    (folder / "work/scans.json").unlink(missing_ok=True)
     for stage in STAGES:
         start = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, "-m", f"stages.{stage}"],
             cwd=folder,
-            env={**CACHED, "PYTHONPATH": str(root)},
+            env={**CACHED, "PYTHONPATH": str(root), "FUSION_WORK": str(folder / "work")},
             stderr=subprocess.DEVNULL,
         )
         _, status, usage = os.wait4(process.pid, 0)
@@ -74,7 +74,6 @@ def run_stages(root: Path, folder: Path) -> tuple[dict[str, float], int]:
 def prepare(root: Path, folder: Path, rows: int) -> Path:
     """A release of `rows` chart rows below `folder`/raw, and a project folder that points to it."""
     data = large_release(folder / "raw", rows)
-    files.write_json(build_manifest(data), folder / "data/manifest.json")
     params = yaml.safe_load((root / "params.yaml").read_text())
     params["data"].update(mimiciv=data.mimiciv, mimic_cxr=data.mimic_cxr, accept_unlisted_release=True)
     params["ingest"]["threads"] = THREADS
@@ -83,7 +82,7 @@ def prepare(root: Path, folder: Path, rows: int) -> Path:
 
 
 @pytest.mark.benchmark
-def test_the_extraction_takes_at_most_twice_a_scan_in_bounded_memory_and_time_linear_in_rows(root, tmp_path):
+def test_the_extraction_takes_at_most_2_2_scans_in_bounded_memory_and_time_linear_in_rows(root, tmp_path):
     per_row = {}
     for share in (4, 2, 1):
         rows = ROWS // share
@@ -98,9 +97,10 @@ def test_the_extraction_takes_at_most_twice_a_scan_in_bounded_memory_and_time_li
         print(
             f"{rows:,} rows: scan {min(scans):.1f} s, "
             + ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in best.items())
-            + f"; {ratio:.2f} × the scan, {peak / 2**30:.2f} GiB"
+            + f"; {ratio:.2f} × the scan (the manifest {best['manifest'] / sum(best.values()):.0%} of it),"
+            f" {peak / 2**30:.2f} GiB"
         )
         assert peak < 4e9
     print(f"{FULL_SIZE:,} rows: {FULL_SIZE * per_row[ROWS] / 3600:.2f} h")
     assert per_row[ROWS] < 1.15 * per_row[ROWS // 4]
-    assert ratio < 2.0
+    assert ratio < 2.2
