@@ -20,19 +20,19 @@ from pipeline.params import Data
 File = dict[str, Any]  # bytes, sha256, columns and, of needed tables, rows
 
 
-def build_manifest(data: Data, memory: Path | None = None) -> dict[str, Any]:
-    """The content of data/manifest.json (docs/artefacts.md) for the two folders of `data`; `memory` is scan's.
+def build_manifest(data: Data) -> dict[str, Any]:
+    """The content of data/manifest.json (docs/artefacts.md) for the two folders of `data`.
 
     Raises InputError, naming key, file or column, where a folder or needed table is missing, empty or damaged, a
     needed column is missing, or the release is not known and `data.accept_unlisted_release` is false.
     """
     try:
-        return _build(data, memory)
+        return _build(data)
     except OSError as error:  # a folder that may not be read, a name that the system refuses
         raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from None
 
 
-def _build(data: Data, memory: Path | None) -> dict[str, Any]:
+def _build(data: Data) -> dict[str, Any]:
     roots: dict[Database, str] = {"mimiciv": data.mimiciv, "mimic_cxr": data.mimic_cxr}
     found = {
         "mimiciv": _mimiciv_files(_root("data.mimiciv", data.mimiciv)),
@@ -40,7 +40,7 @@ def _build(data: Data, memory: Path | None) -> dict[str, Any]:
     }
     tables = {(database, name): path for database, paths in found.items() for name, path in paths.items()}
     columns = {key: _columns(path, _table(*key)) for key, path in tables.items()}
-    scanned = scan({path: _table(*key) is not None for key, path in tables.items()}, memory)
+    scanned = scan({path: _table(*key) is not None for key, path in tables.items()})
     manifest: dict[str, Any] = {}
     for database, root in roots.items():
         files: dict[str, File] = {

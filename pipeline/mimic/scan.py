@@ -1,15 +1,12 @@
 """The raw files as bytes, each read once: SHA-256 of all; of needed tables whether they can be text, and their rows.
 
-Several at a time, in bounded memory: hashing and decompression leave the other threads to their work. What was found in
-a file is remembered until the file changes, for whoever asks every time.
+Several at a time, in bounded memory: hashing and decompression leave the other threads to their work.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
-import json
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -19,48 +16,28 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
-from pipeline import files
 from pipeline.errors import InputError
-from pipeline.mimic import rawfile
 from pipeline.mimic.rawfile import Lines, readable, text_of
 
 THREADS = min(os.cpu_count() or 1, 8)
 BUFFER = 1 << 20  # bytes of a file that are read and hashed at a time
 
 Found = dict[str, Any]  # bytes, sha256 and, of a needed table, rows
-Known = dict[str, dict[str, Any]]  # absolute path -> identity, found
 
 
 class _StoppedError(Exception):
     """Another file is at fault, or the user has had enough."""
 
 
-def scan(needed: Mapping[Path, bool], memory: Path | None = None) -> dict[Path, Found]:
+def scan(needed: Mapping[Path, bool]) -> dict[Path, Found]:
     """What every file holds; `needed` maps paths to whether they are needed tables. The first one's fault is told.
 
-    `memory` names a JSON file: what is known there of a file that has not changed is not read again, and what is found
-    goes there, even where another file is at fault. Raises InputError where a file cannot be read, or a needed table is
-    damaged, no text or without rows.
+    Raises InputError where a file cannot be read, or a needed table is damaged, no text or without rows.
     """
-    identities, known, found = {}, _recall(memory), dict[Path, Found]()
-    for path, need in needed.items():
-        identities[path] = _identity(path, need)
-        if known.get(str(path.absolute()), {}).get("identity") == identities[path]:
-            found[path] = known[str(path.absolute())]["found"]
-    try:
-        _scan_all({path: need for path, need in needed.items() if path not in found}, found)
-    finally:
-        if memory is not None:
-            news = {str(path.absolute()): {"identity": identities[path], "found": found[path]} for path in found}
-            _remember(memory, {**known, **news})
-    return found
-
-
-def _scan_all(needed: Mapping[Path, bool], found: dict[Path, Found]) -> None:
-    """Add to `found` what the files hold; where one is at fault, of those that were done by then."""
-    if not needed:
-        return
-    sizes = {path: path.stat().st_size for path in needed}
+    sizes = {}
+    for path in needed:
+        with readable(path):
+            sizes[path] = path.stat().st_size
     stop, lock = threading.Event(), threading.Lock()
     with (
         tqdm(total=sum(sizes.values()), unit="B", unit_scale=True, desc="hashing", delay=2) as bar,
@@ -76,13 +53,10 @@ def _scan_all(needed: Mapping[Path, bool], found: dict[Path, Found]) -> None:
         largest_first = sorted(needed, key=lambda path: -sizes[path])  # or it would be read alone, at the end
         futures = {path: pool.submit(_scan, path, needed[path], read) for path in largest_first}
         try:
-            for path in needed:
-                found[path] = futures[path].result()
+            return {path: futures[path].result() for path in needed}
         except BaseException:
             stop.set()
             pool.shutdown(cancel_futures=True)
-            done = {path: future for path, future in futures.items() if not future.cancelled()}
-            found |= {path: future.result() for path, future in done.items() if not future.exception()}
             raise
 
 
@@ -120,31 +94,3 @@ def _scan(path: Path, needed: bool, read: Callable[[int], None]) -> Found:
     if needed and result["rows"] < 1:
         raise InputError(f"{path}: has no rows")
     return result
-
-
-def _identity(path: Path, needed: bool) -> list[int]:
-    """What is another number where the file has changed: the time is that of the last change of whatever, in ns."""
-    with readable(path):
-        status = path.stat()
-    return [status.st_size, status.st_ctime_ns, status.st_ino, int(needed)]
-
-
-def _code() -> str:
-    """Of the code that decides what is found."""
-    return "".join(files.sha256(source) for source in (__file__, rawfile.__file__))
-
-
-def _recall(memory: Path | None) -> Known:
-    """Of no use, and empty, where the code is another or the file is damaged."""
-    try:
-        content = json.loads(memory.read_text(encoding="utf-8")) if memory else {}
-        return dict(content["files"]) if content.get("code") == _code() else {}
-    except (OSError, ValueError, AttributeError, KeyError, TypeError):
-        return {}
-
-
-def _remember(memory: Path, known: Known) -> None:
-    """Of files that are still there. Where that cannot be written, the next one reads them again."""
-    there = {path: entry for path, entry in known.items() if Path(path).exists()}
-    with contextlib.suppress(InputError):
-        files.write_json({"code": _code(), "files": there}, memory)

@@ -183,7 +183,7 @@ def sideways() -> Image.Exif:
     return exif
 
 
-def published(folder: Path) -> None:
+def image_published(folder: Path) -> None:
     """SHA256SUMS.txt with the image as it is now."""
     digest = hashlib.sha256((folder / JPEG).read_bytes()).hexdigest()
     put(folder / SUMS, f"{digest}  {JPEG.removeprefix('cxr/')}\n")
@@ -288,7 +288,7 @@ REFUSED: dict[str, tuple[str, Damage]] = {
     "image-damaged-in-the-middle": ("images", raw(JPEG, lambda file: file[:-300] + bytes(200) + file[-100:])),
     "image-not-as-published": (
         "images",
-        chain(published, picture(JPEG, Image.radial_gradient("L").resize((300, 400)), "JPEG")),
+        chain(image_published, picture(JPEG, Image.radial_gradient("L").resize((300, 400)), "JPEG")),
     ),
     "image-link-that-leaves-the-folder": ("images", link_outside),
     "all-images-links-and-skipped": ("images", chain(params("images.damaged", "skip"), link_outside)),

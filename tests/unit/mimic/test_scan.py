@@ -4,9 +4,7 @@ import gzip
 import hashlib
 import io
 import itertools
-import json
 import os
-import shutil
 import threading
 import time
 from pathlib import Path
@@ -108,64 +106,3 @@ def test_a_fault_stops_those_that_are_at_work(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="fault"):
         scan({tmp_path / "0.csv": True, tmp_path / "1.csv": True})
     assert stopped.is_set()
-
-
-def test_a_file_is_read_again_only_when_it_has_changed(tmp_path, monkeypatch):
-    files, memory, reads = tree(tmp_path / "raw"), tmp_path / "work/scans.json", []
-    once = module._scan
-    monkeypatch.setattr(module, "_scan", lambda path, *rest: (reads.append(path.name), once(path, *rest))[1])
-    first = scan(files, memory)
-    assert sorted(reads) == ["0.csv.gz", "1.csv.gz", "2.csv.gz", "3.csv.gz"]
-    reads.clear()
-    assert scan(files, memory) == first
-    assert reads == []
-
-    changed = tmp_path / "raw/1.csv.gz"
-    times = (changed.stat().st_atime_ns, changed.stat().st_mtime_ns)
-    changed.write_bytes(changed.read_bytes()[:-8] + gzip.compress(TEXT.encode())[-8:])  # another checksum, as long
-    os.utime(changed, ns=times)  # as rsync leaves it
-    with pytest.raises(InputError, match=r"1\.csv\.gz: damaged: its checksum is wrong"):
-        scan(files, memory)
-    assert reads == ["1.csv.gz"]
-
-    reads.clear()
-    assert scan({path: True for path in files if path != changed}, memory)[tmp_path / "raw/2.csv.gz"]["rows"] == 4
-    assert reads == ["2.csv.gz"]  # it is needed now
-
-
-def test_a_memory_of_other_code_or_of_no_use_is_not_believed(tmp_path, monkeypatch):
-    files, memory = tree(tmp_path / "raw"), tmp_path / "scans.json"
-    first = scan(files, memory)
-    content = json.loads(memory.read_text())
-    for entry in content["files"].values():
-        entry["found"]["rows"] = 99
-    memory.write_text(json.dumps(content))
-    assert scan(files, memory)[tmp_path / "raw/0.csv.gz"]["rows"] == 99  # it is read at all
-    monkeypatch.setattr(module, "_code", lambda: "other")
-    assert scan(files, memory) == first
-    for text in ("", "[]", '{"code": "other"}', '{"code": "other", "files": 3}'):
-        memory.write_text(text)
-        assert scan(files, memory) == first
-
-
-def test_what_was_read_before_a_fault_is_remembered(tmp_path, monkeypatch):
-    files, memory = tree(tmp_path / "raw"), tmp_path / "scans.json"
-    put(tmp_path / "raw/3.csv.gz", "a,b\n")
-    with pytest.raises(InputError, match="has no rows"):
-        scan(files, memory)
-    put(tmp_path / "raw/3.csv.gz", TEXT)
-    reads, once = [], module._scan
-    monkeypatch.setattr(module, "_scan", lambda path, *rest: (reads.append(path.name), once(path, *rest))[1])
-    scan(files, memory)
-    assert reads == ["3.csv.gz"]
-
-
-def test_the_memory_keeps_other_files_as_long_as_they_are_there(tmp_path):
-    """Experiments run in copies, which are removed."""
-    one, other, memory = tree(tmp_path / "one"), tree(tmp_path / "other"), tmp_path / "scans.json"
-    for files in (one, other):
-        scan(files, memory)
-    assert set(json.loads(memory.read_text())["files"]) == {str(path) for path in (*one, *other)}
-    shutil.rmtree(tmp_path / "one")
-    scan(other, memory)
-    assert set(json.loads(memory.read_text())["files"]) == {str(path) for path in other}
