@@ -44,7 +44,8 @@ def death_time() -> pl.Expr:
     """When the patient died in hospital: deathtime, else dischtime where hospital_expire_flag says so, else null.
 
     MIMIC-IV 3.1 has admissions with the flag and no deathtime (mimic-code discussion 2167); the discharge is then the
-    best bound there is. `dod` is a date without time and holds deaths long after discharge: not used.
+    best bound there is. `dod` is a date without time and holds deaths long after discharge: not used here, but for
+    who comes after it (`cohort.describe_stays`).
     """
     died = pl.col("hospital_expire_flag").fill_null(0) == 1
     return pl.coalesce(pl.col("deathtime"), pl.when(died).then(pl.col("dischtime")))

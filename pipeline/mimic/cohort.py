@@ -16,6 +16,7 @@ from pipeline.params import Cohort
 
 VITALS = ("heart_rate", "sbp", "dbp", "mbp")  # names in variables.yaml: heart rate and blood pressure
 VITAL_HOURS = 48
+OLDEST = 120  # years; MIMIC says 91 of all above 89 in the anchor year, so that more than some 105 is a mistake
 
 STAYS_COLUMNS = (
     *("stay_id", "subject_id", "hadm_id", "intime", "outtime", "los_days", "age", "gender", "race_group"),
@@ -31,16 +32,18 @@ def describe_stays(
 
     `vital`: ids of `stays_with_vital`. A stay whose subject or admission is in no table, or whose admission is another
     subject's, has `linked` false. Places count all stays, whatever else becomes of them, by intime, then by stay_id; a
-    stay without intime comes last.
+    stay without intime comes last. `first_death` is the subject's earliest death in any admission. `after_death`: the
+    stay begins then or later, as those of organ donors do (mimic-code issue 1194), or on a day after dod; on the day
+    itself it may have been before, and an admission that dates a death of its own is believed rather than dod, which
+    can be days off (mimic-code discussion 2167).
     """
     by_time = ("intime", "stay_id")
+    dated = admissions.with_columns(linked=pl.lit(True), died_at=death_time())
+    deaths = dated.group_by("subject_id").agg(pl.col("died_at").min().alias("first_death"))
     return (
         icustays.join(patients, on="subject_id", how="left")
-        .join(
-            admissions.with_columns(linked=pl.lit(True), died_at=death_time()),
-            on=["subject_id", "hadm_id"],
-            how="left",
-        )
+        .join(dated, on=["subject_id", "hadm_id"], how="left")
+        .join(deaths, on="subject_id", how="left")
         .with_columns(
             los_days=(pl.col("outtime") - pl.col("intime")).dt.total_microseconds() / 86_400_000_000,
             age=age_at("intime"),
@@ -48,6 +51,8 @@ def describe_stays(
             first_year=first_possible_year("intime"),
             linked=pl.col("linked").fill_null(False) & pl.col("anchor_year").is_not_null(),
             has_vital=pl.col("stay_id").is_in(vital.implode()),
+            after_death=(pl.col("intime") >= pl.col("first_death")).fill_null(False)
+            | (pl.col("died_at").is_null() & (pl.col("intime").dt.date() > pl.col("dod")).fill_null(False)),
             stays_in_admission=pl.len().over("hadm_id"),
         )
         .sort(by_time, nulls_last=True)
@@ -97,16 +102,18 @@ def rules(cohort: Cohort) -> list[tuple[str, pl.Expr]]:
 
     The expressions are of columns of `describe_stays`. Null (an unknown age, a missing outtime) is not true.
     """
+    until = pl.col("intime") + hours(cohort.alive_at_hours)
     steps = [
         ("subject and admission known", pl.col("linked")),
-        (f"age at least {cohort.min_age_years} years", pl.col("age") >= cohort.min_age_years),
+        ("alive at ICU admission", ~pl.col("after_death")),
+        (f"age {cohort.min_age_years} to {OLDEST} years", pl.col("age").is_between(cohort.min_age_years, OLDEST)),
         (
             f"ICU stay of at least {cohort.min_stay_hours:g} h",
             pl.col("outtime") - pl.col("intime") >= hours(cohort.min_stay_hours),
         ),
         (
             f"alive {cohort.alive_at_hours:g} h after ICU admission",
-            pl.col("died_at").is_null() | (pl.col("died_at") >= pl.col("intime") + hours(cohort.alive_at_hours)),
+            pl.col("first_death").is_null() | (pl.col("first_death") >= until),
         ),
     ]
     if cohort.rules.stays in CHOICES:
@@ -165,12 +172,17 @@ def finish_stays(
 def count_oddities(stays: pl.DataFrame) -> dict[str, int]:
     """Rows of `describe_stays` that a reader should know of: what is missing, reversed or contradictory."""
     flagged = pl.col("hospital_expire_flag") == 1
+    inside = (pl.col("intime") >= pl.col("admittime")) & (pl.col("outtime") <= pl.col("dischtime"))
     odd = {
         "stays_of_unknown_subject_or_admission": ~pl.col("linked"),
         "stays_without_intime": pl.col("intime").is_null(),
         "stays_without_outtime": pl.col("outtime").is_null(),
         "stays_that_end_before_they_begin": pl.col("outtime") < pl.col("intime"),
         "stays_whose_admission_ends_before_it_begins": pl.col("dischtime") < pl.col("admittime"),
+        "stays_not_within_their_admission": ~inside,
+        "stays_that_begin_after_death": pl.col("after_death"),
+        "stays_of_unknown_age": pl.col("linked") & pl.col("age").is_null(),
+        f"stays_of_an_age_below_0_or_above_{OLDEST}": ~pl.col("age").is_between(0, OLDEST),
         "hospital_expire_flag_neither_0_nor_1": pl.col("linked")
         & ~pl.col("hospital_expire_flag").is_in([0, 1]).fill_null(False),
         "died_in_hospital_without_deathtime": flagged & pl.col("deathtime").is_null(),

@@ -353,6 +353,46 @@ COUNTED: dict[str, tuple[str, str, str, Damage]] = {
         "1 deathtime before intime",
         swap(ADMISSIONS, "2160-01-09 09:00:00", "2160-01-01 09:00:00"),
     ),
+    "stay-after-death": (
+        "cohort",
+        "oddities.stays_that_begin_after_death",
+        "1 stays that begin after death",
+        swap(ADMISSIONS, "2160-01-09 09:00:00", "2160-01-01 12:00:00"),
+    ),
+    "stay-after-the-date-of-death": (
+        "cohort",
+        "oddities.stays_that_begin_after_death",
+        "1 stays that begin after death",
+        chain(
+            swap(PATIENTS, "2161-02-03", "2159-12-31"),
+            swap(ADMISSIONS, "2160-01-09 09:00:00", ""),
+            swap(ADMISSIONS, ",,,1\n", ",,,0\n"),
+        ),
+    ),
+    "stay-outside-of-its-admission": (
+        "cohort",
+        "oddities.stays_not_within_their_admission",
+        "1 stays not within their admission",
+        swap(STAYS, "2160-01-05 12:00:00", "2160-01-09 10:00:01"),
+    ),
+    "no-anchor-age": (
+        "cohort",
+        "oddities.stays_of_unknown_age",
+        "1 stays of unknown age",
+        swap(PATIENTS, "2,M,17,", "2,M,,"),
+    ),
+    "age-of-300": (
+        "cohort",
+        "oddities.stays_of_an_age_below_0_or_above_120",
+        "1 stays of an age below 0 or above 120",
+        swap(PATIENTS, "2,M,17,", "2,M,300,"),
+    ),
+    "anchor-year-of-1815": (
+        "cohort",
+        "oddities.stays_of_an_age_below_0_or_above_120",
+        "1 stays of an age below 0 or above 120",
+        swap(PATIENTS, "2,M,17,2160", "2,M,17,1815"),
+    ),
     "expire-flag-of-2": (
         "cohort",
         "oddities.hospital_expire_flag_neither_0_nor_1",

@@ -40,8 +40,8 @@ def a_few_stays():
         orient="row",
     )
     patients = pl.DataFrame(
-        {"subject_id": [1, 2], "anchor_age": 50, "anchor_year": 2150, "anchor_year_group": "2011 - 2013"},
-        schema_overrides={"subject_id": pl.Int32, "anchor_age": pl.Int32, "anchor_year": pl.Int32},
+        {"subject_id": [1, 2], "anchor_age": 50, "anchor_year": 2150, "anchor_year_group": "2011 - 2013", "dod": None},
+        schema_overrides={"subject_id": pl.Int32, "anchor_age": pl.Int32, "anchor_year": pl.Int32, "dod": pl.Date},
     )
     admissions = pl.DataFrame(
         {
@@ -95,6 +95,14 @@ def test_a_row_is_what_the_stage_makes_of_its_knobs(cohort):
         chosen, _ = apply_rules(every, rules(variant))
         assert (row["preset"], row["stays"]) == (name, chosen.height)
         assert row["matched"] == link_images(metadata, chosen, variant).images["stay_id"].n_unique()
+
+
+def test_who_comes_after_death_is_in_no_variant(cohort):
+    every, metadata = a_few_stays()
+    donor = every.with_columns(after_death=pl.col("stay_id") == 34)
+    found, before = count(donor, metadata, cohort), count(every.filter(pl.col("stay_id") != 34), metadata, cohort)
+    assert found.equals(before)
+    assert not found.equals(count(every, metadata, cohort))
 
 
 def test_presets_come_first_and_the_grid_holds_each_choice_once(cohort):

@@ -1,10 +1,12 @@
 """The cohort: one hand-made stay for every rule, what is left after each, and what a stay is described by."""
 
 import dataclasses
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline import params
 from pipeline.errors import InputError
@@ -14,7 +16,9 @@ from pipeline.mimic.cxr_links import link_images
 from pipeline.mimic.variables import load_all
 
 DAY = timedelta(days=1)
+MOMENT = timedelta(microseconds=1)
 IN = datetime(2150, 3, 1, 12)
+DIED = {"hospital_expire_flag": 1}
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +72,7 @@ def frames(
     ]
     ids = {"subject_id": pl.Int32, "hadm_id": pl.Int32, "stay_id": pl.Int32}
     times = dict.fromkeys(("intime", "outtime", "deathtime", "dischtime", "admittime"), pl.Datetime("us"))
-    overrides = {**ids, **times, "anchor_age": pl.Int32, "anchor_year": pl.Int32}
+    overrides = {**ids, **times, "anchor_age": pl.Int32, "anchor_year": pl.Int32, "dod": pl.Date}
 
     def build(rows):
         return pl.DataFrame(rows, schema_overrides={k: v for k, v in overrides.items() if k in rows[0]})
@@ -99,6 +103,11 @@ def test_an_ordinary_stay_is_kept(cohort):
         ({"patients": [{"anchor_age": 18, "anchor_year": 2151}]}, []),
         ({"patients": [{"anchor_age": 17}]}, []),
         ({"patients": [{"anchor_age": None}]}, []),
+        ({"patients": [{"anchor_age": 120}]}, [31]),
+        ({"patients": [{"anchor_age": 121}]}, []),
+        ({"patients": [{"anchor_age": 300}]}, []),
+        ({"patients": [{"anchor_year": 1815}]}, []),  # 385 years in 2150
+        ({"patients": [{"anchor_year": 2300}]}, []),  # -100
         # 48 h, to the microsecond
         ({"stays": [{"outtime": IN + 2 * DAY}]}, [31]),
         ({"stays": [{"outtime": IN + 2 * DAY - timedelta(microseconds=1)}]}, []),
@@ -111,6 +120,18 @@ def test_an_ordinary_stay_is_kept(cohort):
         ({"admissions": [{"hospital_expire_flag": 1, "dischtime": IN + timedelta(hours=47)}]}, []),
         ({"admissions": [{"hospital_expire_flag": 1, "dischtime": IN + timedelta(hours=49)}]}, [31]),
         ({"admissions": [{"hospital_expire_flag": 0, "dischtime": IN + timedelta(hours=47)}]}, [31]),
+        # a second admission after death, as an organ donor's: to the microsecond by deathtime, else by dischtime
+        ({"stays": [{"hadm_id": 12}], "admissions": [DIED | {"deathtime": IN - MOMENT}, {}]}, []),
+        ({"stays": [{"hadm_id": 12}], "admissions": [DIED | {"deathtime": IN}, {}]}, []),
+        ({"stays": [{"hadm_id": 12}], "admissions": [DIED | {"dischtime": IN - MOMENT}, {}]}, []),
+        ({"stays": [{"hadm_id": 12}], "admissions": [DIED | {"deathtime": IN + DAY}, {}]}, []),  # before hour 48
+        ({"stays": [{"hadm_id": 12}], "admissions": [DIED | {"deathtime": IN + 2 * DAY}, {}]}, [31]),
+        ({"stays": [{"hadm_id": 12}], "admissions": [DIED | {"deathtime": IN - DAY, "subject_id": 2}, {}]}, [31]),
+        # dod has no clock: on the day of death the stay may have begun before it
+        ({"patients": [{"dod": date(2150, 2, 28)}]}, []),
+        ({"patients": [{"dod": date(2150, 3, 1)}]}, [31]),
+        # the admission dates the death itself, and later: dod is some days off
+        ({"patients": [{"dod": date(2150, 2, 27)}], "admissions": [DIED | {"deathtime": IN + 5 * DAY}]}, [31]),
         # exactly one stay in the admission: a short one counts, too
         ({"stays": [{}, {"hadm_id": 11, "outtime": IN + timedelta(hours=1)}]}, []),
         ({"stays": [{}, {}], "admissions": [{}, {}]}, [31, 32]),
@@ -180,14 +201,15 @@ def test_the_attrition_names_the_rules_of_the_variant_and_no_others(cohort):
     longer = dataclasses.replace(preset(cohort, stays="first_of_subject", same_unit=False), min_stay_hours=72)
     assert [name for name, _ in rules(longer)] == [
         "subject and admission known",
-        "age at least 18 years",
+        "alive at ICU admission",
+        "age 18 to 120 years",
         "ICU stay of at least 72 h",
         "alive 48 h after ICU admission",
         "first ICU stay of the subject",
         "heart rate or blood pressure in the first 48 h",
     ]
     everyone = preset(dataclasses.replace(cohort, require_vital=False), stays="all", same_unit=False)
-    assert len(rules(everyone)) == 4
+    assert len(rules(everyone)) == 5
 
 
 def test_knobs_change_the_rules(cohort):
@@ -209,7 +231,7 @@ def test_attrition_counts_stays_and_subjects_after_each_rule(cohort):
     chosen, attrition = apply_rules(every, rules(cohort))
     assert attrition.columns == ["step", "stays", "subjects"]
     assert attrition.row(0) == ("all ICU stays", 3, 2)
-    assert attrition.row(3) == ("ICU stay of at least 48 h", 2, 1)
+    assert attrition.row(4) == ("ICU stay of at least 48 h", 2, 1)
     assert attrition.row(-1)[1:] == (2, 1)
     assert chosen.height == 2
     cohort_rules.check(attrition)
@@ -320,6 +342,10 @@ def test_oddities_are_counted(cohort):
         "stays_without_outtime": 1,
         "stays_that_end_before_they_begin": 1,
         "stays_whose_admission_ends_before_it_begins": 1,
+        "stays_not_within_their_admission": 1,
+        "stays_that_begin_after_death": 4,
+        "stays_of_unknown_age": 0,
+        "stays_of_an_age_below_0_or_above_120": 0,
         "hospital_expire_flag_neither_0_nor_1": 1,
         "died_in_hospital_without_deathtime": 1,
         "deathtime_without_hospital_death": 1,
@@ -327,3 +353,37 @@ def test_oddities_are_counted(cohort):
         "admission_type_not_known": 1,
         "without_era": 0,
     }
+
+
+def test_a_stay_outside_of_its_admission_and_an_age_that_cannot_be_are_counted(cohort):
+    patients, admissions, icustays, _ = frames(
+        stays=[{"subject_id": 1 + i} for i in range(5)],
+        admissions=[
+            {"subject_id": 1},
+            {"subject_id": 2, "admittime": IN + MOMENT},
+            {"subject_id": 3, "dischtime": IN + 3 * DAY - MOMENT},
+            {"subject_id": 4, "admittime": IN, "dischtime": IN + 3 * DAY},
+            {"subject_id": 5},
+        ],
+        patients=[{}, {"anchor_age": None}, {"anchor_age": 300}, {"anchor_year": 1815}, {"anchor_year": 2300}],
+    )
+    counts = cohort_rules.count_oddities(describe_stays(patients, admissions, icustays, icustays["stay_id"]))
+    assert counts["stays_not_within_their_admission"] == 2
+    assert counts["stays_of_unknown_age"] == 1
+    assert counts["stays_of_an_age_below_0_or_above_120"] == 3
+
+
+@given(st.integers(-3, 3), st.integers(-3, 3), st.booleans())
+@settings(deadline=None)
+def test_who_is_dead_at_admission_is_as_the_dates_say(cohort, death, dod, own):
+    """A death some half-days from intime, in the own or another admission, and a dod some days from it."""
+    died_at = IN + death * DAY / 2
+    row = DIED | {"deathtime": died_at}
+    rows = {
+        "stays": [{"hadm_id": 12}],
+        "admissions": [{}, row] if own else [row, {}],
+        "patients": [{"dod": IN.date() + dod * DAY}],
+    }
+    patients, admissions, icustays, _ = frames(**rows)
+    every = describe_stays(patients, admissions, icustays, icustays["stay_id"])
+    assert every["after_death"].to_list() == [died_at <= IN or (not own and dod < 0)]
