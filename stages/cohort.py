@@ -29,7 +29,7 @@ def main() -> None:
     links = cxr_links.link_images(metadata, chosen, rules)
     stays = cohort.finish_stays(chosen, diagnoses, links, metadata, patients)
     counts = cohort.summarise(every, stays, attrition, links.counts)
-    for name, rows in (counts["oddities"] | counts["images"]).items():
+    for name, rows in (counts["oddities"] | links.counts).items():
         if rows:
             logging.info("%d %s", rows, name.replace("_", " "))
     logging.info("%d stays, %d with an image", stays.height, stays["has_cxr"].sum())

@@ -18,6 +18,7 @@ from typing import Any
 
 import polars as pl
 
+from pipeline.disclosure import part_of, parted, protected, told
 from pipeline.errors import InputError
 from pipeline.params import Splits
 
@@ -127,34 +128,72 @@ def split(stays: pl.DataFrame, labels: pl.DataFrame, rules: Splits) -> pl.DataFr
 
 
 def balance(splits: pl.DataFrame, stays: pl.DataFrame, labels: pl.DataFrame) -> list[dict[str, Any]]:
-    """One row per fold and part: stays, subjects, share of deaths and images, mean length of stay; for the report."""
-    return (
+    """One row per fold and part: stays, subjects, share of deaths and images, mean length of stay; for the report.
+
+    A share is null where the number of people behind it could not be told.
+    """
+    rows = (
         splits.join(stays.select("stay_id", "has_cxr", "los_days"), on="stay_id")
         .join(labels.select("stay_id", "icu_mortality"), on="stay_id")
         .sort("stay_id", "fold")
         .group_by("fold", "part", maintain_order=True)
         .agg(
-            stays=pl.len(),
-            subjects=pl.col("subject_id").n_unique(),
-            mortality=pl.col("icu_mortality").mean(),
-            has_cxr=pl.col("has_cxr").mean(),
-            los_mean=pl.col("los_days").mean(),
+            pl.len().alias("stays"),
+            pl.col("subject_id").n_unique().alias("subjects"),
+            pl.col("icu_mortality").sum().alias("mortality"),
+            pl.col("has_cxr").sum(),
+            pl.col("los_days").mean().alias("los_mean"),
         )
         .sort("fold", pl.col("part").cast(pl.Enum(PARTS)))
-        .to_dicts()
     )
+    lines = _sums(rows)
+    counts: dict[str, list[int]] = {
+        name: rows[name].to_list() for name in ("stays", "subjects", "mortality", "has_cxr")
+    }
+    shown = {name: protected(counts[name], lines) for name in ("stays", "subjects")}
+    for name in ("mortality", "has_cxr"):
+        shown[name] = parted(counts["stays"], counts[name], shown["stays"], lines)[0]
+    return [
+        {
+            **{name: row[name] for name in ("fold", "part")},
+            **{name: shown[name][i] for name in ("stays", "subjects")},
+            **{
+                name: None if isinstance(shown[name][i], str) else row[name] / row["stays"]
+                for name in ("mortality", "has_cxr")
+            },
+            "los_mean": None if isinstance(shown["stays"][i], str) else row["los_mean"],
+        }
+        for i, row in enumerate(rows.iter_rows(named=True))
+    ]
+
+
+def _sums(rows: pl.DataFrame) -> list[list[int]]:
+    """Places of rows that make up the cohort: a fold's parts; of several folds, their tests and the one dev."""
+    places = rows.with_row_index("place")
+    lines = [each["place"].to_list() for each in places.partition_by("fold", maintain_order=True)]
+    if len(lines) > 1:
+        dev = places.filter(part="dev", fold=rows["fold"].min())["place"].to_list()
+        lines.append(places.filter(part="test")["place"].to_list() + dev)
+    return lines
 
 
 def eras(splits: pl.DataFrame, stays: pl.DataFrame, rules: Splits) -> dict[str, Any]:
     """Of the scheme temporal: the stays of each era in each part, and those whose era is not what the part promises."""
     placed = splits.join(stays.select("stay_id", "era"), on="stay_id")
     early = era_start() < rules.test_from_year
+    by_era = placed.sort("era", nulls_last=True).partition_by("era", maintain_order=True)
+    counts = [rows.filter(part=part).height for rows in by_era for part in PARTS]
+    # sums are known of an era, of a part, and, of the tested, of earlier eras and of later ones
+    lines = [[i * len(PARTS) + j for j in range(len(PARTS))] for i in range(len(by_era))]
+    lines += [[i * len(PARTS) + j for i in range(len(by_era))] for j in range(len(PARTS))]
+    test = PARTS.index("test")
+    before = [not rows.filter(early).is_empty() for rows in by_era]
+    lines += [[i * len(PARTS) + test for i, each in enumerate(before) if each is side] for side in (True, False)]
+    shown = iter(protected(counts, lines))
+    tested = placed.filter(part="test")
     return {
-        "stays_by_era": [
-            {"era": era or "none"} | {part: rows.filter(part=part).height for part in PARTS}
-            for (era,), rows in placed.sort("era", nulls_last=True).group_by("era", maintain_order=True)
-        ],
-        "test_stays_of_an_earlier_era": placed.filter(early, part="test").height,
-        "stays_without_era": placed["era"].null_count(),
-        "subjects_in_dev_for_want_of_an_era": dated(stays, rules)["late"].null_count(),
+        "stays_by_era": [{"era": rows["era"][0] or "none"} | {part: next(shown) for part in PARTS} for rows in by_era],
+        "test_stays_of_an_earlier_era": part_of(tested.height, tested.filter(early).height),
+        "stays_without_era": told(placed["era"].null_count()),
+        "subjects_in_dev_for_want_of_an_era": told(dated(stays, rules)["late"].null_count()),
     }

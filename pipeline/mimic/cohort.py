@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import polars as pl
 
+from pipeline.disclosure import Count, groups, levels, part_of, protected, told
 from pipeline.errors import InputError
 from pipeline.mimic.clock import age_at, death_time, era_at, first_possible_year, hours
 from pipeline.mimic.cxr_links import Links, covered_eras, cxr_status
@@ -23,6 +24,8 @@ STAYS_COLUMNS = (
     *("admission_group", "admission_type", "insurance", "era", "icd_version", "first_careunit", "has_cxr"),
     "cxr_status",
 )
+GROUPS = ("race_group", "admission_group", "gender", "era", "icd_version", "insurance")
+IMAGES_OF_THE_COHORT = ("eligible_images", "links", "images_in_windows_of_several_stays")  # the rest: rows
 
 
 def describe_stays(
@@ -204,21 +207,39 @@ def check(attrition: pl.DataFrame) -> None:
 def summarise(
     every: pl.DataFrame, stays: pl.DataFrame, attrition: pl.DataFrame, images: dict[str, int]
 ) -> dict[str, Any]:
-    """The counts of the cohort for the report."""
-    groups = ("cxr_status", "race_group", "admission_group", "gender", "era", "icd_version", "insurance")
+    """The counts of the cohort for the report; those of people as pipeline.disclosure lets them be told."""
+    steps = {name: levels(attrition[name].to_list()) for name in ("stays", "subjects")}
+    with_image = stays.filter("has_cxr")
+    subjects = stays["subject_id"].n_unique(), with_image["subject_id"].n_unique()
+    matched = part_of(stays.height, with_image.height)
+    counted = {name: told(rows) if name in IMAGES_OF_THE_COHORT else rows for name, rows in images.items()}
     return {
-        "attrition": attrition.to_dicts(),
-        "matched": {
-            "stays": int(stays["has_cxr"].sum()),
-            "subjects": stays.filter("has_cxr")["subject_id"].n_unique(),
-        },
+        "attrition": [
+            {"step": step, **dict(zip(steps, left, strict=True))}
+            for step, *left in zip(attrition["step"], *steps.values(), strict=True)
+        ],
+        "matched": {"stays": matched, "subjects": part_of(*subjects)},
         "oddities": count_oddities(every),
-        "images": images,
-        "groups": {
-            name: {
-                str(value): {"stays": rows, "with_cxr": images}
-                for value, rows, images in stays.group_by(name).agg(pl.len(), pl.col("has_cxr").sum()).sort(name).rows()
-            }
-            for name in groups
-        },
+        "images": counted | {"stays_with_image": matched},
+        "groups": {"cxr_status": _by_status(stays), **{name: _by_group(stays, name) for name in GROUPS}},
+    }
+
+
+def _by_group(stays: pl.DataFrame, name: str) -> dict[str, dict[str, Count]]:
+    counts = stays.group_by(name).agg(pl.len(), pl.col("has_cxr").sum()).sort(name)
+    wholes, parts, _ = groups(counts["len"].to_list(), counts["has_cxr"].to_list())
+    return {
+        str(value): {"stays": whole, "with_cxr": part}
+        for value, whole, part in zip(counts[name], wholes, parts, strict=True)
+    }
+
+
+def _by_status(stays: pl.DataFrame) -> dict[str, dict[str, Count]]:
+    """Those with an image are all `present`, and stand as `matched`: the others alone could hide one another."""
+    counts = stays.filter(~pl.col("has_cxr")).group_by("cxr_status").len().sort("cxr_status")
+    shown = protected(counts["len"].to_list(), [range(counts.height)])
+    present = part_of(stays.height, int(stays["has_cxr"].sum()))
+    return {
+        **{status: {"stays": count, "with_cxr": 0} for status, count in zip(counts["cxr_status"], shown, strict=True)},
+        "present": {"stays": present, "with_cxr": present},
     }

@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from pipeline.disclosure import FEW, Count, groups, part_of, parted, protected, told
 from pipeline.errors import InputError
 from pipeline.mimic.clock import death_time
 from pipeline.mimic.phenotypes import MAPS, classify, phenotype_categories
@@ -84,28 +85,29 @@ def summarise(
     joined = labels.join(stays.select("stay_id", "hadm_id", "icd_version", "has_cxr"), on="stay_id")
     targets = ["icu_mortality", "hospital_mortality", *phenotype_categories()]
     no_deathtime = admissions.filter(pl.col("deathtime").is_null() & (pl.col("hospital_expire_flag") == 1))
+    classes = labels.group_by("los_class").len().sort("los_class")
+    lengths = protected(classes["len"].to_list(), [range(classes.height)])
+    unknown = _unknown(of_cohort)
     return {
-        "stays": labels.height,
-        "positives": {name: int(labels[name].sum()) for name in targets},
-        "los_class": {
-            str(value): rows for value, rows in labels.group_by("los_class").len().sort("los_class").iter_rows()
-        },
+        "stays": told(labels.height),
+        "positives": {name: part_of(labels.height, int(labels[name].sum())) for name in targets},
+        "los_class": {str(value): count for value, count in zip(classes["los_class"], lengths, strict=True)},
         "prevalence_by_icd_version_and_image": _strata(joined, targets),
         "phenotypes_by_map": compare_maps(stays, diagnoses),
-        "stays_without_diagnosis": stays.join(diagnoses, on="hadm_id", how="anti").height,
-        "deaths_dated_by_discharge": stays.join(no_deathtime, on="hadm_id", how="semi").height,
+        "stays_without_diagnosis": told(stays.join(diagnoses, on="hadm_id", how="anti").height),
+        "deaths_dated_by_discharge": told(stays.join(no_deathtime, on="hadm_id", how="semi").height),
         "codes": {
             "rows": of_cohort.height,
             "rows_by_a_later_code": of_cohort.filter(pl.col("source") == "later").height,
             "unknown_rows": of_cohort["ccs"].null_count(),
-            "unknown_codes": _unknown(of_cohort).height,
-            "unknown_top_20": _unknown(of_cohort).head(20).to_dicts(),
+            "unknown_codes": unknown.height,
+            "unknown_top_20": unknown.filter(pl.col("rows") >= FEW).head(20).to_dicts(),
             "unknown_rows_of_all_admissions": diagnoses["ccs"].null_count(),
         },
     }
 
 
-def compare_maps(stays: pl.DataFrame, diagnoses: pl.DataFrame) -> dict[str, dict[str, int]]:
+def compare_maps(stays: pl.DataFrame, diagnoses: pl.DataFrame) -> dict[str, dict[str, Count]]:
     """Per phenotype: stays that have it by each map, and stays that have it by one alone (`only_NAME`).
 
     `diagnoses` has hadm_id, icd_version and icd_code.
@@ -114,25 +116,34 @@ def compare_maps(stays: pl.DataFrame, diagnoses: pl.DataFrame) -> dict[str, dict
     (one, has), (other, has_too) = (
         (name, phenotype_labels(stays, classify(of_cohort, name)).drop("stay_id")) for name in MAPS
     )
-    return {
-        slug: {
-            one: int(has[slug].sum()),
-            other: int(has_too[slug].sum()),
-            f"only_{one}": int((has[slug] & ~has_too[slug]).sum()),
-            f"only_{other}": int((has_too[slug] & ~has[slug]).sum()),
-        }
-        for slug in has.columns
-    }
+    return {slug: _compared(has[slug], has_too[slug], one, other) for slug in has.columns}
+
+
+def _compared(has: pl.Series, has_too: pl.Series, one: str, other: str) -> dict[str, Count]:
+    """Stays with a label by each of two maps, and by one alone, which is not told where what both say would follow."""
+    counts = {one: int(has.sum()), other: int(has_too.sum())}
+    shown = {name: part_of(len(has), count) for name, count in counts.items()}
+    cells = [int(each.sum()) for each in (has & ~has_too, has_too & ~has, has & has_too, ~has & ~has_too)]
+    lines = {one: ([0, 2], [1, 3]), other: ([1, 2], [0, 3])}  # add up to who has the label by a map, and who has not
+    only = protected(cells, [line for name in lines if not isinstance(shown[name], str) for line in lines[name]])
+    return {**shown, f"only_{one}": only[0], f"only_{other}": only[1]}
 
 
 def _strata(joined: pl.DataFrame, targets: list[str]) -> list[dict[str, Any]]:
     """One entry per (icd_version, has_cxr): stays, and positives per target: label noise may follow the coding era."""
-    return (
-        joined.group_by("icd_version", "has_cxr")
-        .agg(pl.len().alias("stays"), *(pl.col(name).sum() for name in targets))
-        .sort("icd_version", "has_cxr")
-        .to_dicts()
-    )
+    versions = joined.group_by("icd_version").agg(pl.len(), pl.col("has_cxr").sum()).sort("icd_version")
+    _, with_image, without = groups(versions["len"].to_list(), versions["has_cxr"].to_list())  # as cohort.json has them
+    told_of = {True: dict(zip(versions["icd_version"], with_image, strict=True))}
+    told_of[False] = dict(zip(versions["icd_version"], without, strict=True))
+    key = ("icd_version", "has_cxr")
+    cells = joined.group_by(key).agg(pl.len().alias("stays"), *(pl.col(name).sum() for name in targets)).sort(key)
+    stays = [told_of[image][version] for version, image in cells.select(key).iter_rows()]
+    columns = {
+        **{name: cells[name].to_list() for name in key},
+        "stays": stays,
+        **{name: parted(cells["stays"].to_list(), cells[name].to_list(), stays)[0] for name in targets},
+    }
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _unknown(diagnoses: pl.DataFrame) -> pl.DataFrame:

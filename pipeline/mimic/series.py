@@ -19,6 +19,7 @@ import polars as pl
 from tqdm import tqdm
 
 from pipeline import files
+from pipeline.disclosure import FEW, part_of, told
 from pipeline.errors import InputError
 from pipeline.mimic.derived import derive
 from pipeline.mimic.variables import Variable, with_helpers
@@ -26,7 +27,6 @@ from pipeline.params import Ingest, Series
 
 HOURS = 48
 BATCH_STAYS = 2048
-SHOWN_STAYS = 10  # a charted text is quoted in the report where so many stays have it
 COUNTS = ("rows", "used", "dropped", "unknown", "empty", "out_of_range")
 SQL = Path(__file__).with_name("series.sql")
 # How each source's rows become those of the relation `events` of series.sql; a table has the name of its interim file.
@@ -226,8 +226,8 @@ def write_series(
     hourly = pl.concat(frames)
     files.write_parquet(hourly, folder / "hourly.parquet")
     return {
-        "stays": stays.height,
-        "stays_without_a_value": stays.height - hourly["stay_id"].n_unique(),
+        "stays": told(stays.height),
+        "stays_without_a_value": part_of(stays.height, stays.height - hourly["stay_id"].n_unique()),
         "hours_with_a_value": hourly.height,
         "rows_of_these_stays": dict(zip(("before_intime", "in_48_hours", "later"), placed.tolist(), strict=True)),
         "variables": {
@@ -239,8 +239,11 @@ def write_series(
     }
 
 
-def _coverage(seen: np.ndarray[Any, np.dtype[np.int64]], stays: int) -> dict[str, float]:
-    return {"share_of_hours": int(seen[0]) / (stays * HOURS), "share_of_stays": int(seen[1]) / stays}
+def _coverage(seen: np.ndarray[Any, np.dtype[np.int64]], stays: int) -> dict[str, float | None]:
+    """Shares of all hours and stays; of stays none where their number could not be told."""
+    hours, some = seen.tolist()
+    share = None if isinstance(part_of(stays, some), str) else some / stays
+    return {"share_of_hours": hours / (stays * HOURS), "share_of_stays": share}
 
 
 def _rows_by_place(events: Events, batch: pl.DataFrame) -> list[int]:
@@ -257,7 +260,7 @@ def _rows_by_place(events: Events, batch: pl.DataFrame) -> list[int]:
 
 
 def _unknown_texts(events: Events) -> dict[str, list[str]]:
-    """Per variable the texts that its vocabulary lacks, of those charted in SHOWN_STAYS stays or more; at most 20.
+    """Per variable the texts that its vocabulary lacks, of those charted in FEW stays or more; at most 20.
 
     A rare text may have been typed for one patient, and the report is in git; how many rows have one is counted.
     """
@@ -270,7 +273,7 @@ def _unknown_texts(events: Events) -> dict[str, list[str]]:
     for index, text, stays in rows:
         name = events.variables[index].name
         every.setdefault(name, []).append(text)
-        if stays >= SHOWN_STAYS:
+        if stays >= FEW:
             shown.setdefault(name, []).append(text)
     for name, texts in every.items():
         log.warning("%s: %d texts outside of the vocabulary: %s", name, len(texts), "; ".join(map(repr, texts[:5])))

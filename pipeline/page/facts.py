@@ -6,7 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-NUMBER = re.compile(r"-?[\d,]+(\.\d+)?(e[+-]\d+)?|—|none|yes|no")
+from pipeline.disclosure import HIDDEN, SMALL
+
+NUMBER = re.compile(rf"-?[\d,]+(\.\d+)?(e[+-]\d+)?|—|none|yes|no|{SMALL}|{HIDDEN}")
 WHAT = "what"
 FIRST = (
     "step",
@@ -59,6 +61,11 @@ def value(content: Any) -> str:
     return str(content)
 
 
+def _is_text(cell: Any) -> bool:
+    """Whether a cell is text, and no word that stands for a count."""
+    return isinstance(cell, str) and cell not in (SMALL, HIDDEN)
+
+
 def _plain(content: Any) -> bool:
     """Fits in a cell: a scalar, a list of scalars, anything empty."""
     if isinstance(content, list):
@@ -93,9 +100,7 @@ def _grid(title: str, names: Sequence[str], rows: Sequence[dict[str, Any]]) -> B
     """A row each, columns with text and known keys first; lying down where it would be too wide."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     first = {name: place for place, name in enumerate(FIRST)}
-    columns.sort(
-        key=lambda name: (first.get(name, len(first)), not any(isinstance(row.get(name), str) for row in rows))
-    )
+    columns.sort(key=lambda name: (first.get(name, len(first)), not any(_is_text(row.get(name)) for row in rows)))
     named = any(names)
     if len(columns) > WIDE and len(columns) > len(rows):
         header = [WHAT, *(names if named else map(str, range(1, len(rows) + 1)))]

@@ -20,9 +20,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from pipeline import files
+from pipeline.disclosure import HIDDEN, known, share
 from pipeline.errors import InputError
 from pipeline.page import figures
-from pipeline.page.facts import Block, blocks, words
+from pipeline.page.facts import Block, blocks, value, words
 from pipeline.page.questions import answers
 from pipeline.presentation.figures import Looks, themed
 from pipeline.presentation.tables import METRIC_TITLES, TASK_TITLES, phenotype_grid, wide_tables
@@ -130,7 +131,7 @@ def _draw(
         roc, pr, calibration = curves
         for cohort in cohorts:
             rows = plain_rows.filter(task="mortality", train_cohort=cohort, eval_cohort=cohort)
-            prevalence = rows["positives"][0] / rows["n"][0] if rows.height and rows["n"][0] else None
+            prevalence = share(rows["positives"][0], rows["n"][0]) if rows.height else None
             of = f"mortality, {cohort} cohort"
             drawn[f"roc_{cohort}"] = figures.roc(roc, cohort, looks, f"roc_{cohort}", f"ROC, {of}")
             name = f"pr_{cohort}"
@@ -179,17 +180,16 @@ def _draw_phenotypes(phenotypes: pl.DataFrame, strategies: tuple[str, ...]) -> d
     return drawn
 
 
-def _attrition(path: Path) -> list[dict[str, Any]]:
-    """Steps with what each left and left out; empty where the file is absent."""
-    if not path.is_file():
-        return []
-    rows = list(_table(path).iter_rows(named=True))
-    most = max([row["stays"] for row in rows], default=0)
-    before = [None, *(row["stays"] for row in rows[:-1])]
-    return [
-        {**row, "left_out": None if last is None else last - row["stays"], "share": row["stays"] / most if most else 0}
-        for row, last in zip(rows, before, strict=True)
-    ]
+def _attrition(counts: Any) -> list[dict[str, Any]]:
+    """Steps of cohort.json with what each left and left out, where both may be told; empty where the file is absent."""
+    rows = counts["attrition"] if counts else []
+    left = [known(row["stays"]) for row in rows]
+    found = []
+    for i, (row, here) in enumerate(zip(rows, left, strict=True)):
+        before = left[i - 1] if i else None
+        out = HIDDEN if here is None or before is None else before - here
+        found.append({**row, "left_out": out if i else None, "share": share(here, left[0])})
+    return found
 
 
 def _facts(folder: Path) -> list[tuple[str, str, list[Block] | None]]:
@@ -265,6 +265,7 @@ def build(data: Path, reports: Path, params: dict[str, Any]) -> tuple[str, dict[
     )
     environment.filters["code"] = lambda text: Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
     environment.filters["quantity"] = _quantity
+    environment.filters["count"] = value
     environment.filters["plural"] = plural
     page = environment.get_template("template.html").render(
         style=Markup((FOLDER / "style.css").read_text(encoding="utf-8")),
@@ -285,7 +286,7 @@ def build(data: Path, reports: Path, params: dict[str, Any]) -> tuple[str, dict[
         images_alone=[card["name"] for card in cards if list(card["modalities"]) == ["cxr"]],
         phenotypes={cohort: phenotype_grid(phenotypes, cohort, "auroc") for cohort in COHORTS},
         figures={name: Markup(themed(svg)) for name, svg in drawn.items()},
-        attrition=_attrition(data / "cohort" / "attrition.csv"),
+        attrition=_attrition(_json(reports / "data" / "cohort.json")),
         facts=_facts(reports / "data"),
         splits=[block for key in ("folds", "eras") if splits and splits.get(key) for block in blocks(splits[key])],
         test_from_year=splits.get("test_from_year") if splits else None,

@@ -12,7 +12,8 @@ for (const table of document.querySelectorAll("table.sortable")) {
       head.setAttribute("aria-sort", down ? "ascending" : "descending");
       const key = (row) => {
         const cell = row.cells[column];
-        const text = cell.dataset.value ?? cell.textContent.trim().replace(/,(?=\d{3})/g, "");
+        // "<10" counts as 10, and what is hidden stands last
+        const text = (cell.dataset.value ?? cell.textContent.trim().replace(/,(?=\d{3})/g, "")).replace(/^(<|hidden$)/, "");
         return text === "" ? null : Number.isNaN(Number(text)) ? text : Number(text);
       };
       const body = table.tBodies[0];

@@ -74,10 +74,6 @@ def fabricate(
     for i, slug in enumerate(phenotype_slugs()):
         labels[slug] = random.random(stays) < 1 / (1 + np.exp(3 - i / 12 - risk))
     pl.DataFrame({"stay_id": stay_id, **labels}).write_parquet(data / "cohort" / "labels.parquet")
-    (data / "cohort" / "attrition.csv").write_text(
-        f"step,stays,subjects\nall ICU stays,{stays * 2},{stays + 40}\nadult,{stays + 50},{stays - 20}\n"
-        f"base,{stays},{len(set(subject_id))}\nmatched,{has_cxr.sum()},{len(set(subject_id[has_cxr]))}\n"
-    )
     splits = _splits(stay_id, subject_id, folds)
     splits.write_parquet(data / "splits.parquet")
     for task in tasks:
@@ -85,7 +81,8 @@ def fabricate(
             _cell(data, task, strategy, scale, splits, pl.DataFrame({"stay_id": stay_id, **labels}), has_cxr)
     if "resnet" in strategies:
         add_control(data, "resnet", scale, tasks, told=0.0)
-    _facts(root, kind, stays, folds)
+    steps = [("all ICU stays", 2 * stays, stays + 40), ("adult", stays + 50, stays - 20), ("alive", "hidden", "hidden")]
+    _facts(root, kind, stays, folds, [*steps, ("base", stays, len(set(subject_id)))])
 
 
 def add_control(
@@ -213,7 +210,7 @@ def _cell(
     (folder.parent / "card.json").write_text(json.dumps({**card, "missing": "complete", "interaction": "joint"}))
 
 
-def _facts(root: Path, kind: str, stays: int, folds: int) -> None:
+def _facts(root: Path, kind: str, stays: int, folds: int, steps: Sequence[tuple[str, int | str, int | str]]) -> None:
     files = {"hosp/patients.csv.gz": {"bytes": 1234, "sha256": "ab" * 32, "columns": ["subject_id"], "rows": stays}}
     manifest = {
         name: {"root": f"data/raw/synthetic/{name}", "release": f"{name} {kind} 1", "kind": kind, "files": files}
@@ -225,6 +222,8 @@ def _facts(root: Path, kind: str, stays: int, folds: int) -> None:
     (facts / "ingest.json").write_text(
         json.dumps({"rows_read": {"chartevents": 120_000, "labevents": 400}, "left_out": {"<b>bold</b>|pipe": 3}})
     )
+    attrition = [dict(zip(("step", "stays", "subjects"), step, strict=True)) for step in steps]
+    (facts / "cohort.json").write_text(json.dumps({"attrition": attrition, "groups": {}}))
     (facts / "labels.json").write_text(
         json.dumps({"prevalence": {"shock": 0.11, "septicemia_except_in_labor": 0.2}, "unknown_codes": ["=1+1", "Z99"]})
     )

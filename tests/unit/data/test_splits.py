@@ -162,20 +162,57 @@ def test_validation_is_a_share_of_the_early_subjects():
 
 def test_who_comes_back_is_tested_with_all_stays_and_counted():
     back = ["2008 - 2010", "2011 - 2013", "2017 - 2019"]
-    stays, labels = in_eras([["2008 - 2010"]] * 40 + [back] + [["2014 - 2016"]] * 40 + [[None], ["2011 - 2013", None]])
+    undated = [[None]] * 10 + [["2011 - 2013", None]] * 10
+    stays, labels = in_eras([["2008 - 2010"]] * 400 + [back] * 10 + [["2014 - 2016"]] * 40 + undated)
     rules = dataclasses.replace(TEMPORAL, dev_share=0.0)
     splits = split(stays, labels, rules)
-    assert set(splits.filter(subject_id=41)["part"]) == {"test"}
+    assert set(splits.filter(subject_id=401)["part"]) == {"test"}
     counts = eras(splits, stays, rules)
-    assert counts["test_stays_of_an_earlier_era"] == 2
-    assert counts["stays_without_era"] == 2
-    assert counts["subjects_in_dev_for_want_of_an_era"] == 2
-    assert counts["stays_by_era"][-1] == {"era": "none", "train": 0, "val": 0, "test": 0, "dev": 2}
+    assert counts["test_stays_of_an_earlier_era"] == 20
+    assert counts["stays_without_era"] == 20
+    assert counts["subjects_in_dev_for_want_of_an_era"] == 20
+    assert counts["stays_by_era"][-1] == {"era": "none", "train": 0, "val": 0, "test": 0, "dev": 20}
     by_era = {row["era"]: row for row in counts["stays_by_era"]}
     assert by_era["2014 - 2016"] == {"era": "2014 - 2016", "train": 0, "val": 0, "test": 40, "dev": 0}
-    assert by_era["2008 - 2010"]["test"] == 1
-    assert by_era["2008 - 2010"]["train"] + by_era["2008 - 2010"]["val"] == 40
-    assert by_era["2011 - 2013"]["dev"] == 1
+    assert by_era["2008 - 2010"]["test"] == 10
+    assert by_era["2008 - 2010"]["train"] + by_era["2008 - 2010"]["val"] == 400
+    assert by_era["2011 - 2013"]["dev"] == 10
+
+
+def test_a_few_who_come_back_are_not_counted():
+    back = ["2008 - 2010", "2017 - 2019"]
+    stays, labels = in_eras([["2008 - 2010"]] * 400 + [back] * 2 + [["2014 - 2016"]] * 40)
+    rules = dataclasses.replace(TEMPORAL, dev_share=0.0)
+    counts = eras(split(stays, labels, rules), stays, rules)
+    assert counts["test_stays_of_an_earlier_era"] == "<10"
+    by_era = {row["era"]: row for row in counts["stays_by_era"]}
+    assert [by_era[era]["test"] for era in ("2008 - 2010", "2014 - 2016", "2017 - 2019")] == ["<10", "hidden", "<10"]
+
+
+def test_a_fold_tells_no_few_deaths_and_no_share_of_them():
+    stays, labels = cohort(300)
+    dead = labels["stay_id"].is_in(labels["stay_id"].head(40).implode())
+    splits = split(stays, labels, RULES)
+    rows = balance(splits, stays, labels.with_columns(icu_mortality=dead))
+    for row in rows:
+        people = splits.filter(fold=row["fold"], part=row["part"])
+        deaths = people.filter(pl.col("stay_id").is_in(labels.filter(dead)["stay_id"].implode())).height
+        assert row["stays"] == people.height
+        assert row["mortality"] is None or row["mortality"] == pytest.approx(deaths / people.height)
+        assert row["mortality"] is None or not 0 < deaths < 10
+    assert {row["mortality"] is None for row in rows} == {True, False}
+    for fold in range(5):  # a lone one would follow from the others
+        assert sum(row["mortality"] is None for row in rows if row["fold"] == fold) != 1
+
+
+def test_a_part_of_fewer_than_ten_stays_is_not_counted():
+    stays, labels = cohort(40)
+    splits = split(stays, labels, RULES)
+    for row in balance(splits, stays, labels):
+        height = splits.filter(fold=row["fold"], part=row["part"]).height
+        assert row["stays"] == (height if isinstance(row["stays"], int) else "<10" if height < 10 else "hidden")
+        assert isinstance(row["stays"], str) or height >= 10
+        assert (row["los_mean"] is None) == isinstance(row["stays"], str)
 
 
 @pytest.mark.parametrize(("only", "lacks"), [("2008 - 2010", "test"), ("2017 - 2019", "train"), (None, "train")])

@@ -387,3 +387,47 @@ def test_who_is_dead_at_admission_is_as_the_dates_say(cohort, death, dod, own):
     patients, admissions, icustays, _ = frames(**rows)
     every = describe_stays(patients, admissions, icustays, icustays["stay_id"])
     assert every["after_death"].to_list() == [died_at <= IN or (not own and dod < 0)]
+
+
+def summary(stays: int, with_image: int, late: int) -> dict:
+    """The report of so many stays, the first `late` of them in another era, the last `with_image` with an image."""
+    frame = pl.DataFrame(
+        {
+            "subject_id": range(stays),
+            "has_cxr": [i >= stays - with_image for i in range(stays)],
+            "era": ["2020 - 2022" if i < late else "2011 - 2013" if i % 2 else "2014 - 2016" for i in range(stays)],
+        }
+    ).with_columns(
+        pl.when("has_cxr").then(pl.lit("present")).otherwise(pl.lit("not_taken")).alias("cxr_status"),
+        **{name: pl.lit("one") for name in ("race_group", "admission_group", "gender", "icd_version", "insurance")},
+    )
+    steps = [("all ICU stays", 140, 100), ("odd", 139, 99), ("short", stays, stays)]
+    attrition = pl.DataFrame(steps, schema=["step", "stays", "subjects"], orient="row")
+    images = {"images": 3, "links": 3, "stays_with_image": with_image}
+    every = describe_stays(*frames()[:3], pl.Series([31], dtype=pl.Int32))
+    return cohort_rules.summarise(every, frame, attrition, images)
+
+
+def test_the_report_tells_no_group_below_ten_and_nothing_that_gives_it_away():
+    counts = summary(stays=60, with_image=30, late=1)
+    assert counts["groups"]["era"] == {
+        "2011 - 2013": {"stays": 30, "with_cxr": 15},
+        "2014 - 2016": {"stays": "hidden", "with_cxr": 15},
+        "2020 - 2022": {"stays": "<10", "with_cxr": 0},
+    }
+    assert counts["groups"]["gender"] == {"one": {"stays": 60, "with_cxr": 30}}
+    assert counts["groups"]["cxr_status"] == {
+        "not_taken": {"stays": 30, "with_cxr": 0},
+        "present": {"stays": 30, "with_cxr": 30},
+    }
+    assert [row["stays"] for row in counts["attrition"]] == [140, "hidden", 60]  # one stay went
+    assert counts["matched"] == {"stays": 30, "subjects": 30}
+    assert counts["images"] == {"images": 3, "links": "<10", "stays_with_image": 30}  # 3 rows of a file
+
+
+def test_all_but_a_few_with_an_image_are_not_counted_either():
+    counts = summary(stays=60, with_image=57, late=0)
+    assert counts["matched"] == {"stays": "hidden", "subjects": "hidden"}
+    assert counts["images"]["stays_with_image"] == "hidden"
+    assert counts["groups"]["cxr_status"]["not_taken"]["stays"] == "<10"
+    assert counts["groups"]["cxr_status"]["present"] == {"stays": "hidden", "with_cxr": "hidden"}

@@ -264,44 +264,78 @@ def test_the_legacy_map_by_hand(version, code, slugs):
     assert {slug for slug in SLUGS if row[slug]} == slugs
 
 
+CODES = ((11, 10, "J9601"), (12, 10, "J9600"), (12, 10, "R7881"), (99, 10, "J9601"), (13, 10, "J99"))
+
+
+def of_admissions(**many):
+    """Stays of admissions: so many of each, as h11=20."""
+    hadm_ids = [int(name[1:]) for name, count in many.items() for _ in range(count)]
+    return stays(*enumerate(hadm_ids, 31))
+
+
 def test_the_report_counts_what_the_two_maps_tell_apart():
-    cohort = stays((31, 11), (32, 12), (33, 12), (34, 13))
-    codes = diagnoses((11, 10, "J9601"), (12, 10, "J9600"), (12, 10, "R7881"), (99, 10, "J9601"), (13, 10, "J99"))
-    found = compare_maps(cohort, codes)
+    found = compare_maps(of_admissions(h11=10, h12=20, h13=10, h14=10), diagnoses(*CODES))
     assert tuple(found) == SLUGS
-    assert found[RESPIRATORY] == {"hcup": 3, "legacy_medfuse": 3, "only_hcup": 1, "only_legacy_medfuse": 1}
+    assert found[RESPIRATORY] == {"hcup": 30, "legacy_medfuse": 30, "only_hcup": 10, "only_legacy_medfuse": 10}
     assert found["septicemia_except_in_labor"] == {
         "hcup": 0,
-        "legacy_medfuse": 2,
+        "legacy_medfuse": 20,
         "only_hcup": 0,
-        "only_legacy_medfuse": 2,
+        "only_legacy_medfuse": 20,
     }
     assert set(found["shock"].values()) == {0}
 
 
+@pytest.mark.parametrize(
+    ("cohort", "expected"),
+    [
+        # 3 by one map alone: with what the other map alone gives, both counts less the 57 that they share
+        ({"h11": 3, "h12": 57, "h14": 140}, (60, 57, "<10", "hidden")),
+        ({"h11": 30, "h12": 57, "h14": 140}, (87, 57, 30, 0)),
+        ({"h11": 30, "h12": 4, "h14": 140}, (34, "<10", "hidden", 0)),  # 30 of 34 would tell the 4
+        ({"h11": 1, "h12": 2, "h13": 1}, ("<10", "<10", "<10", "<10")),
+    ],
+)
+def test_the_few_whom_one_map_alone_finds_do_not_follow(cohort, expected):
+    found = compare_maps(of_admissions(**cohort), diagnoses(*CODES))
+    assert tuple(found[RESPIRATORY].values()) == expected
+
+
 def test_unknown_codes_and_strata_are_counted():
     table = classify(
-        diagnoses((11, 10, "ZZZ"), (11, 10, "ZZZ"), (11, 10, "YYY"), (11, 10, "I4820"), (12, 9, "4019"), (99, 9, "XXX"))
+        diagnoses(*[(11, 10, "ZZZ")] * 10, (11, 10, "YYY"), (11, 10, "I4820"), (12, 9, "4019"), (99, 9, "XXX"))
     )
-    cohort = stays((31, 11), (32, 12), (33, 13))
+    cohort = of_admissions(h11=20, h12=20, h13=20)
     deaths = admissions((11, None, 1), (12, None, 0), (13, None, 0))
     counts = summarise(cohort, make_labels(cohort, deaths, table), deaths, table)
     assert counts["codes"] == {
-        "rows": 5,
+        "rows": 13,
         "rows_by_a_later_code": 1,
-        "unknown_rows": 3,
+        "unknown_rows": 11,
         "unknown_codes": 2,
-        "unknown_top_20": [
-            {"icd_version": 10, "icd_code": "ZZZ", "rows": 2},
-            {"icd_version": 10, "icd_code": "YYY", "rows": 1},
-        ],
-        "unknown_rows_of_all_admissions": 4,
+        "unknown_top_20": [{"icd_version": 10, "icd_code": "ZZZ", "rows": 10}],  # a rare one may be one patient's
+        "unknown_rows_of_all_admissions": 12,
     }
-    assert counts["stays"] == 3
-    assert counts["los_class"] == {"1": 3}
-    assert counts["deaths_dated_by_discharge"] == 1
-    assert counts["stays_without_diagnosis"] == 1
-    assert counts["positives"]["hospital_mortality"] == 1
+    assert counts["stays"] == 60
+    assert counts["los_class"] == {"1": 60}
+    assert counts["deaths_dated_by_discharge"] == 20
+    assert counts["stays_without_diagnosis"] == 20
+    assert counts["positives"]["hospital_mortality"] == 20
     strata = counts["prevalence_by_icd_version_and_image"]
-    assert [(row["icd_version"], row["has_cxr"], row["stays"]) for row in strata] == [(10, False, 2), (10, True, 1)]
-    assert strata[0]["cardiac_dysrhythmias"] == 1
+    assert [(row["icd_version"], row["has_cxr"], row["stays"]) for row in strata] == [(10, False, 30), (10, True, 30)]
+    assert [row["cardiac_dysrhythmias"] for row in strata] == [10, 10]
+
+
+def test_no_label_of_fewer_than_ten_is_counted_nor_of_all_but_a_few():
+    table = classify(diagnoses((11, 10, "I4820"), (12, 9, "4019"), (13, 10, "R7881")))
+    cohort = of_admissions(h11=5, h12=95)
+    deaths = admissions((11, None, 1), (12, None, 0))
+    counts = summarise(cohort, make_labels(cohort, deaths, table), deaths, table)
+    assert counts["positives"]["hospital_mortality"] == counts["positives"]["cardiac_dysrhythmias"] == "<10"
+    assert counts["positives"]["essential_hypertension"] == "hidden"  # 95 of 100
+    assert counts["deaths_dated_by_discharge"] == "<10"
+    strata = counts["prevalence_by_icd_version_and_image"]
+    assert [row["stays"] for row in strata] == [50, 50]
+    assert [row["hospital_mortality"] for row in strata] == ["<10", "<10"]
+    assert [row["essential_hypertension"] for row in strata] == ["hidden", "hidden"]
+    assert [row["shock"] for row in strata] == [0, 0]

@@ -66,7 +66,7 @@ def test_the_two_files_agree(tmp_path):
     assert hourly.select("stay_id", "hour").is_unique().all()
     assert hourly.equals(hourly.sort("stay_id", "hour"))
     assert np.isnan(values[12]).all()
-    assert report["stays_without_a_value"] == 1
+    assert report["stays_without_a_value"] == "<10"
     assert report["hours_with_a_value"] == hourly.height == (~np.isnan(values)).any(axis=2).sum()
     position = {stay: index for index, stay in enumerate(stays["stay_id"])}
     for row in hourly.iter_rows(named=True):
@@ -81,7 +81,17 @@ def test_the_two_files_agree(tmp_path):
     assert hourly.schema["heart_rhythm"] == pl.String
     assert hourly["heart_rhythm"].drop_nulls().to_list() == ["V Paced", "Other"]
     assert report["variables"]["heart_rhythm"]["unknown"] == 1
-    assert report["variables"]["heart_rhythm"]["share_of_stays"] == pytest.approx(1 / 13)
+    assert report["variables"]["heart_rhythm"]["share_of_stays"] is None  # of one stay
+
+
+def test_a_share_of_few_stays_or_of_all_but_a_few_is_not_told():
+    assert series._coverage(np.array([96, 12]), 40) == {"share_of_hours": 0.05, "share_of_stays": 0.3}
+    assert [series._coverage(np.array([0, seen]), 40)["share_of_stays"] for seen in (0, 9, 31, 40)] == [
+        0,
+        None,
+        None,
+        1,
+    ]
 
 
 def test_the_report_counts_rows_by_place(tmp_path):

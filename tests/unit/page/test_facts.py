@@ -15,7 +15,8 @@ def test_markup_anywhere_in_facts_and_manifest_is_escaped(own, shown):
     manifest = json.loads(path.read_text())
     manifest["mimiciv"]["release"] = evil
     path.write_text(json.dumps(manifest))
-    (own / "data" / "cohort" / "attrition.csv").write_text(f"step,stays,subjects\n{evil},10,9\n")
+    attrition = [{"step": evil, "stays": 10, "subjects": 9}]
+    (own / "reports" / "data" / "cohort.json").write_text(json.dumps({"attrition": attrition}))
     html, _ = build(own / "data", own / "reports", shown | SMALL)
     assert "<img" not in html
     assert html.count("&lt;img src=x onerror=alert(1)&gt;") >= 6
@@ -24,7 +25,6 @@ def test_markup_anywhere_in_facts_and_manifest_is_escaped(own, shown):
 def test_missing_facts_are_said_to_be_missing(own, shown):
     shutil.rmtree(own / "reports" / "data")
     (own / "reports" / "audit.json").unlink()
-    (own / "data" / "cohort" / "attrition.csv").unlink()
     html, _ = build(own / "data", own / "reports", shown | SMALL)
     assert html.count("Not available") == 6 + 3
 
@@ -63,3 +63,14 @@ def test_facts_of_any_shape():
     assert (len(long.rows), long.more) == (100, 40)
     assert blocks(3)[0].rows == (("3",),)
     assert blocks([1, 2])[0].rows == (("1, 2",),)
+
+
+def test_a_word_that_stands_for_a_count_leaves_its_column_one_of_numbers_and_in_its_place():
+    (table,) = blocks([{"with_cxr": 12, "named": "a"}, {"with_cxr": "<10", "named": "b"}])
+    assert table.header == ("named", "with cxr")
+    assert table.rows == (("a", "12"), ("b", "<10"))
+    assert table.numeric == (False, True)
+    (table,) = blocks({"one": {"stays": "hidden", "x": 1}, "other": {"stays": 1200, "x": 2}})
+    assert table.numeric == (False, True, True)
+    (table,) = blocks([{"stays": "<10 of them", "x": 1}])
+    assert table.numeric == (False, True)

@@ -93,6 +93,18 @@ def test_it_says_across_its_head_what_it_was_made_from(page, own, shown):
     assert "SYNTHETIC" not in html
 
 
+def test_the_cohort_flow_shows_no_number_and_no_bar_where_a_step_is_hidden(page):
+    flow = page[page.index('<table class="flow">') :]
+    rows = re.findall(r"<tr>(.*?)</tr>", flow[: flow.index("</table>")])[1:]
+    cells = [re.findall(r'<td class="number">(.*?)</td>', row) for row in rows]
+    assert cells[0] == ["1,000", "540", ""]
+    assert cells[1] == ["550", "480", "450"]
+    assert cells[2] == ["hidden", "hidden", "hidden"]
+    assert cells[3][0] == "500"
+    assert cells[3][2] == "hidden"  # 550 less 500 is of both rules
+    assert ["--share" in row for row in rows] == [True, True, False, True]
+
+
 def test_text_from_the_data_is_text(page):
     assert "<script>alert(1)</script>" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page

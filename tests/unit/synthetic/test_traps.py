@@ -255,9 +255,9 @@ def trapped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_with_all_traps_the_pipeline_finds_no_leak_and_says_what_it_left_out(trapped: Path) -> None:
     counts = json.loads((trapped / "reports/data/cohort.json").read_text())
-    steps = {row["step"]: row["stays"] for row in counts["attrition"]}
+    steps = dict(pl.read_csv(trapped / "data/cohort/attrition.csv").select("step", "stays").iter_rows())
     assert steps["ICU stay of at least 48 h"] - steps["alive 48 h after ICU admission"] > 10
-    assert counts["images"]["images_in_windows_of_several_stays"] > 0
+    assert counts["images"]["images_in_windows_of_several_stays"] not in (0, None)
     assert all(row["passed"] for row in json.loads((trapped / "reports/audit.json").read_text())["checks"])
     assert (trapped / "data/audit.ok").is_file()
     strata = json.loads((trapped / "reports/data/labels.json").read_text())["prevalence_by_icd_version_and_image"]
