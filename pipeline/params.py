@@ -312,7 +312,6 @@ class Fairness:
     pairs: tuple[str, ...]
     least_positives: int
     least_negatives: int
-    suppress_below: int
     alert_rate: float
     long_stay_days: Literal[3, 4, 5, 6, 7, 14]  # edges of the classes (pipeline.tasks.LOS_EDGES)
     cohort: Literal["base", "matched"]
@@ -328,7 +327,6 @@ class Fairness:
                 f"pairs: must be two of {sorted(attributes)} joined by +, is {pair!r}",
             )
         _at_least(1, least_positives=self.least_positives, least_negatives=self.least_negatives)
-        _at_least(1, suppress_below=self.suppress_below)
         _require(self.alert_rate > 0, f"alert_rate: must be above 0, is {self.alert_rate}")
 
 

@@ -39,8 +39,8 @@ RESULT_SCHEMA: dict[str, Any] = {
     "value": pl.Float64,
     "low": pl.Float64,
     "high": pl.Float64,
-    "n": pl.Int64,
-    "positives": pl.Int64,
+    "n": pl.String,
+    "positives": pl.String,
     "runs": pl.Int64,
     "runs_estimable": pl.Int64,
     "labels": pl.Int64,
@@ -56,8 +56,8 @@ PHENOTYPE_SCHEMA: dict[str, Any] = {
     "part": pl.String,
     "train_missing": pl.Float64,
     "train_mechanism": pl.String,
-    "n": pl.Int64,
-    "positives": pl.Int64,
+    "n": pl.String,
+    "positives": pl.String,
     **{f"{metric}{suffix}": pl.Float64 for metric in BINARY for suffix in ("", "_low", "_high")},
 }
 
@@ -140,8 +140,8 @@ def _rows(scored: Scored, task: Task, key: dict[str, Any], confidence: float) ->
                 "value": scored.estimate(label, metric),
                 "low": low,
                 "high": high,
-                "n": scored.stays,
-                "positives": scored.positives[label],
+                "n": scored.people.n,
+                "positives": scored.people.positives[label],
                 "runs": scored.runs,
                 "runs_estimable": scored.estimable[label, metric],
                 "labels": scored.labels.get(metric),
@@ -159,8 +159,8 @@ def _label_rows(scored: Scored, task: Task, key: dict[str, Any], confidence: flo
             "name": about[label]["label"],
             "type": about[label]["type"],
             **{name: value for name, value in key.items() if name != "task"},
-            "n": scored.stays,
-            "positives": scored.positives[label],
+            "n": scored.people.n,
+            "positives": scored.people.positives[label],
         }
         for metric in BINARY:
             row[metric] = scored.estimate(label, metric)

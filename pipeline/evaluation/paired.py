@@ -147,17 +147,6 @@ def _metrics(run: Run, task: Task, label: int, keep: Bools) -> tuple[Floats, Flo
     return accuracy(matrix), kappa(matrix)
 
 
-def counts(runs: Sequence[Run], task: Task, stratum: Stratum) -> tuple[int, dict[str, int | None]]:
-    """Stays in a stratum, and positives by label (None of classes); each stay is in test in one fold."""
-    once = [run for run in runs if run.seed == runs[0].seed]
-    stays = sum(int(run.inside[stratum].sum()) for run in once)
-    if task.kind == "multiclass":
-        return stays, {MACRO: None}
-    by_label = [sum(int(run.truth[run.inside[stratum], i].sum()) for run in once) for i in range(len(task.labels))]
-    positives: dict[str, int | None] = dict(zip(task.labels, by_label, strict=True))
-    return stays, positives if task.kind == "binary" else {**positives, MACRO: sum(by_label)}
-
-
 def shares(a: Sequence[Run], b: Sequence[Run], task: Task, stratum: Stratum) -> dict[str, Floats]:
     """By label, each subject's share of the difference of the first metric, [S over all folds]; no key: not estimable.
 

@@ -7,13 +7,14 @@ column by column.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import polars as pl
 
+from pipeline.disclosure import parted, protected
 from pipeline.estimation.bootstrap import (
     Floats,
     SubjectDraws,
@@ -84,19 +85,24 @@ class Sampler:
         return np.asarray(self._by_seed[self._seeds.index(seed)])
 
 
+class Told(NamedTuple):
+    """Stays and, by label, those with it, as tables tell them (pipeline.disclosure); None where nobody has a label."""
+
+    n: str
+    positives: Mapping[str, str | None]
+
+
 @dataclass(frozen=True)
 class Scored:
     """Draws by (label, metric), each [1 + D] with the estimate first; NaN is "not estimable".
 
-    `stays` are the distinct stays scored, `positives` those with the label (None where there is no such thing), `runs`
-    the runs averaged, `estimable` in how many of them the metric was (macro: for the label with the most), and
-    `labels` over how many labels a macro mean of a metric was taken.
+    `people` are the distinct stays scored, `runs` the runs averaged, `estimable` in how many of them the metric was
+    (macro: for the label with the most), and `labels` over how many labels a macro mean of a metric was taken.
     """
 
     values: Mapping[tuple[str, str], Floats]
-    stays: int
+    people: Told
     runs: int
-    positives: Mapping[str, int | None] = field(default_factory=dict)
     estimable: Mapping[tuple[str, str], int] = field(default_factory=dict)
     labels: Mapping[str, int] = field(default_factory=dict)
 
@@ -175,17 +181,34 @@ def score(predictions: pl.DataFrame, task: Task, part: str, where: pl.Expr, samp
             labels[metric] = sum(not np.isnan(draws[0]) for draws in each.values())
             estimable[MACRO, metric] = max(estimable[label, metric] for label in each)
             averaged[MACRO, metric] = average_labels(np.array(list(each.values())))
-    people = predictions.filter((pl.col("part") == part) & where).unique("stay_id")
-    return Scored(averaged, people.height, runs, positives(people, task), estimable, labels)
+    everyone = predictions.filter(pl.col("part") == part).unique("stay_id")
+    return Scored(averaged, tell(everyone, [where], task)[0], runs, estimable, labels)
 
 
-def positives(people: pl.DataFrame, task: Task) -> dict[str, int | None]:
-    """By label, how many of `people`, a row a stay, have it; under MACRO their sum, or None for length of stay."""
+def tell(everyone: pl.DataFrame, groups: Sequence[pl.Expr], task: Task) -> list[Told]:
+    """Who is in each of `groups`, apart from each other, of `everyone`, a row a stay: tables stand beside everyone's.
+
+    Of several labels the sum is told, too, under MACRO; length of stay has none.
+    """
+    groups = [where.fill_null(False) for where in groups]
+    inside = [everyone.filter(where) for where in (*groups, ~pl.any_horizontal(groups))]
+    stays = [rows.height for rows in inside]
+    n = protected(stays, [range(len(stays))])
     if task.kind == "multiclass":
-        counts = {name: int((people[task.labels[0]] == i).sum()) for i, name in enumerate(task.outputs)}
-        return {**counts, MACRO: None}
-    counts = {label: int(people[label].sum()) for label in task.labels}
-    return {**counts, MACRO: sum(counts.values())}
+        return [Told(str(count), {MACRO: None}) for count in n[:-1]]
+    counts = [[int(rows[label].sum()) for rows in inside] for label in task.labels]
+    shown = [parted(stays, each, n)[0] for each in counts]
+    found = []
+    for i, count in enumerate(n[:-1]):
+        by_label = [each[i] for each in counts]
+        texts = [each[i] for each in shown]
+        if len(texts) > 1:  # their sum is told
+            texts = protected(by_label, [range(len(texts))], [isinstance(text, str) for text in texts])
+        positives = dict(zip(task.labels, map(str, texts), strict=True))
+        if len(texts) > 1:
+            positives[MACRO] = str(count if isinstance(count, str) else sum(by_label))
+        found.append(Told(str(count), positives))
+    return found
 
 
 def _labels(

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from pipeline.disclosure import Count, share
 from pipeline.presentation.text import HOW, bounds, latex_row, markdown_table, number, percent, plural, with_interval
 
 TASK_TITLES = {
@@ -74,13 +75,18 @@ class Cell(NamedTuple):
 
 
 class PhenotypeRow(NamedTuple):
-    """A phenotype with a cell a strategy; prevalence is its share of the stays scored."""
+    """A phenotype with a cell a strategy; prevalence is its share of the stays scored, if both may be told."""
 
     name: str
     kind: str
-    positives: int
-    prevalence: float
+    positives: Count
+    prevalence: float | None
     cells: tuple[Cell, ...]
+
+    @property
+    def share(self) -> str:
+        """Prevalence as 0.120; a dash where it may not be told."""
+        return "—" if self.prevalence is None else number(self.prevalence)
 
 
 class Wide(NamedTuple):
@@ -196,10 +202,7 @@ def phenotype_markdown(phenotypes: pl.DataFrame, confidence: float) -> str:
         strategies, rows = phenotype_grid(phenotypes, cohort, "auroc")
         if rows:
             header = ["Phenotype", "Type", "Positives", "Prevalence", *strategies]
-            body = [
-                [row.name, row.kind, row.positives, number(row.prevalence), *(cell.text for cell in row.cells)]
-                for row in rows
-            ]
+            body = [[row.name, row.kind, row.positives, row.share, *(cell.text for cell in row.cells)] for row in rows]
             lines += [f"## Trained and evaluated on {cohort}", "", markdown_table(header, body, numbers_from=2)]
     return "\n".join(lines)
 
@@ -219,6 +222,6 @@ def phenotype_grid(phenotypes: pl.DataFrame, cohort: str, metric: str) -> tuple[
             Cell(row[metric], row[f"{metric}_low"], row[f"{metric}_high"])
             for row in (each[name] for name in strategies)
         )
-        share = first["positives"] / first["n"] if first["n"] else 0.0
-        found.append(PhenotypeRow(first["name"], first["type"], first["positives"], share, cells))
+        prevalence = share(first["positives"], first["n"])
+        found.append(PhenotypeRow(first["name"], first["type"], first["positives"], prevalence, cells))
     return strategies, found

@@ -48,16 +48,8 @@ def with_interval(value: float | None, low: float | None, high: float | None, di
     return f"{number(value, digits)} ({bounds(low, high, digits)})"
 
 
-FEW = 10  # people
-
-
-def suppressed(count: int | None) -> str | None:
-    """The count, or "<10" where it is of fewer than ten people, and not of none; None stays None."""
-    return None if count is None else f"<{FEW}" if 0 < count < FEW else str(count)
-
-
-def plural(count: int, what: str) -> str:
-    """1 run, 2 runs."""
+def plural(count: int | str, what: str) -> str:
+    """1 run, 2 runs, <10 runs."""
     return f"{count} {what}" + ("" if count == 1 else "s")
 
 

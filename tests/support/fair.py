@@ -16,7 +16,6 @@ KNOBS = Fairness(
     pairs=("age+gender", "gender+has_cxr"),
     least_positives=20,
     least_negatives=20,
-    suppress_below=10,
     alert_rate=1.0,
     long_stay_days=7,
     cohort="matched",

@@ -97,7 +97,7 @@ def fairness(
         for cohort, of in sides.items():
             pair = picked[cohort]
             picks[task.name, cohort] = pair["fusion"]
-            groups += group_rows(of, found[cohort], knobs.suppress_below, evaluation.confidence)
+            groups += group_rows(of, found[cohort], evaluation.confidence)
             gaps += gap_rows(of, found[cohort], kinds, set(pair.values()), evaluation.confidence)
             fusion += fusion_rows(of, found[cohort], kinds, pair["unimodal"], evaluation.confidence)
     declare(gaps, picks, knobs.cohort if knobs.cohort in training.cohorts else training.cohorts[0])

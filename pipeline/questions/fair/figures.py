@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pipeline.disclosure import FEW, HIDDEN
 from pipeline.presentation.figures import INK, MARKERS, MUTED, PALETTE, WIDTH, as_svg, canvas, legend_below
-from pipeline.questions.fair.subgroups import HIDDEN
 from pipeline.questions.fair.text import ATTRIBUTE_TITLES
 
 Point = tuple[float, float | None, float | None]  # an estimate and its bounds
@@ -123,7 +123,7 @@ def changes(rows: pl.DataFrame, label: str, name: str, title: str) -> str:
         return as_svg(figure, name, title)
 
 
-def counts(rows: pl.DataFrame, least: int, suppressed: int, name: str, title: str) -> str:
+def counts(rows: pl.DataFrame, least: int, name: str, title: str) -> str:
     """Positives of every group beside the number that an estimate asks for: why nothing else can be shown.
 
     `rows` of fairness_groups.csv of one task and cohort, single attributes; a suppressed count has an open mark.
@@ -140,7 +140,7 @@ def counts(rows: pl.DataFrame, least: int, suppressed: int, name: str, title: st
                 [n for _, n in known], [place for place, _ in known], s=26, color=PALETTE[0], label="positives"
             )
         if hidden:
-            axes.barh(hidden, suppressed, height=0.35, color="none", edgecolor=PALETTE[0], label=f"below {suppressed}")
+            axes.barh(hidden, FEW, height=0.35, color="none", edgecolor=PALETTE[0], label=f"below {FEW}")
         for place, row in enumerate(shown):
             if row["positives"] == HIDDEN:
                 axes.text(0.2, place, HIDDEN, va="center", fontsize=8, color=MUTED)

@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from pipeline.disclosure import FEW
 from pipeline.evaluation.reading import read_table
 from pipeline.params import Fairness
 from pipeline.presentation.answers import Answer, AnswerFigure, AnswerTable
@@ -153,7 +154,7 @@ def _notes(groups: pl.DataFrame, knobs: Fairness, confidence: float) -> tuple[st
         "that follows the coding looks fair where the coding is not, and none of these numbers can tell.",
         f"{small} of {each.height} groups (attribute × task × cohort) have fewer than {knobs.least_positives} "
         f"positives or {knobs.least_negatives} negatives; they are listed as too small, without a number of theirs. "
-        f"Counts below {knobs.suppress_below} are suppressed, and those that would give them away hidden.",
+        f"Counts below {FEW} are suppressed, and those that would give them away hidden.",
         "Declared before the results: the AUROC gap of the fusion strategy that validation chose, by each attribute "
         f"and task, in the {knobs.cohort} cohort (presence of an image: in base), against shuffled groups, with Holm's "
         "adjustment within a task. All else is exploratory.",
@@ -218,7 +219,7 @@ def _why_not(groups: pl.DataFrame, knobs: Fairness) -> list[AnswerFigure]:
                 f"fair_sizes_{task}_{cohort}",
                 f"{task_title(task, label)}, {cohort} cohort: size of the groups",
             )
-            svg = figures.counts(rows, knobs.least_positives, knobs.suppress_below, name, title)
+            svg = figures.counts(rows, knobs.least_positives, name, title)
             return [AnswerFigure(name, svg, "No two groups of an attribute are large enough to be compared.", GROUPS)]
     return []
 

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from pipeline.disclosure import protected
 from pipeline.estimation.metrics import Bools
 
 Codes = NDArray[np.int64]
@@ -29,7 +30,6 @@ ATTRIBUTES = {
 }
 WHOLE = "all"  # the attribute, and its only group, of everybody
 SMALL = "too small"
-HIDDEN = "hidden"  # a count that would give another, suppressed one away
 
 
 @dataclass(frozen=True)
@@ -133,22 +133,6 @@ def lines(of: Grouping) -> list[list[int]]:
     return found
 
 
-def shown(of: Grouping, counts: Codes, small: Bools, least: int) -> list[str]:
-    """The counts as text: `<10` where `small` and below `least`, `hidden` where a sum would give such a one away.
-
-    A lone suppressed count follows from the total and the others; the smallest other of its line is hidden, too, until
-    no line has a lone one (secondary suppression: Hundepool et al., Statistical Disclosure Control, Wiley 2012).
-    """
-    kept = ~small
-    changed = True
-    while changed:
-        changed = False
-        for line in lines(of):
-            left = [i for i in line if kept[i]]
-            if left and len(line) - len(left) == 1:
-                kept[min(left, key=lambda i: (counts[i], i))] = False
-                changed = True
-    return [
-        str(int(count)) if keep else f"<{least}" if count < least else HIDDEN
-        for count, keep in zip(counts, kept, strict=True)
-    ]
+def shown(of: Grouping, counts: Codes, small: Bools) -> list[str]:
+    """The counts as text: `<10` or `hidden` where `small`, or where a sum would give such a one away."""
+    return [str(count) for count in protected(counts.tolist(), lines(of), small.tolist())]

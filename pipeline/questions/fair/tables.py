@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from pipeline.disclosure import FEW
 from pipeline.estimation.bootstrap import Floats
 from pipeline.estimation.gaps import (
     ALERT_RATE,
@@ -99,7 +100,7 @@ def _metrics(values: Mapping[Key, Floats], group: int, confidence: float) -> dic
     return found
 
 
-def group_rows(of: Side, found: Mapping[str, Found], least: int, confidence: float) -> list[dict[str, Any]]:
+def group_rows(of: Side, found: Mapping[str, Found], confidence: float) -> list[dict[str, Any]]:
     """Rows of groups: the task's own label, then each phenotype of the strategies that were looked at singly."""
     labels, rows = of.labels, []
     several = len(labels.names) > 1
@@ -109,13 +110,13 @@ def group_rows(of: Side, found: Mapping[str, Found], least: int, confidence: flo
                 continue
             size, name = of.sizes[grouped.name], grouped.name
             place = None if label == MACRO else labels.names.index(label)
-            few = size.subjects < least
-            stays = shown(grouped, size.stays, few, least)
+            few = size.subjects < FEW
+            stays = shown(grouped, size.stays, few)
             positives: list[str | None] = [None] * len(stays)
             if place is not None:
                 with_, without = size.positives[:, place], size.negatives[:, place]
-                hidden = few | (with_ < least) | (without < least)
-                positives = list(shown(grouped, with_, hidden, least))
+                hidden = few | (with_ < FEW) | (without < FEW)
+                positives = list(shown(grouped, with_, hidden))
             each: dict[str, tuple[tuple[int, ...], Mapping[Key, Floats]]] = {}
             for strategy, of_strategy in found.items():
                 if label == labels.name and name in of_strategy.values:

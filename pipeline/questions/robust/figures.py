@@ -68,7 +68,7 @@ def overlap(rows: pl.DataFrame, name: str, title: str) -> str:
             counts = known["count"].fill_null(0).to_numpy()
             axes.bar(places, counts, width=0.036, color=PALETTE[i], label=f"image {image}")
             for place, text in zip(places, chosen["stays"].to_list(), strict=True):
-                if text.startswith("<"):
+                if not text.isdigit():
                     axes.text(place, 0, text, ha="center", va="bottom", rotation=90, fontsize=6.5, color=MUTED)
         axes.set_xlim(0, 1)
         axes.set_xlabel("Propensity of having an image, by patient traits")

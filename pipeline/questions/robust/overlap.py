@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.data.masks import absence_odds
-from pipeline.presentation.text import suppressed
+from pipeline.disclosure import protected
 
 BINS = 10
 OVERLAP: dict[str, Any] = {
@@ -28,7 +28,8 @@ OVERLAP: dict[str, Any] = {
 
 
 def overlap(data: Path, folds: Iterable[int]) -> pl.DataFrame:
-    """Stays by fold, presence of an image and tenth of the propensity scale; counts below 10 are suppressed.
+    """Stays by fold, presence of an image and tenth of the propensity scale; stays as pipeline.disclosure
+    lets them be told.
 
     Of a fold whose training stays allow no model there are no rows.
     """
@@ -45,8 +46,8 @@ def overlap(data: Path, folds: Iterable[int]) -> pl.DataFrame:
             continue
         place = np.minimum((BINS / (1 + odds)).astype(int), BINS - 1)
         for image, chosen in (("present", has_cxr), ("absent", could & ~has_cxr)):
-            counts = np.bincount(place[chosen], minlength=BINS)
-            for i, count in enumerate(counts.tolist()):
+            counts = protected(np.bincount(place[chosen], minlength=BINS).tolist(), [range(BINS)])
+            for i, count in enumerate(counts):
                 row = {"fold": fold, "image": image, "from": i / BINS, "to": (i + 1) / BINS}
-                rows.append({**row, "stays": suppressed(count)})
+                rows.append({**row, "stays": str(count)})
     return pl.DataFrame(rows, schema=OVERLAP, orient="row")

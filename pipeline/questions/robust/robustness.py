@@ -13,16 +13,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from pipeline.disclosure import part_of, parted, protected, suppressed
 from pipeline.estimation.bootstrap import Floats, difference_interval
 from pipeline.evaluation.cells import read_people
 from pipeline.evaluation.scores import Sampler, metric_interval, metrics_of
 from pipeline.params import Evaluation, Grid, ProbeScale, TrainingScale
-from pipeline.presentation.text import suppressed
 from pipeline.questions.robust.cells import Cell, read_cells, reference_of
 from pipeline.questions.robust.removal import NOTHING, Removal, area, stops_paying
 from pipeline.tasks import Task, get_task
 
 DIGITS = 12
+# Groups of the natural stays within base, and the places of those that make up base, or all without an image.
+PARTS = ("matched", "no image", "not_taken", "not_collectable")
+SUMS = ((0, 1), (2, 3), (0, 2, 3))
 KIND = {"train_cohort": pl.String, "train_missing": pl.Float64, "train_mechanism": pl.String}
 REMOVED = {"modality": pl.String, "mechanism": pl.String, "rate": pl.Float64}
 
@@ -110,6 +113,7 @@ class Tables:
         if reference is cell:
             reference = None
         name = None if reference is None else reference.strategy
+        told = _told(cell)
         for metric in metrics_of(task):
             for removal, scores in cell.removed.items():
                 own = scores[metric]
@@ -124,13 +128,13 @@ class Tables:
                         "reference": name,
                         **self._number("lead", lead),
                         **self._number("gain", None if whole is None else own - whole.removed[removal][metric]),
-                        "n": suppressed(cell.counts["matched"][0]),
+                        "n": told["matched"][0],
                         "runs": cell.runs,
                     }
                 )
             for group, scores in cell.natural.items():
                 lead = None if reference is None else scores[metric] - reference.natural[group][metric]
-                stays, positives = cell.counts[group]
+                stays, positives = told[group]
                 self.natural.append(
                     {
                         **about,
@@ -139,8 +143,8 @@ class Tables:
                         **self._number("value", scores[metric], metric),
                         "reference": name,
                         **self._number("lead", lead),
-                        "n": suppressed(stays),
-                        "positives": suppressed(positives),
+                        "n": stays,
+                        "positives": positives,
                     }
                 )
             self._summarise(about, cell, reference, metric)
@@ -200,6 +204,20 @@ class Tables:
                                 **self._number("loss", loss),
                             }
                         )
+
+
+def _told(cell: Cell) -> dict[str, tuple[str, str | None]]:
+    """Stays and positives of each group as a table may tell them: those without an image are of two kinds."""
+    (stays, positives), *parts = (cell.counts[group] for group in ("base", *PARTS))
+    wholes = [part[0] for part in parts]
+    shown = protected(wholes, SUMS)
+    found: dict[str, tuple[str, str | None]] = {
+        "base": (str(suppressed(stays)), None if positives is None else str(part_of(stays, positives)))
+    }
+    if positives is None:
+        return found | {group: (str(n), None) for group, n in zip(PARTS, shown, strict=True)}
+    some = parted(wholes, [part[1] or 0 for part in parts], shown, SUMS)[0]
+    return found | {group: (str(n), str(each)) for group, n, each in zip(PARTS, shown, some, strict=True)}
 
 
 def _mean(draws: list[Floats]) -> Floats:

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from pipeline.disclosure import suppressed
 from pipeline.estimation.bootstrap import average_runs
 from pipeline.estimation.metrics import rank_metrics
 from pipeline.evaluation.scores import Sampler, metric_interval
-from pipeline.presentation.text import suppressed
 
 FINDINGS = ("edema", "effusion")  # of the probe
 SCHEMA: dict[str, Any] = {

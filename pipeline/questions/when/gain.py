@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from pipeline import disclosure
 from pipeline.estimation import randomisation
 from pipeline.estimation.bootstrap import Floats
 from pipeline.estimation.verdicts import judged
@@ -26,7 +27,6 @@ from pipeline.evaluation.paired import (
     Cell,
     Draws,
     Stratum,
-    counts,
     macro,
     read_cells,
     scored,
@@ -35,9 +35,8 @@ from pipeline.evaluation.paired import (
     throws,
 )
 from pipeline.evaluation.reading import read_probe
-from pipeline.evaluation.scores import MACRO, Sampler, headline, metrics_of
+from pipeline.evaluation.scores import MACRO, Sampler, Told, headline, in_cohort, metrics_of, tell
 from pipeline.params import Evaluation, Grid, TrainingScale, Verdicts
-from pipeline.presentation.text import suppressed
 from pipeline.questions.when import control
 from pipeline.questions.when.strata import label_groups, stay_strata
 from pipeline.tasks import Task, get_task
@@ -112,6 +111,18 @@ def source(
     )
 
 
+def strata_told(people: pl.DataFrame, task: Task, cohort: str) -> dict[Stratum, Told]:
+    """Who is in each stratum of the test stays of a cohort; `people`: a row a stay and fold."""
+    tested = people.filter(part="test").unique("stay_id")
+    found = {ALL: tell(tested, [in_cohort(cohort)], task)[0]}
+    strata = stay_strata(cohort)
+    for stratum in dict.fromkeys(name for name, _ in strata if name != ALL[0]):
+        groups = {key: where for key, where in strata.items() if key[0] == stratum}
+        of_groups = tell(tested.filter(in_cohort(cohort)), list(groups.values()), task)
+        found |= dict(zip(groups, of_groups, strict=True))
+    return found
+
+
 class Contest:
     """The fusion strategies of one task against the best unimodal one, in one cohort."""
 
@@ -123,6 +134,7 @@ class Contest:
         self._against: dict[Stratum, Draws] = {}
         self._shares: list[Floats | None] = []  # of each row; None where p is not a matter of shares
         self._groups = label_groups(task, known.people, cohort)
+        self._people = strata_told(known.people, task, cohort)
 
     def choice(self, role: str) -> str | None:
         """The strategy with the best headline metric on validation."""
@@ -143,15 +155,16 @@ class Contest:
         for stratum, against in self._against.items():
             own = scored(cell.runs, self.task, stratum)
             share = shares(cell.runs, self.best.runs, self.task, stratum)
-            stays, positives = counts(cell.runs, self.task, stratum)
+            n, positives = self._people[stratum]
             for label in positives if stratum == ALL else (headline(self.task),):
                 parts = mean_of(share, self.task.labels) if label == MACRO else share.get(label)
-                self._add(cell.strategy, label, stratum, own, against, parts, stays, positives[label])
+                self._add(cell.strategy, label, stratum, own, against, parts, n, positives[label])
             for group, labels in self._groups.items() if stratum == ALL else ():
                 metrics = metrics_of(self.task)
                 pair = [{(MACRO, each): macro(of, labels, each) for each in metrics} for of in (own, against)]
-                count = sum(positives[label] or 0 for label in labels)
-                self._add(cell.strategy, MACRO, group, pair[0], pair[1], mean_of(share, labels), stays, count)
+                each = [disclosure.known(positives[label]) for label in labels]
+                count = disclosure.HIDDEN if None in each else str(sum(filter(None, each)))
+                self._add(cell.strategy, MACRO, group, pair[0], pair[1], mean_of(share, labels), n, count)
 
     def _add(
         self,
@@ -161,8 +174,8 @@ class Contest:
         own: Draws,
         against: Draws,
         parts: Floats | None,
-        stays: int,
-        positives: int | None,
+        n: str,
+        positives: str | None,
     ) -> None:
         assert self.best is not None
         for i, metric in enumerate(metrics_of(self.task)):
@@ -177,8 +190,8 @@ class Contest:
                     "value": None if np.isnan(one[0]) else float(one[0]),
                     "unimodal_value": None if np.isnan(two[0]) else float(two[0]),
                     **judged(one - two, self.known.rule, self.control_passed),
-                    "n": suppressed(stays),
-                    "positives": suppressed(positives),
+                    "n": n,
+                    "positives": positives,
                 }
             )
             self._shares.append(parts if i == 0 else None)

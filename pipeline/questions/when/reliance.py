@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from pipeline.disclosure import suppressed
 from pipeline.estimation.bootstrap import Floats, average_labels, average_runs, difference_interval
 from pipeline.estimation.metrics import accuracy, confusion, rank_metrics
 from pipeline.evaluation.cells import read_people
@@ -52,7 +53,7 @@ RELIANCE: dict[str, Any] = {
     "value": pl.Float64,
     "low": pl.Float64,
     "high": pl.Float64,
-    "stays": pl.Int64,
+    "stays": pl.String,
     "runs": pl.Int64,
 }
 
@@ -134,7 +135,7 @@ def reliance(
             for (cohort,), of_cohort in swaps.group_by("train_cohort", maintain_order=True):
                 about = {"task": task.name, "strategy": strategy, "train_cohort": cohort, "metric": metric_of(task)}
                 counts = {
-                    "stays": of_cohort["stay_id"].n_unique(),
+                    "stays": suppressed(of_cohort["stay_id"].n_unique()),
                     "runs": of_cohort.select("fold", "seed").unique().height,
                 }
                 for name, values in quantities(kind_scores(of_cohort, task, sampler)).items():

@@ -9,11 +9,12 @@ from typing import Any
 import polars as pl
 
 from pipeline import files
+from pipeline.disclosure import groups, parted, share
 from pipeline.evaluation.paired import ALL
 from pipeline.evaluation.scores import MACRO
 from pipeline.params import Verdicts
 from pipeline.presentation.tables import METRIC_TITLES, TASK_TITLES, Cell, preferred
-from pipeline.presentation.text import FEW, NOT_ESTIMABLE, markdown_table, number, percent, suppressed, with_interval
+from pipeline.presentation.text import NOT_ESTIMABLE, markdown_table, number, percent, with_interval
 from pipeline.questions.when.gain import CONFIRMATORY, Gain
 from pipeline.strict import read_yaml
 from pipeline.tasks import PHENOTYPES_FILE
@@ -31,16 +32,20 @@ ICD_SCHEMA: dict[str, Any] = {
 def icd(people: pl.DataFrame, labels: Iterable[str]) -> pl.DataFrame:
     """Prevalence of each phenotype by ICD version and image: of all stays, `people` a row a stay and fold.
 
-    Columns phenotype, icd_version, has_cxr, n, positives, prevalence; fewer than ten people are not told apart.
+    Columns phenotype, icd_version, has_cxr, n, positives, prevalence, as pipeline.disclosure lets them be told.
     """
     stays = people.unique("stay_id").sort("stay_id")
+    key = ("icd_version", "has_cxr")
+    versions = stays.group_by("icd_version").agg(pl.len(), pl.col("has_cxr").sum()).sort("icd_version")
+    _, with_image, without = groups(versions["len"].to_list(), versions["has_cxr"].to_list())
+    place = {version: i for i, version in enumerate(versions["icd_version"])}
     rows = []
     for label in labels:
-        groups = stays.group_by("icd_version", "has_cxr").agg(pl.len(), pl.col(label).cast(pl.Int64).sum())
-        for version, image, n, positives in groups.sort("icd_version", "has_cxr").iter_rows():
-            shown = min(n, positives) >= FEW
-            share = positives / n if shown else None
-            rows.append((label, version, image, suppressed(n), suppressed(positives), share))
+        cells = stays.group_by(key).agg(pl.len(), pl.col(label).cast(pl.Int64).sum()).sort(key)
+        n = [(with_image if image else without)[place[version]] for version, image in cells.select(key).iter_rows()]
+        positives, _ = parted(cells["len"].to_list(), cells[label].to_list(), n)
+        for of, count, some in zip(cells.select(key).iter_rows(), n, positives, strict=True):
+            rows.append((label, *of, str(count), str(some), share(some, count)))
     return pl.DataFrame(rows, schema=ICD_SCHEMA, orient="row")
 
 
@@ -145,12 +150,12 @@ def ladder_markdown(ladder: pl.DataFrame) -> str:
 
 def icd_markdown(prevalence: pl.DataFrame) -> str:
     """icd.md: a row a phenotype, a column an ICD version with and without image."""
-    groups = prevalence.select("icd_version", "has_cxr").unique().sort("icd_version", "has_cxr").rows()
-    header = ["Phenotype", *(f"ICD-{version}, {'image' if image else 'no image'}" for version, image in groups)]
+    coded = prevalence.select("icd_version", "has_cxr").unique().sort("icd_version", "has_cxr").rows()
+    header = ["Phenotype", *(f"ICD-{version}, {'image' if image else 'no image'}" for version, image in coded)]
     body = []
     for label in prevalence["phenotype"].unique(maintain_order=True):
         each = {row[1:3]: row for row in prevalence.filter(phenotype=label).iter_rows()}
-        cells = [f"{number(each[group][5])} ({each[group][4]} of {each[group][3]})" for group in groups]
+        cells = [f"{number(each[group][5])} ({each[group][4]} of {each[group][3]})" for group in coded]
         body.append([label_title(label), *cells])
     return "\n".join(["# Prevalence by ICD version and image", "", markdown_table(header, body)])
 

@@ -22,7 +22,7 @@ from pipeline.estimation.curves import reliability_curve
 from pipeline.estimation.decision import THRESHOLDS
 from pipeline.estimation.ranking import ranks
 from pipeline.evaluation.cells import kinds_of_run, read_people, read_predictions
-from pipeline.evaluation.scores import MACRO, Sampler, headline, in_cohort, metric_interval, over_runs, positives
+from pipeline.evaluation.scores import MACRO, Sampler, headline, in_cohort, metric_interval, over_runs, tell
 from pipeline.params import Compare, Evaluation, Grid, TrainingScale
 from pipeline.questions.which.run import ALL, DAYS, MEDIAN, METRICS, SCALINGS, SELF, TOP, Key, Values, measure
 from pipeline.questions.which.text import MARKDOWN
@@ -35,7 +35,7 @@ BOUNDED = ("", "_low", "_high")
 KEY: dict[str, Any] = {"task": pl.String, "cohort": pl.String}
 SCHEMAS: dict[str, dict[str, Any]] = {
     "ranking": KEY
-    | {"metric": pl.String, "strategy": pl.String, "n": pl.Int64, "positives": pl.Int64, "runs": pl.Int64}
+    | {"metric": pl.String, "strategy": pl.String, "n": pl.String, "positives": pl.String, "runs": pl.Int64}
     | dict.fromkeys(("value", "low", "high", "rank", "rank_low", "rank_high"), pl.Float64)
     | {"set_low": pl.Int64, "set_high": pl.Int64, "share_best": pl.Float64},
     "score_cost": KEY
@@ -44,7 +44,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     | dict.fromkeys(("parameters", "flops_with_image", "flops_without_image"), pl.Int64)
     | {"frontier": pl.Boolean},
     "calibration": KEY
-    | {"label": pl.String, "strategy": pl.String, "scaling": pl.String, "n": pl.Int64, "positives": pl.Int64}
+    | {"label": pl.String, "strategy": pl.String, "scaling": pl.String, "n": pl.String, "positives": pl.String}
     | {"temperature": pl.Float64}
     | {f"{name}{end}": pl.Float64 for name in recalibration.MEASURES for end in BOUNDED},
     "reliability": KEY
@@ -53,7 +53,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "decision": KEY
     | {"strategy": pl.String}
     | dict.fromkeys(("threshold", "net_benefit", "net_benefit_low", "net_benefit_high"), pl.Float64),
-    "los": {"cohort": pl.String, "strategy": pl.String, "n": pl.Int64}
+    "los": {"cohort": pl.String, "strategy": pl.String, "n": pl.String}
     | {f"{name}{end}": pl.Float64 for name in ("quadratic_kappa", "absolute_days") for end in BOUNDED},
 }
 Tables = dict[str, pl.DataFrame]
@@ -75,8 +75,8 @@ class Compared:
 
         where = in_cohort(cohort)
         self.values, _, self.runs = over_runs(cell, "test", where, sampler, one)
-        people = cell.filter((pl.col("part") == "test") & where).unique("stay_id")
-        self.stays, self.positives = people.height, positives(people, task)
+        everyone = cell.filter(pl.col("part") == "test").unique("stay_id")
+        (self.people,) = tell(everyone, [where], task)
         if task.kind == "multilabel":
             for key in {key[:1] + key[2:] for key in self.values if key[0] in ("score", "calibration")}:
                 each = [self.values[(key[0], label, *key[1:])] for label in task.labels]
@@ -164,8 +164,8 @@ def _ranking(group: Sequence[Compared], confidence: float) -> list[dict[str, Any
                 {
                     **one.key,
                     "metric": metric,
-                    "n": one.stays,
-                    "positives": one.positives[headline(one.task)],
+                    "n": one.people.n,
+                    "positives": one.people.positives[headline(one.task)],
                     "runs": one.runs,
                     "value": score["value"],
                     "low": low,
@@ -208,8 +208,8 @@ def _calibration(one: Compared, confidence: float) -> list[dict[str, Any]]:
     found = []
     for label in [label for label in (*one.task.labels, MACRO, TOP) if _of(label, "none", "ece") in one.values]:
         for scaling in SCALINGS:
-            row = {**one.key, "label": label, "scaling": scaling, "n": one.stays}
-            row["positives"] = one.positives.get(label)
+            row = {**one.key, "label": label, "scaling": scaling, "n": one.people.n}
+            row["positives"] = one.people.positives.get(label)
             row["temperature"] = None if scaling == "none" or np.isnan(temperature) else temperature
             for name in recalibration.MEASURES:
                 values = one.values[_of(label, scaling, name)]
@@ -255,11 +255,11 @@ def _los(group: Sequence[Compared], confidence: float) -> list[dict[str, Any]]:
         values, missed = one.score("quadratic_kappa"), one.values["days", SELF]
         row = _bounded("quadratic_kappa", values, metric_interval("quadratic_kappa", values, confidence))
         row |= _bounded("absolute_days", missed, interval(missed, confidence))
-        found.append({"cohort": one.cohort, "strategy": one.strategy, "n": one.stays, **row})
+        found.append({"cohort": one.cohort, "strategy": one.strategy, "n": one.people.n, **row})
     for one in group[:1]:
         missed = one.values["days", MEDIAN]
         row = _bounded("absolute_days", missed, interval(missed, confidence))
-        found.append({"cohort": one.cohort, "strategy": MEDIAN, "n": one.stays, **row})
+        found.append({"cohort": one.cohort, "strategy": MEDIAN, "n": one.people.n, **row})
     return found
 
 

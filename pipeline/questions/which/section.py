@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
+from pipeline.disclosure import known
 from pipeline.evaluation.reading import read_table
 from pipeline.params import Compare, Evaluation, Grid
 from pipeline.presentation.answers import Answer, AnswerFigure, AnswerTable, Value
@@ -90,7 +91,8 @@ def _clause(rows: pl.DataFrame) -> str:
     score = f"{title} {bounded(top).told}"
     if ranked.height == 1:
         return f"{top['strategy']} alone was scored, {score}"
-    events = top["n"] if top["positives"] is None else min(top["n"], top["positives"])
+    # what is not told is too few, or leaves too few
+    events = min(known(top[name]) or 0 for name in ("n", "positives") if top[name] is not None)
     if top["set_low"] is None or events < LEAST:
         return f"too small to tell on {top['n']} test stays (highest {top['strategy']} with {score})"
     if top["set_high"] == 1:

@@ -259,7 +259,7 @@ def test_no_matched_stay_at_all(own):
     pl.read_parquet(path).with_columns(has_cxr=pl.lit(False)).write_parquet(path)
     found = evaluate(own, GRID, SCALE, EVALUATION, 20).table.filter(eval_cohort="matched")
     assert found["value"].null_count() == found.height
-    assert set(found["n"]) == {0}
+    assert set(found["n"]) == {"0"}
 
 
 def test_shares_removed_and_how_are_separate_rows(tmp_path):

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
+from pipeline.disclosure import HIDDEN
 from pipeline.errors import InputError
 from pipeline.evaluation.choice import Card, chosen, read_card, validation_score
 from pipeline.params import load
 from pipeline.questions.fair.subgroups import (
     ATTRIBUTES,
-    HIDDEN,
     WHOLE,
     Grouping,
     age_labels,
@@ -119,7 +119,7 @@ def crossed(rows, columns):
 def test_no_count_below_the_limit_is_shown_or_follows_from_a_sum(rows, columns, data):
     counts = np.array(data.draw(st.lists(st.integers(0, 30), min_size=rows * columns, max_size=rows * columns)))
     for grouped in (crossed(rows, columns), Grouping("race", tuple(map(str, range(len(counts)))), np.zeros(0, int))):
-        texts = shown(grouped, counts, counts < 10, 10)
+        texts = shown(grouped, counts, counts < 10)
         for count, text in zip(counts, texts, strict=True):
             assert text == str(count) if text.isdigit() else text == ("<10" if count < 10 else HIDDEN)
             assert text.isdigit() <= (count >= 10)
@@ -132,10 +132,10 @@ def test_no_count_below_the_limit_is_shown_or_follows_from_a_sum(rows, columns, 
 
 def test_a_lone_suppressed_count_takes_the_smallest_other_with_it():
     race = Grouping("race", ("A", "B", "C"), np.zeros(0, int))
-    assert shown(race, np.array([5, 40, 20]), np.array([True, False, False]), 10) == ["<10", "40", HIDDEN]
+    assert shown(race, np.array([5, 40, 20]), np.array([True, False, False])) == ["<10", "40", HIDDEN]
     table = crossed(2, 3)
     counts = np.array([5, 40, 20, 30, 31, 32])
-    assert shown(table, counts, counts < 10, 10) == ["<10", "40", HIDDEN, HIDDEN, "31", HIDDEN]
+    assert shown(table, counts, counts < 10) == ["<10", "40", HIDDEN, HIDDEN, "31", HIDDEN]
 
 
 def predictions(task, p, truth, part="val", cohort="base", has_cxr=True, fold=0):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -12,6 +13,7 @@ from pipeline.errors import InputError
 from pipeline.evaluation.cells import read_people, read_predictions
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.params import Evaluation, Grid
+from pipeline.questions.robust import robustness as robustness_module
 from pipeline.questions.robust.overlap import overlap
 from pipeline.questions.robust.removal import (
     Removal,
@@ -222,6 +224,22 @@ def test_a_single_class_in_test_is_not_estimable(made, tmp_path):
     assert found["robustness"]["value"].null_count() == found["robustness"].height
     assert found["robustness_summary"]["pays"].null_count() == found["robustness_summary"].height
     assert "n. e." in markdown(found, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ({"matched": 50, "no image": 50, "not_taken": 30, "not_collectable": 20}, ("50", "50", "30", "20")),
+        ({"matched": 50, "no image": 34, "not_taken": 4, "not_collectable": 30}, ("50", "34", "<10", "hidden")),
+        ({"matched": 4, "no image": 50, "not_taken": 30, "not_collectable": 20}, ("<10", "hidden", "hidden", "hidden")),
+    ],
+)
+def test_no_group_of_few_follows_from_the_others(counts, expected):
+    counts = {"base": counts["matched"] + counts["no image"], **counts}
+    told = robustness_module._told(SimpleNamespace(counts={name: (count, None) for name, count in counts.items()}))
+    assert tuple(told[name] for name in list(counts)[1:]) == tuple((n, None) for n in expected)
+    told = robustness_module._told(SimpleNamespace(counts={name: (100, count) for name, count in counts.items()}))
+    assert told["matched"] == ("100", expected[0])
 
 
 def test_what_the_probe_has_not_left_is_named(made, tmp_path):

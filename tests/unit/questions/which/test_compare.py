@@ -218,7 +218,7 @@ def test_nobody_dies_and_no_image(own, tmp_path):
     assert dead["value"].null_count() == dead["rank"].null_count() == dead.height
     nobody = found["calibration"].filter(cohort="matched")
     assert nobody["brier"].null_count() == nobody.height
-    assert set(nobody["n"]) == {0}
+    assert set(nobody["n"]) == {"0"}
     shock = found["calibration"].filter(cohort="base", label="shock")
     assert shock["slope"].null_count() == shock.height
     assert shock["brier"].null_count() == 0
@@ -277,7 +277,7 @@ def test_the_answer_claims_only_what_the_sets_carry(tables, tmp_path):
         pl.read_csv(tmp_path / "ranking.csv").filter(task="mortality", cohort="base", metric="auroc").row(0, named=True)
     )
     text = f"ICU mortality: {first['strategy']} scores higher than all 2 others, AUROC {first['value']:.3f}"
-    assert (text in tuned.sentence) == (first["set_high"] == 1 and first["positives"] >= 50)
+    assert (text in tuned.sentence) == (first["set_high"] == 1 and int(first["positives"]) >= 50)
     ranking = pl.read_csv(tmp_path / "ranking.csv", schema=SCHEMAS["ranking"])
     ranking.with_columns(set_low=1, set_high=3, n=200, positives=80).write_csv(tmp_path / "ranking.csv")
     vague = answer(tmp_path, GRID, EVALUATION, dataclasses.replace(SETTINGS, tuned=True))
