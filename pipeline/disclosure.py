@@ -94,7 +94,8 @@ def parted(
     small = [*map(few, parts), *(few(rest) or (rest > 0 and isinstance(shown[i], str)) for i, rest in enumerate(rests))]
     over = [range(count)] if lines is None else lines
     rows = [[i, count + i] for i in range(count) if not isinstance(shown[i], str)]
-    found = protected([*parts, *rests], [*over, *([count + i for i in line] for line in over), *rows], small)
+    # rows first: what they hide often is the second of its column already
+    found = protected([*parts, *rests], [*rows, *over, *([count + i for i in line] for line in over)], small)
     return found[:count], found[count:]
 
 

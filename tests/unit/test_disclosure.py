@@ -60,6 +60,8 @@ def test_the_part_that_leaves_few_is_hidden_and_the_rest_of_a_hidden_whole_needs
     # the second whole is hidden already, so that nobody can tell its rest: nothing else is lost
     assert groups([5, 30, 90], [0, 10, 40]) == ([SMALL, HIDDEN, 90], [0, 10, 40], [SMALL, HIDDEN, 50])
     assert parted([20], [17], [20]) == ([HIDDEN], [SMALL])
+    # 4 of 24 with an image, 7 of 17 without: each is the other's second, and the third group is whole
+    assert parted([24, 42, 17], [4, 23, 10], [24, 42, 17]) == ([SMALL, 23, HIDDEN], [HIDDEN, 19, SMALL])
     assert parted([20], [20], [20]) == ([20], [0])
 
 
