@@ -123,6 +123,12 @@ def strata_told(people: pl.DataFrame, task: Task, cohort: str) -> dict[Stratum, 
     return found
 
 
+def summed(positives: Mapping[str, str | None], labels: Iterable[str]) -> str:
+    """The sum over some of the labels, hidden where one of them is not told: it would say more of that one."""
+    each = [disclosure.known(positives[label]) for label in labels]
+    return disclosure.HIDDEN if None in each else str(sum(filter(None, each)))
+
+
 class Contest:
     """The fusion strategies of one task against the best unimodal one, in one cohort."""
 
@@ -162,8 +168,7 @@ class Contest:
             for group, labels in self._groups.items() if stratum == ALL else ():
                 metrics = metrics_of(self.task)
                 pair = [{(MACRO, each): macro(of, labels, each) for each in metrics} for of in (own, against)]
-                each = [disclosure.known(positives[label]) for label in labels]
-                count = disclosure.HIDDEN if None in each else str(sum(filter(None, each)))
+                count = summed(positives, labels)
                 self._add(cell.strategy, MACRO, group, pair[0], pair[1], mean_of(share, labels), n, count)
 
     def _add(

@@ -105,6 +105,15 @@ def test_the_cohort_flow_shows_no_number_and_no_bar_where_a_step_is_hidden(page)
     assert ["--share" in row for row in rows] == [True, True, False, True]
 
 
+def test_a_phenotype_of_few_has_no_count_and_no_prevalence(own, shown):
+    path = own / "reports" / "tables" / "phenotypes.csv"
+    table = pl.read_csv(path, infer_schema_length=None)
+    few = pl.when(pl.col("phenotype") == "shock").then(pl.lit("<10")).otherwise(pl.col("positives").cast(pl.String))
+    table.with_columns(positives=few).write_csv(path)
+    html, _ = build(own / "data", own / "reports", shown)
+    assert 'data-value="&lt;10">&lt;10</td><td class="number" data-value="">—</td>' in html
+
+
 def test_text_from_the_data_is_text(page):
     assert "<script>alert(1)</script>" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page

@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 
 from pipeline.evaluation.cells import read_people
+from pipeline.questions.when.gain import strata_told, summed
 from pipeline.questions.when.strata import label_groups
 from pipeline.questions.when.tables import icd
 from pipeline.tasks import get_task, phenotype_slugs
@@ -59,3 +60,33 @@ def test_prevalence_by_coding_and_image_and_small_counts_are_not_told(made):
     few = icd(people.head(30), ["shock"])
     assert set(few["positives"]) == {"<10"}
     assert few["prevalence"].null_count() == few.height
+
+
+def test_a_cell_of_prevalence_is_hidden_where_it_would_give_a_small_one_away():
+    groups = [(9, True, 30, 4), (9, False, 30, 12), (10, True, 40, 12), (10, False, 5, 0)]
+    rows = [(version, image, i < some) for version, image, stays, some in groups for i in range(stays)]
+    people = pl.DataFrame(rows, schema=["icd_version", "has_cxr", "shock"], orient="row").with_row_index("stay_id")
+    table = icd(people, ["shock"])
+    assert table.select("icd_version", "has_cxr", "n", "positives").rows() == [
+        (9, False, "hidden", "hidden"),  # of two with 12 the first
+        (9, True, "hidden", "<10"),
+        (10, False, "<10", "0"),
+        (10, True, "hidden", "12"),
+    ]
+    assert table["prevalence"].null_count() == 4
+
+
+def test_strata_tell_no_few_and_sums_over_labels_no_label_of_few():
+    image, coded = [True] * 50 + [False] * 50, [9] * 4 + [10] * 96
+    people = pl.DataFrame({"has_cxr": image, "icd_version": coded, "icu_mortality": [i % 4 == 0 for i in range(100)]})
+    people = people.with_row_index("stay_id").with_columns(part=pl.lit("test"))
+    told = strata_told(people, get_task("mortality"), "base")
+    assert {key: (each.n, each.positives["icu_mortality"]) for key, each in told.items()} == {
+        ("all", "all"): ("100", "25"),
+        ("has_cxr", "yes"): ("50", "13"),
+        ("has_cxr", "no"): ("50", "12"),
+        ("icd_version", "9"): ("<10", "<10"),
+        ("icd_version", "10"): ("hidden", "hidden"),
+    }
+    assert summed({"a": "12", "b": "0", "c": "<10"}, ["a", "b"]) == "12"
+    assert summed({"a": "12", "b": "0", "c": "<10"}, ["a", "c"]) == "hidden"

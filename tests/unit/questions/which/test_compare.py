@@ -288,8 +288,8 @@ def test_a_handful_of_stays_names_no_best_strategy(tables, tmp_path):
     """On five stays one strategy may be right about all: its confidence set is one place, and means nothing."""
     write(tables, tmp_path, EVALUATION, SETTINGS)
     ranking = tables["ranking"].with_columns(set_low=1, set_high=1)
-    for few in ({"n": 49}, {"positives": 12}):
-        ranking.with_columns(**few).write_csv(tmp_path / "ranking.csv")
+    for few in ({"n": "49"}, {"positives": "12"}, {"positives": "<10"}, {"positives": "hidden"}):
+        ranking.with_columns(pl.lit(text).alias(name) for name, text in few.items()).write_csv(tmp_path / "ranking.csv")
         shown = answer(tmp_path, GRID, EVALUATION, dataclasses.replace(SETTINGS, tuned=True)).sentence
         assert f"ICU mortality: too small to tell on {few.get('n', ranking['n'][0])} test stays" in shown
         assert ("scores higher" in shown) is False
