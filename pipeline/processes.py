@@ -70,19 +70,19 @@ def alone(lock: Path, what: str) -> Iterator[None]:
     """
     with writing(lock):
         lock.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("a+", encoding="utf-8")
+        file = lock.open("ab+", buffering=0)  # what a full disk refuses must not be tried again when it is closed
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
+            holder = file.read().decode() or "?"
             raise InputError(
-                f"process {file.read() or '?'} is at {what} in this folder; wait for it or end it, then start again"
+                f"process {holder} is at {what} in this folder; wait for it or end it, then start again"
             ) from None
         with contextlib.suppress(OSError):  # a full disk: the number is a courtesy
             file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            file.write(str(os.getpid()).encode())
         yield
 
 

@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 
 from pipeline import files
 from pipeline.errors import InputError
+from pipeline.processes import alone
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path):
@@ -108,6 +109,21 @@ def test_a_limit_on_the_size_of_a_file_is_one_line_too(tmp_path, kind):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_on_a_full_disk_does_not_hide_which_file_the_stage_could_not_write(tmp_path):
+    """The number of the process does not fit either: closing the lock would say so in the place of the stage."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with (
+            pytest.raises(InputError, match=rf"^{tmp_path}/labels\.parquet: cannot be written: File too large$"),
+            alone(tmp_path / "lock", "the stage labels"),
+        ):
+            files.write_parquet(pl.DataFrame({"a": [1]}), tmp_path / "labels.parquet")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / "lock").read_text() == ""
 
 
 def test_an_error_on_a_disk_with_room_stays_what_it_is(tmp_path):
