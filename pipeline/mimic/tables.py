@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,9 +18,9 @@ from tqdm import tqdm
 
 from pipeline import files
 from pipeline.errors import InputError
+from pipeline.mimic.csv_query import csv_query, empty_query, one_line, quoted
 from pipeline.mimic.manifest import find_table, lines_of
-from pipeline.mimic.rawfile import MAX_LINE
-from pipeline.mimic.schema import TABLES, Table, place_columns
+from pipeline.mimic.schema import TABLES, Table
 from pipeline.params import Ingest
 
 SQL_FOLDER = Path(__file__).parent
@@ -40,7 +39,6 @@ QUERIES = {
     "cxr_findings": "cxr_findings.sql",
 }
 ROW_GROUP = 262_144
-WHOLE = {"SMALLINT": 2**15, "INTEGER": 2**31, "BIGINT": 2**53}  # types of whole numbers, and the bound below which
 
 # rows_read, kept, dropped: {reason: rows}; noted: {words: rows}, of tables that note something; where there are any,
 # lines_without_row: blank, or inside of quoted text
@@ -82,7 +80,7 @@ def _ingest_table(
     itemids: Mapping[str, Mapping[int, bool]],
     out: Path,
 ) -> Counts:
-    with _one_line(path or out):
+    with one_line(path or out):
         if table.itemids:
             needed = itemids[table.itemids]
             connection.execute("create or replace temp table needed (itemid integer, has_text boolean)")
@@ -90,7 +88,7 @@ def _ingest_table(
                 "insert into needed select unnest($ids), unnest($texts)",
                 {"ids": list(needed), "texts": list(needed.values())},
             )
-        source = _csv(path, header, table) if path else _empty(table)
+        source = csv_query(path, header, table) if path else empty_query(table)
         connection.execute(f"create or replace temp view source as {source}")
         query = (SQL_FOLDER / QUERIES[name]).read_text(encoding="utf-8")
         with _progress(connection, f"reading {path.name}" if path else ""):
@@ -114,7 +112,7 @@ def _ingest_table(
             connection.execute(
                 "copy (select columns(lambda c: c not in ('dropped', 'noted')) from staged"
                 f" where dropped is null order by {order})"
-                f" to {_quote(str(beside))} (format parquet, compression zstd, row_group_size {ROW_GROUP})"
+                f" to {quoted(str(beside))} (format parquet, compression zstd, row_group_size {ROW_GROUP})"
             )
         connection.execute("drop table staged")
     if path and table.required and not kept:
@@ -132,58 +130,6 @@ def _noted(connection: duckdb.DuckDBPyConnection) -> dict[str, int] | None:
             " where words is not null group by words order by words"
         ).fetchall()
     )
-
-
-def _csv(path: Path, header: list[str], table: Table) -> str:
-    """A query for the needed columns of a CSV file, typed; the others are text that is never looked at.
-
-    Nothing is sniffed: names come from the header, only the empty field is null, a row with another number of fields
-    than the header is an error.
-    """
-    places, _ = place_columns(header, table.columns)
-    names = [places.get(i, f"unused {i}") for i in range(len(header))]
-    columns = ", ".join(f"{_quote(name)}: {_quote(_parsed(table.columns.get(name, 'VARCHAR')))}" for name in names)
-    chosen = ", ".join(f'{_typed(column, kind)} as "{column}"' for column, kind in table.columns.items())
-    return (
-        f"select {chosen} from read_csv({_quote(str(path))}, columns = {{{columns}}}, auto_detect = false,"
-        f" header = true, delim = ',', quote = '\"', escape = '\"', nullstr = '', max_line_size = {MAX_LINE})"
-    )
-
-
-def _parsed(kind: str) -> str:
-    """The type as which DuckDB parses a column of the schema: it would round 31.7 to the stay 32 on its own."""
-    return "DOUBLE" if kind in WHOLE else kind
-
-
-def _typed(column: str, kind: str) -> str:
-    """A parsed column as what the schema says it is; what it is not ends the query in `explain`'s one line.
-
-    Text loses the blanks around it, blank text is null; NaN and infinities are null, and there is no negative zero,
-    whose place in the order would be a matter of chance.
-    """
-    if kind == "VARCHAR":
-        return f"nullif(trim(\"{column}\"), '')"
-    if kind == "DOUBLE":
-        return f'case when isfinite("{column}") then "{column}" + 0.0 end'
-    if kind in WHOLE:
-        fits = f'"{column}" = trunc("{column}") and abs("{column}") < {WHOLE[kind]}'
-        return _checked(column, fits, f'"{column}"::{kind}', f"no whole number below {WHOLE[kind]:,}")
-    fits = f"\"{column}\" between {kind} '0001-01-01' and {kind} '9999-12-31'"
-    return _checked(column, fits, f'"{column}"', "no date of the years 1 to 9999")
-
-
-def _checked(column: str, fits: str, value: str, complaint: str) -> str:
-    refuse = f'error({_quote(f"column {column}: ")} || "{column}" || {_quote(f" is {complaint}")})'
-    return f'case when {fits} then {value} when "{column}" is not null then {refuse} end'
-
-
-def _empty(table: Table) -> str:
-    columns = ", ".join(f'null::{kind} as "{column}"' for column, kind in table.columns.items())
-    return f"select {columns} where false"
-
-
-def _quote(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _check_key(connection: duckdb.DuckDBPyConnection, path: Path, key: tuple[str, ...]) -> None:
@@ -219,7 +165,7 @@ def _connect(parent: Path, params: Ingest) -> Iterator[tuple[duckdb.DuckDBPyConn
     with files.scratch(parent / "ingest") as scratch, duckdb.connect() as connection:
         connection.execute(f"set memory_limit = '{params.memory_gb} GB'")
         connection.execute(f"set threads = {params.threads}")
-        connection.execute(f"set temp_directory = {_quote(str(scratch / 'spilled'))}")
+        connection.execute(f"set temp_directory = {quoted(str(scratch / 'spilled'))}")
         connection.execute("set enable_progress_bar = true")  # reckoned, but shown by tqdm
         connection.execute("set enable_progress_bar_print = false")
         connection.execute("set enable_profiling = 'no_output'")
@@ -244,54 +190,3 @@ def _progress(connection: duckdb.DuckDBPyConnection, text: str) -> Iterator[None
     finally:
         done.set()
         thread.join()
-
-
-@contextlib.contextmanager
-def _one_line(path: Path) -> Iterator[None]:
-    """What DuckDB says in many lines, as an InputError of one line that names file, line and column."""
-    try:
-        yield
-    except duckdb.OutOfMemoryException:
-        raise InputError(
-            f"{path}: ingest.memory_gb is too small for it, or the disk with data/ is full (what does not fit in "
-            "memory is spilled there)"
-        ) from None
-    except (duckdb.InvalidInputException, duckdb.ConversionException, duckdb.IOException) as error:
-        if "Could not write" in str(error):  # not about `path`: files.scratch says where the disk is full
-            raise
-        raise InputError(f"{path}: {explain(str(error))}") from None
-
-
-NAMES = {"DOUBLE": "a number", "TIMESTAMP": "a time", "DATE": "a date"}
-
-
-def explain(message: str) -> str:
-    """One line for one of DuckDB's messages on a CSV file."""
-    if found := re.match(r"Invalid Input Error: ((?:line \d+: )?column .*)", message):  # of `_checked`, and of a query
-        return found.group(1)
-    line = re.search(r"CSV Error on Line: (\d+)", message)
-    where = f"line {line.group(1)}: " if line else ""
-    said = message.partition("\nPossible ")[0]
-    if found := re.search(
-        r'Error when converting column "(.*)"\. Could not convert string "(.*)" to \'(\w+)\'', said, re.DOTALL
-    ):
-        column, text, kind = found.groups()
-        return f"{where}column {column}: {text[:80]!r} is not {NAMES.get(kind, kind)}"
-    if found := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", said):
-        expected, fields = int(found.group(1)), int(found.group(2))
-        # DuckDB stops counting at the first field too many
-        return f"{where}{fields if fields < expected else f'more than {expected}'} fields, the header has {expected}"
-    if "unterminated quote" in said:
-        return f"{where}a quote that is never closed, or text behind a closed one"
-    if "Maximum line size" in said:  # of one line, the manifest would have said so
-        return f"{where}a quote that is never closed, or text of more than {MAX_LINE:,} bytes in quotes"
-    if "invalid state" in said:
-        return "its lines end in different ways (line feed, carriage return, both)"
-    if "not utf-8" in said:
-        return f"{where}not UTF-8"
-    if "end of GZIP stream" in said:
-        return "truncated: the compressed data end too early"
-    if "GZIP" in said:
-        return "damaged: something else follows the compressed data"
-    reasons = [row for row in said.splitlines() if row.strip()]
-    return where + " ".join((reasons[-1] if line else reasons[0]).split())

@@ -263,6 +263,8 @@ REFUSED: dict[str, tuple[str, Damage]] = {
     "no-such-day": ("ingest", swap(CHART, "2150-01-01 13:00:00", "2150-02-30 13:00:00")),
     "no-such-hour": ("ingest", swap(STAYS, "2150-01-01 12:00:00", "2150-01-01 25:00:00")),
     "infinite-time": ("ingest", swap(STAYS, "2150-01-05 12:00:00", "infinity")),
+    "time-with-an-offset": ("ingest", swap(CHART, "2150-01-01 13:00:00", "2150-01-01 13:00:00-05:00")),
+    "time-without-a-clock": ("ingest", swap(STAYS, "2150-01-01 12:00:00", "2150-01-01")),
     "date-of-death-no-date": ("ingest", swap(PATIENTS, "2161-02-03", "3 Feb 2161")),
     "number-no-number": ("ingest", swap(CHART, ",88,88,", ",88,88 bpm,")),
     "duplicate-stay": ("ingest", swap(STAYS, ",32,", ",31,")),

@@ -2,7 +2,12 @@
 
 import gzip
 from pathlib import Path
+from typing import Any
 
+import polars as pl
+
+from pipeline.mimic.manifest import build_manifest
+from pipeline.mimic.tables import ingest
 from pipeline.params import Data, Ingest
 
 PATIENTS = (
@@ -66,6 +71,12 @@ FINDINGS = (
 LABELS = f"subject_id,study_id,{FINDINGS}\n1,51,1.0,,-1.0,0.0,,,,,,,,,,\n"
 SPLIT = "dicom_id,study_id,subject_id,split\nb-1,51,1,train\na-1,52,1,test\n"
 
+CHART_FILE, OUTPUT_FILE, LAB_FILE = (
+    "iv/icu/chartevents.csv.gz",
+    "iv/icu/outputevents.csv.gz",
+    "iv/hosp/labevents.csv.gz",
+)
+STAYS_FILE, PATIENTS_FILE = "iv/icu/icustays.csv.gz", "iv/hosp/patients.csv.gz"
 FILES = {
     "iv/hosp/patients.csv.gz": PATIENTS,
     "iv/hosp/admissions.csv.gz": ADMISSIONS,
@@ -101,3 +112,13 @@ def raw_tree(folder: Path, changes: dict[str, str | bytes | None] | None = None,
             put(folder / name, content)
     values = {"cxr_tables": "csv.gz", "accept_unlisted_release": True, **params}
     return Data(mimiciv=str(folder / "iv"), mimic_cxr=str(folder / "cxr"), **values)  # type: ignore[arg-type]
+
+
+def ingested(
+    folder: Path, changes: dict[str, str | bytes | None] | None = None, bounds: Ingest = BOUNDS, **params: object
+) -> tuple[dict[str, pl.DataFrame], dict[str, Any]]:
+    """The interim tables of `raw_tree` by name, and the counts."""
+    manifest = build_manifest(raw_tree(folder, changes, **params))
+    out = folder / "data" / "interim"
+    counts = ingest(manifest, NEEDED, bounds, out)
+    return {name: pl.read_parquet(out / f"{name}.parquet") for name in counts}, counts

@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 from pipeline.errors import InputError
 from pipeline.mimic import tables
+from pipeline.mimic.csv_query import explain
 from pipeline.mimic.manifest import build_manifest
-from pipeline.mimic.tables import SQL_FOLDER, explain, ingest
+from pipeline.mimic.tables import SQL_FOLDER, ingest
 from pipeline.params import Ingest
 from tests.support.raw_tree import (
     ADMISSIONS,
     BOUNDS,
+    CHART_FILE,
     CHARTEVENTS,
     DIAGNOSES,
     FILES,
@@ -26,16 +28,11 @@ from tests.support.raw_tree import (
     NEEDED,
     OUTPUTEVENTS,
     PATIENTS,
+    PATIENTS_FILE,
+    STAYS_FILE,
     raw_tree,
 )
-
-
-def run(folder, changes=None, bounds=BOUNDS, **params):
-    """Interim tables by name, and the counts."""
-    manifest = build_manifest(raw_tree(folder, changes, **params))
-    out = folder / "data" / "interim"
-    counts = ingest(manifest, NEEDED, bounds, out)
-    return {name: pl.read_parquet(out / f"{name}.parquet") for name in counts}, counts
+from tests.support.raw_tree import ingested as run
 
 
 @pytest.fixture(scope="module")
@@ -294,8 +291,8 @@ def test_plain_csv_gives_the_same(tmp_path, interim):
 
 def test_bytes_do_not_depend_on_threads_and_memory(tmp_path):
     rows = "".join(
-        f"1,11,31,,2150-01-01 {12 + i % 12}:{i % 60:02d}:{i * 7 % 60:02d},,220045,{i * 13 % 90},{i * 13 % 90},bpm,0\n"
-        for i in range(60_000)
+        f"1,11,31,,2150-01-01 {12 + i % 12}:{i % 60:02d}:{i * 7 % 60:02d},,220045,{n},{n},bpm,0\n"
+        for i, n in enumerate(range(0, 60_000 * 13, 13))
     )
     changes = {"iv/icu/chartevents.csv.gz": CHARTEVENTS + rows}
     digests = set()
@@ -313,9 +310,6 @@ def test_missing_findings_become_an_empty_table(tmp_path):
     assert frames["cxr_findings"].is_empty()
     assert frames["cxr_findings"].schema["Pleural Effusion"] == pl.Float64
     assert counts["cxr_findings"]["rows_read"] == 0
-
-
-CHART_FILE, STAYS_FILE, PATIENTS_FILE = "iv/icu/chartevents.csv.gz", "iv/icu/icustays.csv.gz", "iv/hosp/patients.csv.gz"
 
 
 @pytest.mark.parametrize(
@@ -379,7 +373,7 @@ def test_memory_that_does_not_suffice_is_named(tmp_path, monkeypatch):
     def refuse(*_):
         raise duckdb.OutOfMemoryException("Out of Memory Error: failed")
 
-    monkeypatch.setattr(tables, "_csv", refuse)
+    monkeypatch.setattr(tables, "csv_query", refuse)
     with pytest.raises(InputError, match=r"ingest\.memory_gb"):
         run(tmp_path)
 
