@@ -54,7 +54,8 @@ class Table:
 
 # In the order of ingestion: chart, output and lab rows are compared with the stays read before.
 # Types: icd_code, value and race are text whatever they look like (ICD-9 "0389" is no number, "None" no null);
-# StudyDate and StudyTime are text because a value that is no date is counted, not fatal.
+# StudyDate and StudyTime are text because a value that is no date is counted, not fatal; the storetime of an output
+# because it is only compared.
 TABLES: dict[str, Table] = {
     "patients": Table(
         "mimiciv",
@@ -121,10 +122,12 @@ TABLES: dict[str, Table] = {
         "icu/chartevents",
         {
             "stay_id": "INTEGER",
+            "subject_id": "INTEGER",
             "charttime": "TIMESTAMP",
             "itemid": "INTEGER",
             "value": "VARCHAR",
             "valuenum": "DOUBLE",
+            "valueuom": "VARCHAR",
         },
         order=("stay_id", "charttime", "itemid", "value", "valuenum"),
         itemids="chartevents",
@@ -132,7 +135,15 @@ TABLES: dict[str, Table] = {
     "output": Table(
         "mimiciv",
         "icu/outputevents",
-        {"stay_id": "INTEGER", "charttime": "TIMESTAMP", "itemid": "INTEGER", "value": "DOUBLE"},
+        {
+            "stay_id": "INTEGER",
+            "subject_id": "INTEGER",
+            "charttime": "TIMESTAMP",
+            "storetime": "VARCHAR",
+            "itemid": "INTEGER",
+            "value": "DOUBLE",
+            "valueuom": "VARCHAR",
+        },
         order=("stay_id", "charttime", "itemid", "value"),
         itemids="outputevents",
     ),
@@ -147,6 +158,7 @@ TABLES: dict[str, Table] = {
             "storetime": "TIMESTAMP",
             "value": "VARCHAR",
             "valuenum": "DOUBLE",
+            "valueuom": "VARCHAR",
             "comments": "VARCHAR",
         },
         order=("stay_id", "charttime", "available", "itemid", "valuenum"),

@@ -21,12 +21,14 @@ from pipeline.errors import InputError
 from pipeline.mimic.csv_query import csv_query, empty_query, one_line, quoted
 from pipeline.mimic.manifest import find_table, lines_of
 from pipeline.mimic.schema import TABLES, Table
+from pipeline.mimic.variables import Conversion, Wanted
 from pipeline.params import Ingest
 
 SQL_FOLDER = Path(__file__).parent
 # Each turns the view `source` (the needed columns, typed) into the interim table's rows plus a column `dropped`: null,
 # or the reason why the row is left out; and a column `noted`, where a kept row can have something odd about it: a list
-# of words and nulls. Beside `source` there are `needed` (itemids) and, once read, `icustays`.
+# of words and nulls; and a column `apart`, which tells rows apart and is not kept. Beside `source` there are what
+# `want` makes and, once read, `icustays`.
 QUERIES = {
     "patients": "patients.sql",
     "admissions": "admissions.sql",
@@ -44,15 +46,16 @@ ROW_GROUP = 262_144
 # lines_without_row: blank, or inside of quoted text
 Counts = dict[str, Any]
 AGAIN = "in a second stay"  # noted of a row that the table holds already, for another stay
+REPEATED = "the same row again"
+UNITS_SHOWN = 20  # of what is left out for its unit, the commonest are named
 
 
-def ingest(manifest: dict[str, Any], itemids: Mapping[str, Mapping[int, bool]], params: Ingest, out: Path) -> Counts:
+def ingest(manifest: dict[str, Any], itemids: Mapping[str, Mapping[int, Wanted]], params: Ingest, out: Path) -> Counts:
     """Write one Parquet file per table of the schema to `out`; return what was read, kept and left out, per table.
 
     The files appear in `out` when all are done. `itemids` gives the needed itemids per source (chartevents, ...), and
-    whether their text is kept. An optional table that is not there becomes a file without rows. Raises InputError that
-    names file, line and column where a file is malformed or a key stands twice, and params key where memory does not
-    suffice.
+    what of them. An optional table that is not there becomes a file without rows. Raises InputError that names file,
+    line and column where a file is malformed or a key stands twice, and params key where memory does not suffice.
     """
     counts: Counts = {}
     with _connect(out.parent, params) as (connection, scratch):
@@ -77,27 +80,22 @@ def _ingest_table(
     table: Table,
     path: Path | None,
     header: list[str],
-    itemids: Mapping[str, Mapping[int, bool]],
+    itemids: Mapping[str, Mapping[int, Wanted]],
     out: Path,
 ) -> Counts:
     with one_line(path or out):
         if table.itemids:
-            needed = itemids[table.itemids]
-            connection.execute("create or replace temp table needed (itemid integer, has_text boolean)")
-            connection.execute(
-                "insert into needed select unnest($ids), unnest($texts)",
-                {"ids": list(needed), "texts": list(needed.values())},
-            )
+            want(connection, itemids[table.itemids])
         source = csv_query(path, header, table) if path else empty_query(table)
         connection.execute(f"create or replace temp view source as {source}")
         query = (SQL_FOLDER / QUERIES[name]).read_text(encoding="utf-8")
         with _progress(connection, f"reading {path.name}" if path else ""):
             connection.execute(f"create or replace table staged as {query}")
         read = _rows_scanned(connection) if path else 0
-        groups = connection.execute("select dropped, count(*) from staged group by dropped").fetchall()
-        noted = _noted(connection)
-        kept = sum(rows for reason, rows in groups if reason is None) - (noted or {}).get(AGAIN, 0)
-        dropped = {reason: rows for reason, rows in sorted(groups, key=str) if reason is not None}
+        kept, dropped, noted = _tally(connection)
+        if table.itemids and _without_repeated(connection):
+            every, (kept, dropped, noted) = kept, _tally(connection)
+            dropped[REPEATED] = every - kept
         unneeded = read - kept - sum(dropped.values())
         if unneeded:
             dropped["itemid not needed"] = unneeded
@@ -110,26 +108,96 @@ def _ingest_table(
         order = ", ".join(f'"{column}"' for column in table.order)
         with files.atomic(out) as beside:
             connection.execute(
-                "copy (select columns(lambda c: c not in ('dropped', 'noted')) from staged"
+                "copy (select columns(lambda c: c not in ('dropped', 'noted', 'apart')) from staged"
                 f" where dropped is null order by {order})"
                 f" to {quoted(str(beside))} (format parquet, compression zstd, row_group_size {ROW_GROUP})"
             )
         connection.execute("drop table staged")
     if path and table.required and not kept:
         raise InputError(f"{path}: no usable row ({', '.join(dropped) or 'all lines are blank'})")
-    return {"rows_read": read, "kept": kept, "dropped": dropped} | ({} if noted is None else {"noted": noted})
+    return {"rows_read": read, "kept": kept, "dropped": dropped} | ({"noted": noted} if noted else {})
 
 
-def _noted(connection: duckdb.DuckDBPyConnection) -> dict[str, int] | None:
-    """How many kept rows of `staged` have which words in the column `noted`; None where there is no such column."""
-    if not connection.execute("select 1 from (describe staged) where column_name = 'noted'").fetchone():
-        return None
-    return dict(
-        connection.execute(
-            "select words, count(*) from (select unnest(noted) as words from staged where dropped is null)"
-            " where words is not null group by words order by words"
-        ).fetchall()
+def want(connection: duckdb.DuckDBPyConnection, itemids: Mapping[int, Wanted]) -> None:
+    """Make what the queries ask about itemids: `needed` (itemid, has_text, unit), a row each; `units` (itemid, unit,
+    subtract, multiply, divide, converted), a row for each unit, `spelled`, that a row may name; and three macros."""
+    connection.execute("create or replace temp macro spelled(unit) as translate(lower(unit), 'µμ ', 'uu')")
+    connection.execute(
+        "create or replace temp macro unit_of(unit, itemid) as 'unit ' || left(unit, 20) || ' of itemid ' || itemid"
     )
+    connection.execute(  # with or without separators of thousands
+        "create or replace temp macro number_in(text) as try_cast(case when"
+        " regexp_full_match(text, '\\d{1,3}(,\\d{3})+(\\.\\d+)?') then replace(text, ',', '') else text end as double)"
+    )
+    _fill(
+        connection,
+        "needed",
+        {"itemid": "integer", "has_text": "boolean", "unit": "varchar"},
+        [(itemid, each.has_text, each.unit) for itemid, each in itemids.items()],
+    )
+    _fill(
+        connection,
+        "units",
+        {"itemid": "integer", "unit": "varchar"}
+        | dict.fromkeys(("subtract", "multiply", "divide"), "double")
+        | {"converted": "boolean"},
+        [
+            (itemid, unit, to.subtract, to.multiply, to.divide, to != Conversion())
+            for itemid, each in itemids.items()
+            for unit, to in each.units
+        ],
+    )
+
+
+def _fill(
+    connection: duckdb.DuckDBPyConnection, name: str, columns: Mapping[str, str], rows: list[tuple[Any, ...]]
+) -> None:
+    """A small table with these columns and types."""
+    described = ", ".join(f"{column} {kind}" for column, kind in columns.items())
+    connection.execute(f"create or replace temp table {name} ({described})")
+    chosen = ", ".join(f"unnest(${column}::{kind}[])" for column, kind in columns.items())
+    connection.execute(
+        f"insert into {name} select {chosen}", {column: [row[i] for row in rows] for i, column in enumerate(columns)}
+    )
+
+
+def _tally(connection: duckdb.DuckDBPyConnection) -> tuple[int, dict[str, int], dict[str, int]]:
+    """Of `staged`: the rows kept, those dropped by reason, and how many kept ones have which words in `noted`."""
+    groups = connection.execute("select dropped, count(*) from staged group by dropped").fetchall()
+    noted: dict[str, int] = {}
+    if connection.execute("select 1 from (describe staged) where column_name = 'noted'").fetchone():
+        noted = dict(
+            connection.execute(
+                "select words, count(*) from (select unnest(noted) as words from staged where dropped is null)"
+                " where words is not null group by words order by words"
+            ).fetchall()
+        )
+    kept = sum(rows for reason, rows in groups if reason is None) - noted.get(AGAIN, 0)
+    dropped = {reason: rows for reason, rows in sorted(groups, key=str) if reason is not None}
+    of_units = sorted((reason for reason in dropped if reason.startswith("unit ")), key=lambda each: -dropped[each])
+    if of_units[UNITS_SHOWN:]:
+        dropped["other units"] = sum(dropped.pop(reason) for reason in of_units[UNITS_SHOWN:])
+    return kept, dropped, noted
+
+
+def _without_repeated(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Leave each kept row of `staged` once; says whether one stood there again.
+
+    That none did is told by digests, for a fraction of what grouping the rows would take.
+    """
+    columns = ", ".join(row[0] for row in connection.execute("describe staged").fetchall())
+    every, different = connection.execute(
+        f"select count(*), count(distinct hash({columns})) from staged where dropped is null"
+    ).fetchall()[0]
+    if every == different:
+        return False
+    connection.execute(
+        "create or replace table once as select distinct * from staged where dropped is null"
+        # which columns Parquet calls required follows from the nulls of what is left out, too
+        " union all select * from staged where dropped is not null"
+    )
+    connection.execute("drop table staged; alter table once rename to staged")
+    return True
 
 
 def _check_key(connection: duckdb.DuckDBPyConnection, path: Path, key: tuple[str, ...]) -> None:

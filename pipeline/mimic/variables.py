@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import math
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from pipeline.strict import read_yaml
 
 FILE = Path(__file__).with_name("variables.yaml")
 OTHER = "Other"  # the vocabulary entry that takes a category's unknown texts
+NO_UNIT = "None"  # in the place of a unit: as if there were none
 
 Source = Literal["chartevents", "outputevents", "labevents", "derived"]
 EVENT_SOURCES = ("chartevents", "outputevents", "labevents")  # raw tables, of which the needed itemids are read
@@ -47,13 +49,31 @@ class Conversion:
         return ((abs(value) if self.absolute else value) - self.subtract) * self.multiply / self.divide
 
 
+Units = tuple[tuple[str, Conversion], ...]  # what a row may name, `spelled`, and how its number gets the item's unit
+
+
 @dataclass(frozen=True)
 class Item:
-    """An itemid with its label in d_items, and how its values get the variable's unit."""
+    """An itemid with its label in d_items, and how its values get the variable's unit.
+
+    `unit`: in which its rows are, whether they name it or none; None where no number is read. `units`: all that they
+    may name, this one among them.
+    """
 
     itemid: int
     label: str
+    unit: str | None
+    units: Units
     conversion: Conversion = Conversion()
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What ingest asks of an itemid's rows: whether their text is kept, and their numbers' units as in `Item`."""
+
+    has_text: bool
+    unit: str | None
+    units: Units
 
 
 @dataclass(frozen=True)
@@ -129,6 +149,11 @@ def normalise(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
+def spelled(unit: str) -> str:
+    """The form in which units are compared: without blanks and case, a micro sign as u (in SQL: tables.py)."""
+    return unit.lower().translate({ord("µ"): "u", ord("μ"): "u", ord(" "): None})
+
+
 @functools.cache
 def _index(texts: tuple[tuple[str, ...], ...]) -> dict[str, int]:
     return {normalise(text): i for i, group in enumerate(texts) for text in group}
@@ -147,7 +172,10 @@ def load_all(path: Path = FILE) -> tuple[Variable, ...]:
         raise InputError(f"{path.name}: cannot be read: {' '.join(str(error).split())}") from None
     try:
         conversions = {name: Conversion(**fields) for name, fields in content["conversions"].items()}
-        variables = tuple(_variable(entry, conversions, content["vocabularies"]) for entry in content["variables"])
+        families = {spelled(unit): family for unit, family in content["units"].items()}
+        variables = tuple(
+            _variable(entry, conversions, families, content["vocabularies"]) for entry in content["variables"]
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path.name}: {error}") from None
     names = [variable.name for variable in variables]
@@ -166,12 +194,46 @@ def load_all(path: Path = FILE) -> tuple[Variable, ...]:
 
 
 _FIELDS = {
-    *("name", "tier", "source", "kind", "unit", "items", "range", "aggregate", "sum_at_least"),
+    *("name", "tier", "source", "kind", "unit", "units", "items", "range", "aggregate", "sum_at_least"),
     *("fill", "vocabulary", "drop_texts", "hours_before", "derive"),
 }
 
 
-def _variable(entry: dict[str, Any], conversions: dict[str, Conversion], vocabularies: dict[str, Any]) -> Variable:
+def _units(unit: str, family: dict[str, Any], own: dict[str, dict[str, float]]) -> Units:
+    """What rows may name where they should be in `unit`: none at all, the units that mean the same, and others."""
+    if unknown := set(family) - {"same", "others"}:
+        raise ValueError(f"units: {unit}: unknown field {', '.join(sorted(unknown))}")
+    same = [NO_UNIT, unit, *family.get("same", ())]
+    found: dict[str, Conversion] = {}
+    for text, fields in [*((text, {}) for text in same), *family.get("others", {}).items(), *own.items()]:
+        if spelled(text) in found:
+            raise ValueError(f"units: {unit}: {text} stands twice")
+        found[spelled(text)] = Conversion(**fields)
+    return tuple(found.items())
+
+
+def _items(
+    entry: dict[str, Any], conversions: dict[str, Conversion], families: dict[str, dict[str, Any]]
+) -> Iterator[Item]:
+    for item in entry.get("items", ()):
+        unit = item.get("unit", entry["unit"]) if entry["kind"] == "numeric" else None
+        if "units" in entry and unit != entry["unit"]:
+            raise ValueError(f"{entry['name']}: units are those of {entry['unit']}, {item['itemid']} is in {unit}")
+        yield Item(
+            item["itemid"],
+            item["label"],
+            unit,
+            _units(unit, families.get(spelled(unit), {}), entry.get("units", {})) if unit else (),
+            conversions[item["conversion"]] if "conversion" in item else Conversion(),
+        )
+
+
+def _variable(
+    entry: dict[str, Any],
+    conversions: dict[str, Conversion],
+    families: dict[str, dict[str, Any]],
+    vocabularies: dict[str, Any],
+) -> Variable:
     name = entry["name"]
     unknown = set(entry) - _FIELDS
     if unknown:
@@ -192,12 +254,7 @@ def _variable(entry: dict[str, Any], conversions: dict[str, Conversion], vocabul
         source=entry["source"],
         kind=entry["kind"],
         unit=entry["unit"],
-        items=tuple(
-            Item(
-                item["itemid"], item["label"], conversions[item["conversion"]] if "conversion" in item else Conversion()
-            )
-            for item in entry.get("items", ())
-        ),
+        items=tuple(_items(entry, conversions, families)),
         low=-math.inf if low is None else float(low),
         high=math.inf if high is None else float(high),
         aggregate=entry["aggregate"],
@@ -245,14 +302,17 @@ def with_helpers(variables: tuple[Variable, ...]) -> tuple[Variable, ...]:
     return tuple(found.values())
 
 
-def needed_itemids(source: str) -> dict[int, bool]:
-    """Itemids of all variables, whatever their tier, that come from `chartevents`, ...; ascending.
+def needed_itemids(source: str) -> dict[int, Wanted]:
+    """Itemids of all variables, whatever their tier, that come from `chartevents`, ...; ascending, with what is wanted.
 
-    With each, whether what is charted under it is a text that any of them reads.
+    Raises InputError where the numbers of one itemid are read in two units.
     """
-    found: dict[int, bool] = {}
+    found: dict[int, Wanted] = {}
     for variable in load_all():
-        if variable.source == source:
-            for item in variable.items:
-                found[item.itemid] = found.get(item.itemid, False) or variable.reads_text
+        for item in variable.items if variable.source == source else ():
+            before = found.get(item.itemid, Wanted(False, None, ()))
+            if None not in (before.unit, item.unit) and before.units != item.units:
+                raise InputError(f"{FILE.name}: itemid {item.itemid} is in {before.unit} and in {item.unit}")
+            measured = before if item.unit is None else item
+            found[item.itemid] = Wanted(before.has_text or variable.reads_text, measured.unit, measured.units)
     return dict(sorted(found.items()))

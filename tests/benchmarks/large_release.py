@@ -19,7 +19,10 @@ FULL_SIZE = 433_000_000  # rows of chartevents in MIMIC-IV 3.1
 ROWS_PER_STAY = 4_584
 UNNEEDED_ITEMS = 1_500
 
-ITEMS = "create table items (needed boolean, place integer, itemid integer, texts varchar[], low double, high double)"
+ITEMS = (
+    "create table items (needed boolean, place integer, itemid integer, texts varchar[], unit varchar,"
+    " low double, high double)"
+)
 STAYS = """
 create table stays as select
     i::integer as i, 10_000_000 + i * 7 // 10 as subject_id, 20_000_000 + i as hadm_id, 30_000_000 + i as stay_id,
@@ -39,7 +42,7 @@ select
     itemid,
     case when texts is not null then texts[1 + (hash(r, 3) % len(texts))::integer] else number::varchar end as value,
     case when texts is null then number end as valuenum,
-    case when texts is null then 'units' end as valueuom,
+    unit as valueuom,
     (hash(r, 4) % 97 = 0)::integer as warning
 from (
     -- thirty values in the same minute by the same nurse, as in the real table, which is why it compresses so well
@@ -88,7 +91,7 @@ def large_release(folder: Path, rows: int, needed: float = 0.3) -> Data:
     """Write folders iv/ and cxr/ with `rows` rows of chartevents, a share `needed` of them of needed itemids."""
     stays = -(-rows // ROWS_PER_STAY)
     items = [
-        (item.itemid, list(variable.vocabulary) or None, max(variable.low, 0.0), min(variable.high, 400.0))
+        (item.itemid, list(variable.vocabulary) or None, item.unit, max(variable.low, 0.0), min(variable.high, 400.0))
         for variable in load_all()
         if variable.source == "chartevents"
         for item in variable.items
@@ -98,9 +101,9 @@ def large_release(folder: Path, rows: int, needed: float = 0.3) -> Data:
     with duckdb.connect() as connection:
         connection.execute(ITEMS)
         connection.executemany(
-            "insert into items values (?, ?, ?, ?, ?, ?)",
+            "insert into items values (?, ?, ?, ?, ?, ?, ?)",
             [(True, place, *item) for place, item in enumerate(items)]
-            + [(False, place, itemid, None, 0.0, 100.0) for place, itemid in enumerate(others)],
+            + [(False, place, itemid, None, "units", 0.0, 100.0) for place, itemid in enumerate(others)],
         )
         connection.execute(STAYS, {"stays": stays})
         chart = {

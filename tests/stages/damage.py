@@ -229,7 +229,7 @@ REFUSED: dict[str, tuple[str, Damage]] = {
     "table-is-a-folder": ("manifest", chain(remove(CHART), lambda folder: (folder / CHART).mkdir())),
     "missing-column": ("manifest", rewritten(CHART, lambda row: row[:2] + row[3:])),
     "misnamed-column": ("manifest", swap(PATIENTS, "anchor_age", "age")),
-    "column-twice": ("manifest", swap(CHART, "valueuom", "VALUE")),
+    "column-twice": ("manifest", swap(CHART, "warning", "VALUE")),
     "other-separator": ("manifest", swap(CHART, ",", ";")),
     "truncated-gz": ("manifest", raw(CHART, lambda file: file[:-20])),
     "gz-checksum": ("manifest", raw(CHART, lambda file: file[:-8] + bytes([file[-8] ^ 1]) + file[-7:])),
@@ -241,7 +241,7 @@ REFUSED: dict[str, tuple[str, Damage]] = {
     "unclosed-quote-in-header": ("manifest", swap(CHART, "warning", '"warning')),
     "carriage-returns-alone": ("manifest", swap(CHART, "\n", "\r")),
     "not-utf-8": ("manifest", swap(CHART, "None", b"No\xffne")),
-    "not-utf-8-in-a-column-not-read": ("manifest", swap(CHART, "bpm", b"\xb0C", 1)),
+    "not-utf-8-in-a-column-not-read": ("manifest", swap(CHART, ",31,7,", b",31,\xb07,")),
     "zero-byte": ("manifest", swap(CHART, "None", "No\0ne")),
     "utf-16": ("manifest", lambda folder: put(folder / CHART, content(folder, CHART).decode().encode("utf-16"))),
     "field-of-10-mb": ("manifest", swap(CHART, "None", "x" * 10_000_000)),
@@ -462,6 +462,60 @@ COUNTED: dict[str, tuple[str, str, str, Damage]] = {
         "rows: stored before drawn",
         add(LABS, RESULT.replace("18:30", "17:30") + "\n"),
     ),
+    "lab-of-words-behind-a-bound": (
+        "ingest",
+        "lab.dropped.no number",
+        "rows: no number",
+        add(LABS, RESULT.replace("1.3,1.3", "GREATER THAN 6 HOURS OLD. TEST NOT PERFORMED,") + "\n"),
+    ),
+    "lab-in-another-unit": (
+        "ingest",
+        "lab.noted.unit umol/l of itemid 50912: converted",
+        "1 rows: unit umol/l of itemid 50912: converted",
+        add(LABS, RESULT.replace("1.3,1.3,mg/dL", "55,55,umol/L") + "\n"),
+    ),
+    "lab-in-a-unit-not-listed": (
+        "ingest",
+        "lab.dropped.unit mmol/l of itemid 50912",
+        "left out 1 rows: unit mmol/l of itemid 50912",
+        add(LABS, RESULT.replace("mg/dL", "mmol/L") + "\n"),
+    ),
+    "event-in-a-unit-not-listed": (
+        "ingest",
+        "chart.dropped.unit mmhg of itemid 220045",
+        "left out 1 rows: unit mmhg of itemid 220045",
+        add(CHART, ROW.replace("bpm", "mmHg") + "\n"),
+    ),
+    "event-of-another-subject": (
+        "ingest",
+        "chart.dropped.stay of another subject",
+        "left out 1 rows: stay of another subject",
+        add(CHART, "2" + ROW.removeprefix("1").replace("88,88", "91,91") + "\n"),
+    ),
+    "output-of-another-subject": (
+        "ingest",
+        "output.dropped.stay of another subject",
+        "left out 1 rows: stay of another subject",
+        add(OUTPUT, "2,11,31,7,2150-01-01 15:00:00,2150-01-01 15:00:00,226559,999,ml\n"),
+    ),
+    "event-twice": (
+        "ingest",
+        "chart.dropped.the same row again",
+        "left out 1 rows: the same row again",
+        add(CHART, ROW + "\n"),
+    ),
+    "output-twice": (
+        "ingest",
+        "output.dropped.the same row again",
+        "left out 1 rows: the same row again",
+        add(OUTPUT, "1,11,31,7,2150-01-01 14:00:00,2150-01-01 14:00:00,226559,120.5,ml\n"),
+    ),
+    "lab-twice": (
+        "ingest",
+        "lab.dropped.the same row again",
+        "left out 1 rows: the same row again",
+        add(LABS, f"{RESULT}\n{RESULT}\n"),
+    ),
     "diagnosis-without-code": (
         "ingest",
         "diagnoses.dropped.no code",
@@ -473,7 +527,7 @@ COUNTED: dict[str, tuple[str, str, str, Damage]] = {
         "ingest",
         "chart.lines_without_row",
         "1 lines are blank or inside of quoted text",
-        swap(CHART, "bpm", '"b\npm"', 1),
+        swap(CHART, ",31,7,", ',31,"7\n",'),
     ),
     "value-out-of-range": (
         "series",
@@ -582,6 +636,12 @@ SAME: dict[str, Damage] = {
     "several-gz-members": everywhere(lambda file: members(file, 0.1, 0.4, 0.45), STAYS),
     "an-empty-gz-member": everywhere(lambda file: members(file, 0.3, empty=True), STAYS),
     "plain-csv": chain(params("data.cxr_tables", "csv"), everywhere(unpacked, STAYS)),
+    "every-row-twice": chain(
+        *(text(file, lambda rows: rows + rows.partition("\n")[2]) for file in (CHART, OUTPUT, LABS, DIAGNOSES))
+    ),
+    "units-in-other-words": chain(
+        swap(CHART, "bpm", "BPM "), swap(OUTPUT, ",ml", ",mL"), swap(LABS, "mg/dL", ""), swap(LABS, "ng/mL", "ug / L")
+    ),
     "trailing-blanks-in-codes": chain(
         swap(DIAGNOSES, "J9601", "J9601  "),
         swap(STAYS, "MICU,MICU", "MICU ,MICU  "),
@@ -627,5 +687,5 @@ SAME_RESULTS: dict[str, Damage] = {
 # Case -> a claim that memory must not follow; the manifest refuses it.
 GIGABYTES: dict[str, Damage] = {
     "header-of-a-gigabyte": gigabyte(CHART, b""),
-    "line-of-a-gigabyte": gigabyte(CHART, b"subject_id,hadm_id,stay_id,charttime,itemid,value,valuenum\n"),
+    "line-of-a-gigabyte": gigabyte(CHART, b"subject_id,stay_id,charttime,itemid,value,valuenum,valueuom\n"),
 }

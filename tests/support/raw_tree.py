@@ -8,6 +8,7 @@ import polars as pl
 
 from pipeline.mimic.manifest import build_manifest
 from pipeline.mimic.tables import ingest
+from pipeline.mimic.variables import needed_itemids
 from pipeline.params import Data, Ingest
 
 PATIENTS = (
@@ -90,10 +91,13 @@ FILES = {
     "cxr/mimic-cxr-2.0.0-chexpert.csv.gz": LABELS,
     "cxr/mimic-cxr-2.0.0-negbio.csv.gz": LABELS,
 }
-NEEDED = {  # itemids, and whether their text is read
-    "chartevents": {220045: False, 223900: True, 224650: True},
-    "outputevents": {226559: False},
-    "labevents": {50912: False, 51003: False},
+NEEDED = {  # some of the itemids that variables.yaml wants, and what of them
+    source: {itemid: needed_itemids(source)[itemid] for itemid in itemids}
+    for source, itemids in {
+        "chartevents": (220045, 223900, 224650),
+        "outputevents": (226559,),
+        "labevents": (50912, 51003),
+    }.items()
 }
 BOUNDS = Ingest(memory_gb=1.0, threads=1)
 

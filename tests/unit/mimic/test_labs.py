@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.mimic import series
-from pipeline.mimic.tables import SQL_FOLDER
-from pipeline.mimic.variables import load_variables
+from pipeline.mimic.tables import SQL_FOLDER, want
+from pipeline.mimic.variables import load_variables, needed_itemids, spelled
 from pipeline.params import Ingest, Series
 
 INGEST = Ingest(memory_gb=1.0, threads=2)
@@ -30,9 +30,9 @@ def joined(stays, rows):
         connection.execute(
             "create table icustays (subject_id int, hadm_id int, stay_id int, intime timestamp, outtime timestamp);"
             "create table source (subject_id int, hadm_id int, itemid int, charttime timestamp, storetime timestamp,"
-            " value varchar, valuenum double, comments varchar);"
-            "create table needed as select 50912 as itemid"
+            " value varchar, valuenum double, comments varchar, valueuom varchar)"
         )
+        want(connection, needed_itemids("labevents"))
         for table, content in (("icustays", stays), ("source", rows)):
             for row in content:
                 connection.execute(f"insert into {table} values ({', '.join('?' * len(row))})", row)
@@ -43,8 +43,8 @@ def joined(stays, rows):
         return connection.execute(f"select {columns} from ({query}) order by valuenum, stay_id").fetchall()
 
 
-def result(drawn, stored, number=1.0, hadm=10, subject=1, text=None, comments=None):
-    return (subject, hadm, CREATININE, drawn, stored, text, number, comments)
+def result(drawn, stored, number=1.0, hadm=10, subject=1, text=None, comments=None, unit="mg/dL", item=CREATININE):
+    return (subject, hadm, item, drawn, stored, text, number, comments, unit)
 
 
 # Two stays of admission 10, six hours apart, and one of admission 11.
@@ -112,6 +112,19 @@ def test_a_result_is_there_when_it_was_stored_and_never_before_it_was_drawn():
         (None, None, "less than .2", 0.2, True),
         ("<0.1", None, None, 0.1, True),
         (">= 20", None, "___", 20, True),
+        (">70,000", None, None, 70_000, True),
+        (None, None, "GREATER THAN 1,070,000.5. VERIFIED.", 1_070_000.5, True),
+        ("70,000", None, None, 70_000, False),
+        ("70,00", None, None, None, False),
+        (">70,00", None, None, None, False),
+        ("GREATER THAN 6 HOURS OLD. TEST NOT PERFORMED", None, None, None, False),
+        (None, None, "< 4 HOURS AFTER THE LAST DOSE", None, False),
+        (None, None, "<5 OR SO", None, False),
+        (None, None, "<5.0.1", None, False),
+        ("<0.5*", None, None, 0.5, True),
+        ("< 0.5 mg/dL", None, None, 0.5, True),
+        ("> 88.42 µmol/L. VERIFIED.", None, None, 1, True),
+        (None, None, "<5 NG/ML", None, False),
         ("NaN", None, None, None, False),
         ("UNABLE TO REPORT", None, "<0.1", None, False),
         ("___", None, "HEMOLYZED, MODERATELY.", None, False),
@@ -122,7 +135,69 @@ def test_a_result_is_there_when_it_was_stored_and_never_before_it_was_drawn():
 def test_what_stands_for_the_number(text, number, comments, expected, bounded):
     (row,) = joined(STAYS, [result(at(1), at(2), number, text=text, comments=comments)])
     noted = ["a bound for a number"] if bounded else []
+    if "µ" in (text or ""):
+        noted.append("unit umol/l of itemid 50912: converted")
     assert row[4:] == ((None, "no number", None) if expected is None else (expected, None, noted))
+
+
+@given(
+    st.sampled_from(["<", ">", "<=", ">=", "LESS THAN ", "greater than "]),
+    st.integers(0, 10_000_000),
+    st.integers(0, 999),
+    st.booleans(),
+    st.sampled_from(["", ".", "*", "*.", ".  Verified.", " mg/dL", " MG/DL."]),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_bound_is_read_with_and_without_separators_of_thousands(sign, whole, thousandths, separated, end):
+    text = sign + (f"{whole:,}" if separated else str(whole)) + (f".{thousandths:03d}" if thousandths else "") + end
+    (row,) = joined(STAYS, [result(at(1), at(2), None, text=text)])
+    assert row[4:] == (float(f"{whole}.{thousandths:03d}"), None, ["a bound for a number"])
+
+
+@given(st.sampled_from(["<", "GREATER THAN "]), st.integers(0, 99), st.text("ABCDEFGHIJ ,-()", min_size=1))
+@settings(max_examples=40, deadline=None)
+def test_words_behind_a_bound_are_no_unit(sign, number, words):
+    (row,) = joined(STAYS, [result(at(1), at(2), None, text=f"{sign}{number} X{words}")])
+    assert row[4:] == (None, "no number", None)
+
+
+@pytest.mark.parametrize(
+    ("item", "unit", "number", "text", "expected", "dropped"),
+    [
+        (CREATININE, "umol/L", 55, None, 55 / 88.42, None),
+        (CREATININE, "UMOL/L", None, "<55.", 55 / 88.42, None),
+        (CREATININE, "mmol/L", 0.1, None, None, "unit mmol/l of itemid 50912"),
+        (CREATININE, None, 1.1, None, 1.1, None),
+        (CREATININE, "none", 1.1, None, 1.1, None),
+        (50889, "mg/dL", 12.5, None, 125, None),  # C-reactive protein
+        (50889, "MG/L ", 12.5, None, 12.5, None),
+        (50889, "mg/L", None, ">30 mg/dL", 300, None),
+        (50889, "furlong", None, ">300", None, "unit furlong of itemid 50889"),
+        (51249, "%", 33, None, 33, None),
+    ],
+)
+def test_a_result_gets_the_unit_of_its_item_or_is_left_out(item, unit, number, text, expected, dropped):
+    (row,) = joined(STAYS, [result(at(1), at(2), number, text=text, unit=unit, item=item)])
+    assert row[5] == dropped
+    if dropped is None:
+        assert row[4] == pytest.approx(expected)
+        converted = expected not in (number, None) and number != expected
+        assert [words for words in row[6] if "converted" in words] == (
+            [f"unit {spelled('mg/dL' if text and 'mg/dL' in text else unit)} of itemid {item}: converted"]
+            if converted
+            else []
+        )
+
+
+@pytest.mark.parametrize("source", ["chartevents", "outputevents", "labevents"])
+def test_sql_spells_units_as_python_does(source):
+    with duckdb.connect() as connection:
+        want(connection, needed_itemids(source))
+        told = connection.execute("select unit, spelled(upper(unit)), spelled(' ' || unit) from units").fetchall()
+        units = [unit for unit, _, _ in told]
+        assert len(told) > 5
+        assert told == [(unit, spelled(unit), spelled(unit)) for unit in units]
+        assert connection.execute("select spelled('µMol / L'), spelled('μg')").fetchall() == [("umol/l", "ug")]
 
 
 moments = st.integers(-30, 130).map(at)
@@ -137,7 +212,7 @@ def test_the_join_against_a_plain_loop(drawn_stays, drawn_results):
     stays = [(1, hadm, i, begin, end) for i, (hadm, begin, end) in enumerate(drawn_stays)]
     rows = [result(t, s, i if there else None, hadm) for i, (hadm, t, s, there) in enumerate(drawn_results)]
     expected, dropped, again = [], {"in no ICU stay": 0, "no number": 0}, 0
-    for _, hadm, _, drawn, stored, _, number, _ in rows:
+    for _, hadm, _, drawn, stored, _, number, _, _ in rows:
         known = max(drawn, stored or drawn)
         mine = [s for _, h, s, begin, end in stays if hadm in (h, None) and drawn < end and known >= begin]
         if not mine or number is None:

@@ -15,6 +15,7 @@ from pipeline.mimic.variables import (
     load_variables,
     needed_itemids,
     normalise,
+    spelled,
     with_helpers,
 )
 
@@ -93,7 +94,7 @@ def test_only_the_rates_need_a_helper_and_it_is_the_weight():
 def test_itemids_that_ingest_must_keep():
     chart, output = needed_itemids("chartevents"), needed_itemids("outputevents")
     assert list(chart) == sorted(chart)
-    assert {224650, 223900, 220045} & {itemid for itemid, reads_text in chart.items() if reads_text} == {224650, 223900}
+    assert {224650, 223900, 220045} & {itemid for itemid, each in chart.items() if each.has_text} == {224650, 223900}
     assert {220045, 223761, 223762, 226512, 224639, 226480} <= set(chart)
     assert list(output) == [*range(226557, 226562), *range(226563, 226566), 226567, 226584, 227488, 227489]
     assert not set(chart) & set(output)
@@ -217,6 +218,63 @@ def test_only_the_tube_is_dropped_from_verbal_scores():
     assert not verbal.drops("No Response")
 
 
+@pytest.mark.parametrize(
+    ("name", "unit", "number", "expected"),
+    [
+        ("creatinine", "umol/L", 55, 0.622),
+        ("creatinine", "µMOL / L", 88.42, 1),
+        ("creatinine", "MG/DL", 1.2, 1.2),
+        ("creatinine", "None", 1.2, 1.2),
+        ("crp", "mg/dL", 12.5, 125),
+        ("glucose", "mmol/L", 5.5, 99.1),
+        ("glucose_lab", "mmol/L", 5.5, 99.1),
+        ("bun", "mmol/L", 7.14, 20),
+        ("calcium", "mmol/L", 2.4, 9.62),
+        ("ionized_calcium", "mEq/L", 2.4, 1.2),
+        ("potassium", "mmol/L", 4.1, 4.1),
+        ("bilirubin_direct", "µmol/L", 17.104, 1),
+        ("hemoglobin", "g/L", 95, 9.5),
+        ("hemoglobin", "mmol/L", 6, 9.67),
+        ("hematocrit", "L/L", 0.31, 31),
+        ("mchc", "%", 33, 33),
+        ("platelets", "10^9/L", 210, 210),
+        ("wbc", "/uL", 8300, 8.3),
+        ("troponin_t", "ng/L", 14, 0.014),
+        ("nt_probnp", "pmol/L", 100, 845.7),
+        ("d_dimer", "ug/mL FEU", 0.5, 500),
+        ("lactate", "mg/dL", 18.016, 2),
+        ("po2", "kPa", 10, 75.0062),
+        ("temperature", "°C", 37, 98.6),  # of an item in Fahrenheit, from which series goes on
+        ("weight", "lbs", 180, 81.65),
+        ("height", "cm", 177.8, 70),  # of an item in inches
+        ("urine_output", "L", 1.5, 1500),
+        ("urine_output", "ml", 40, 40),
+    ],
+)
+def test_what_rows_name_becomes_the_unit_of_their_item(name, unit, number, expected):
+    assert dict(BY_NAME[name].items[0].units)[spelled(unit)](number) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    [("creatinine", "mmol/L"), ("calcium", "g/dL"), ("lactate", "ng/mL"), ("d_dimer", "ng/mL"), ("spo2", "mmHg")],
+)
+def test_a_unit_that_is_not_listed_is_none(name, unit):
+    assert spelled(unit) not in dict(BY_NAME[name].items[0].units)
+
+
+def test_every_item_with_a_number_has_a_unit_and_no_other_has():
+    for variable in load_all():
+        for item in variable.items:
+            assert (item.unit is not None) == (variable.kind == "numeric") == bool(item.units)
+            assert item.unit is None or dict(item.units)[spelled(item.unit)] == Conversion()
+
+
+@given(st.text("abMGdL/ µμ°%#^*123"), st.sampled_from([" ", "  "]))
+def test_units_are_compared_without_blanks_and_spelling_twice_changes_nothing(text, blank):
+    assert spelled(spelled(text)) == spelled(text) == spelled(blank.join(text))
+
+
 @given(st.text())
 def test_normalising_twice_changes_nothing(text):
     assert normalise(normalise(text)) == normalise(text)
@@ -236,7 +294,11 @@ def _edited(tmp_path: Path, old: str, new: str) -> Path:
         ("    aggregate: mean", "    aggregate: median", "heart_rate: aggregate 'median'"),
         ("    kind: numeric", "    kind: number", "heart_rate: kind 'number'"),
         ("range: [0, 300]", "range: [300, 0]", "heart_rate: range"),
-        ("unit: bpm", "units: bpm", "heart_rate: unknown field units"),
+        ("unit: bpm", "unit_: bpm", "heart_rate: unknown field unit_"),
+        ("same: [Torr]", "alike: [Torr]", "units: mmHg: unknown field alike"),
+        ("same: [Torr]", "same: [mm hg]", "units: mmHg: mm hg stands twice"),
+        ("units: {umol/L:", "units: {G / L:", "units: mg/dL: G / L stands twice"),
+        ("(range 70-100)}", "(range 70-100), unit: g/L}", "glucose: units are those of mg/dL, 225664 is in g/L"),
         ("name: sbp", "name: heart_rate", "variable heart_rate stands twice"),
         ("itemid: 220179", "itemid: 220050", "sbp names an itemid twice"),
         ("conversion: fahrenheit_to_celsius", "conversion: kelvin", "kelvin"),
@@ -286,6 +348,21 @@ def test_lab_units_are_those_of_the_demo(demo_data):
     ).fetchall()
     assert len(rows) > 50
     assert [row for row in rows if units[row[0]] != row[1]] == [(51249, "%")]
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("table", ["icu/chartevents", "icu/outputevents", "hosp/labevents"])
+def test_no_row_of_the_demo_names_a_unit_that_is_converted_or_not_listed(demo_data, table):
+    import duckdb
+
+    wanted = needed_itemids(table.partition("/")[2])
+    rows = duckdb.execute(
+        "select distinct itemid::int, valueuom from read_csv($path, all_varchar = true, nullstr = '')"
+        " where itemid::int in $ids and valueuom is not null",
+        {"path": str(demo_data / "mimic-iv-demo" / f"{table}.csv.gz"), "ids": list(wanted)},
+    ).fetchall()
+    assert len(rows) > 5
+    assert [row for row in rows if dict(wanted[row[0]].units).get(spelled(row[1])) != Conversion()] == []
 
 
 @pytest.mark.real_data
