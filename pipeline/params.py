@@ -159,10 +159,15 @@ class Labels:
 
 @dataclass(frozen=True)
 class Series:
-    """Which variables models see, and from when a lab counts: when its result was available, or when it was drawn."""
+    """Which variables models see; from when a lab counts: when its result was available, or when it was drawn; and how
+    many times its usual value a steady variable may be."""
 
     tier: Literal["core", "plus"]
     lab_time: Literal["available", "charttime"]  # columns of data/interim/lab.parquet
+    max_jump: float
+
+    def __post_init__(self) -> None:
+        _require(self.max_jump > 1, f"max_jump: must be above 1, is {self.max_jump}")
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ def main() -> None:
         cohort.cxr_hours_after,
         splits.test_from_year if splits.scheme == "temporal" else None,
         series.lab_time,
+        series.max_jump,
     )
     checks, leaks = audit(artefacts)
     files.write_json({"checks": checks}, "reports/audit.json")

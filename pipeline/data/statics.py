@@ -34,6 +34,7 @@ def _static(name: str, kind: Literal["numeric", "category"], vocabulary: tuple[s
         texts=(),
         drop_texts=(),
         hours_before=0,
+        steady=False,
         derive=None,
     )
 

@@ -1,4 +1,4 @@
-"""Variables that come from others of the same stay, hour by hour: GCS total, urine over 6, 12 and 24 hours.
+"""Variables that come from others of the same stay, hour by hour: GCS total, urine over 6, 12 and 24 hours; and jumps.
 
 It works on dense arrays [stays, hours], NaN where nothing was charted, and never looks at an hour after its own.
 """
@@ -13,6 +13,25 @@ import numpy as np
 from pipeline.mimic.variables import Variable
 
 Hours = np.ndarray[Any, np.dtype[np.float64]]  # [N, T]
+
+
+def without_jumps(hourly: Hours, ratio: float) -> Hours:
+    """[N, T]: without values more than `ratio` times the median of the stay's earlier hours, or that much below it.
+
+    The median is of the hours as charted, those left out among them: where the first one was wrong, later ones outvote
+    it. Of an even number of hours both in the middle count: what jumps does so from either. Values are above 0.
+    """
+    kept = hourly.copy()
+    for hour in range(1, hourly.shape[1]):
+        rows = np.flatnonzero(~np.isnan(hourly[:, hour]) & ~np.isnan(hourly[:, :hour]).all(axis=1))
+        if rows.size:
+            before = np.sort(hourly[rows, :hour], axis=1)  # NaN last
+            count = (~np.isnan(before)).sum(axis=1)
+            every = np.arange(len(rows))
+            lower, upper = before[every, (count - 1) // 2], before[every, count // 2]
+            now = hourly[rows, hour]
+            kept[rows[(now > ratio * upper) | (now < lower / ratio)], hour] = np.nan
+    return kept
 
 
 def derive(values: dict[str, Hours], variables: Sequence[Variable]) -> dict[str, Hours]:

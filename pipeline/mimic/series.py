@@ -21,13 +21,14 @@ from tqdm import tqdm
 from pipeline import files
 from pipeline.disclosure import FEW, part_of, told
 from pipeline.errors import InputError
-from pipeline.mimic.derived import derive
+from pipeline.mimic.derived import derive, without_jumps
 from pipeline.mimic.variables import Variable, with_helpers
 from pipeline.params import Ingest, Series
 
 HOURS = 48
 BATCH_STAYS = 2048
-COUNTS = ("rows", "used", "dropped", "unknown", "empty", "out_of_range")
+COUNTS = ("rows", "used", "dropped", "unknown", "empty", "out_of_range", "hours_that_jump")
+COUNTED = COUNTS[:-1]  # by series.sql
 SQL = Path(__file__).with_name("series.sql")
 # How each source's rows become those of the relation `events` of series.sql; a table has the name of its interim file.
 EVENTS = {
@@ -47,6 +48,7 @@ class Events:
 
     connection: duckdb.DuckDBPyConnection
     variables: tuple[Variable, ...]
+    max_jump: float
     scratch: Path
 
     def create(self, name: str, frame: pl.DataFrame) -> None:
@@ -80,7 +82,7 @@ def open_events(interim: Path, variables: Sequence[Variable], series: Series, in
             connection.from_parquet(str(path)).create_view(path.stem)
         rows = " union all ".join(EVENTS[source] for source in sources).format(lab_time=series.lab_time)
         connection.execute(f"create view events as {rows}")
-        events = Events(connection, everything, scratch)
+        events = Events(connection, everything, series.max_jump, scratch)
         try:
             events.create("items", item_table(everything))
             events.create("texts", text_table(everything, _charted_texts(events)))
@@ -155,8 +157,13 @@ def extract(events: Events, stays: pl.DataFrame) -> tuple[Values, Counts]:
     values = np.full((len(variables), stays.height, HOURS), np.nan)
     values[cells["variable"], cells["row"], cells["hour"]] = np.ma.filled(cells["value"], np.nan)
     counts = np.zeros((len(variables), len(COUNTS)), np.int64)
-    for column, name in enumerate(COUNTS):
+    for column, name in enumerate(COUNTED):
         counts[:, column] = np.bincount(cells["variable"], weights=cells[name], minlength=len(variables))
+    for index, variable in enumerate(variables):
+        if variable.steady:
+            steady = without_jumps(values[index], events.max_jump)
+            counts[index, -1] = np.count_nonzero(~np.isnan(values[index]) & np.isnan(steady))
+            values[index] = steady
     by_name = {variable.name: values[index] for index, variable in enumerate(variables)}
     derived = derive(by_name, variables)
     for index, variable in enumerate(variables):
@@ -165,7 +172,7 @@ def extract(events: Events, stays: pl.DataFrame) -> tuple[Values, Counts]:
             inside = (result >= variable.low) & (result <= variable.high)
             values[index] = np.where(inside, result, np.nan)
             made = np.count_nonzero(~np.isnan(result))
-            counts[index] = (made, np.count_nonzero(inside), 0, 0, 0, made - np.count_nonzero(inside))
+            counts[index] = (made, np.count_nonzero(inside), 0, 0, 0, made - np.count_nonzero(inside), 0)
     return np.ascontiguousarray(np.moveaxis(values, 0, 2)), counts
 
 

@@ -123,6 +123,7 @@ class Variable:
     texts: tuple[tuple[str, ...], ...]  # the charted texts that stand for each entry of the vocabulary
     drop_texts: tuple[str, ...]
     hours_before: int
+    steady: bool
     derive: Derivation | None
 
     @property
@@ -195,7 +196,7 @@ def load_all(path: Path = FILE) -> tuple[Variable, ...]:
 
 _FIELDS = {
     *("name", "tier", "source", "kind", "unit", "units", "items", "range", "aggregate", "sum_at_least"),
-    *("fill", "vocabulary", "drop_texts", "hours_before", "derive"),
+    *("fill", "vocabulary", "drop_texts", "hours_before", "steady", "derive"),
 }
 
 
@@ -264,6 +265,7 @@ def _variable(
         texts=tuple(tuple(texts) for _, texts in vocabulary),
         drop_texts=tuple(entry.get("drop_texts", ())),
         hours_before=int(entry.get("hours_before", 0)),
+        steady=bool(entry.get("steady", False)),
         derive=Derivation(**{**derive, "sum_of": tuple(derive.get("sum_of", ()))}) if derive else None,
     )
     if (variable.source == "derived") != (derive is not None) or (derive is None) != bool(variable.items):

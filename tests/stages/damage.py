@@ -535,6 +535,18 @@ COUNTED: dict[str, tuple[str, str, str, Damage]] = {
         "1 out of range",
         add(CHART, ROW.replace("88,88", "9999,9999") + "\n"),
     ),
+    "weight-that-jumps": (
+        "series",
+        "variables.weight.hours_that_jump",
+        "weight: of 2 rows 1 hours that jump",
+        chain(
+            add(CHART, ROW.replace("220045,88,88,bpm", "224639,81.6,81.6,kg") + "\n"),
+            add(
+                CHART,
+                ROW.replace("01 13:00:00,", "02 13:00:00,").replace("220045,88,88,bpm", "224639,251,251,kg") + "\n",
+            ),
+        ),
+    ),
     "unknown-code": ("labels", "codes.unknown_rows", "1 diagnoses have a code", add(DIAGNOSES, "1,11,9,XXX,9\n")),
     "image-without-patient": (
         "cohort",

@@ -12,7 +12,7 @@ from pipeline.params import Ingest, Series
 
 INGEST = Ingest(memory_gb=1.0, threads=2)
 
-SERIES = Series(tier="core", lab_time="available")
+SERIES = Series(tier="core", lab_time="available", max_jump=2.0)
 
 CORE = load_variables("core")
 

@@ -47,6 +47,7 @@ def test_the_projects_own_file_loads_and_scales_resolve(root):
         ("cohort.cxr_hours_before", -1, r"cohort\.cxr_hours_before: must be at least 0"),
         ("cohort.cxr_hours_after", 48.5, r"cohort\.cxr_hours_after: must be at most 48"),
         ("cohort.cxr_views", [], r"cohort\.cxr_views: must not be empty"),
+        ("series.max_jump", 1.0, r"series\.max_jump: must be above 1, is 1\.0"),
         ("labels.phenotypes", "medfuse", r"labels\.phenotypes: must be one of hcup, legacy_medfuse"),
         ("splits.scheme", "era", r"splits\.scheme: must be one of folds, temporal"),
         ("splits.test_from_year", 2015, r"splits\.test_from_year: must be one of 2011, 2014, 2017, 2020"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -59,6 +60,7 @@ class Artefacts:
     hours_before: float
     hours_after: float
     test_from_year: int | None = None  # splits.scheme temporal: first year of the eras that are tested
+    max_jump: float = math.inf  # series.max_jump
 
 
 def read_artefacts(
@@ -69,6 +71,7 @@ def read_artefacts(
     hours_after: float,
     test_from_year: int | None = None,
     lab_time: str = "available",
+    max_jump: float = math.inf,
 ) -> Artefacts:
     """The artefacts below `data`; event rows stay on disk, arrays are memory-mapped.
 
@@ -102,6 +105,7 @@ def read_artefacts(
         hours_before=hours_before,
         hours_after=hours_after,
         test_from_year=test_from_year,
+        max_jump=max_jump,
     )
 
 

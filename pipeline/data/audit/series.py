@@ -34,10 +34,12 @@ def events_outside_window(a: Artefacts) -> Leak | None:
     names: set[str] = set()
     first = ""
     for batch in cohort.sort("stay_id").iter_slices(BATCH_STAYS):
-        charted = _charted(a.events, every, batch)
+        charted = _charted(a.events, every, batch, a.max_jump)
         for variable, made in _made(a, batch):
             low, high = charted[variable.name]
             certain = (low >= variable.low) & (high <= variable.high) if variable.derive else ~np.isnan(low)
+            if variable.steady:
+                certain &= ~_may_jump((low, high), a.max_jump)
             possible = (high >= variable.low) & (low <= variable.high) if variable.derive else ~np.isnan(low)
             room = CLOSE * np.maximum(1, np.abs(high))
             wrong = {
@@ -75,17 +77,43 @@ def _numbers(column: pl.Series, variable: Variable) -> pl.Series:
     return column.cast(pl.Float64)
 
 
-def _charted(events: Mapping[str, Events], variables: Sequence[Variable], batch: pl.DataFrame) -> dict[str, Bounds]:
+def _charted(
+    events: Mapping[str, Events], variables: Sequence[Variable], batch: pl.DataFrame, max_jump: float
+) -> dict[str, Bounds]:
     """What the raw rows say of every stay of the batch and hour, by variable."""
     bounds: dict[str, Bounds] = {}
     for source, rows in events.items():
         own = [variable for variable in variables if variable.source == source]
         if own:
             bounds |= _of_source(rows, own, batch)
+    used = bounds | {v.name: _steadied(bounds[v.name], max_jump) for v in variables if v.steady}
     for variable in variables:  # what a derived one needs stands in the files
         if variable.derive:
-            bounds[variable.name] = _derived(variable.derive, bounds)
+            bounds[variable.name] = _derived(variable.derive, used)
     return bounds
+
+
+def _may_jump(bounds: Bounds, ratio: float) -> Array:
+    """[n, 48]: whether an hour of a steady variable may be left out: beyond `ratio` from some hour before, among which
+    their median lies."""
+    low, high = bounds
+    jumps = np.zeros(low.shape, dtype=bool)
+    for hour in range(1, HOURS):
+        least, most = np.fmin.reduce(low[:, :hour], axis=1), np.fmax.reduce(high[:, :hour], axis=1)
+        jumps[:, hour] = (high[:, hour] > ratio * least) | (low[:, hour] < most / ratio)
+    return jumps
+
+
+def _steadied(bounds: Bounds, ratio: float) -> Bounds:
+    """Bounds of a steady variable as derived ones use it: where it may be left out, the one before may stand for it."""
+    low, high = (edge.copy() for edge in bounds)
+    least, most = np.full((2, len(low)), np.nan)
+    for hour, jumps in enumerate(_may_jump(bounds, ratio).T):
+        low[jumps, hour] = np.fmin(low[:, hour], least)[jumps]
+        high[jumps, hour] = np.fmax(high[:, hour], most)[jumps]
+        charted = ~np.isnan(low[:, hour])
+        least, most = np.where(charted, low[:, hour], least), np.where(charted, high[:, hour], most)
+    return low, high
 
 
 def _of_source(events: Events, variables: Sequence[Variable], batch: pl.DataFrame) -> dict[str, Bounds]:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pipeline.data.audit import CHECKS, Events, audit, read_artefacts
 from pipeline.mimic.phenotypes import load_ccs
 from pipeline.mimic.variables import load_variables
+from tests.support.charted import INTIME, at, chart, extract, output
 from tests.support.inprocess import DATA_STAGES, ROOT, run, synthesize, write_params
 from tests.support.planted import PLANTED
 from tests.support.planted.changes import common_label
@@ -82,7 +83,7 @@ def plus(tmp_path_factory):
     synthesize(folder)
     run(folder, *DATA_STAGES, "audit")
     return [
-        read_artefacts(folder / "data", load_variables("plus"), load_ccs(), 0, 48, lab_time=time)
+        read_artefacts(folder / "data", load_variables("plus"), load_ccs(), 0, 48, lab_time=time, max_jump=2.0)
         for time in ("available", "charttime")
     ]
 
@@ -195,6 +196,7 @@ def test_an_hour_may_hold_what_was_charted_in_it_to_the_second_and_nothing_else(
             hourly=hourly,
             variables=load_variables("core")[:1],
             events={"chartevents": Events(events.lazy())},
+            max_jump=2.0,
         )
         return BY_NAME["events_outside_window"](artefacts)
 
@@ -202,6 +204,40 @@ def test_an_hour_may_hold_what_was_charted_in_it_to_the_second_and_nothing_else(
     assert leak({**means, 0 if late < 0 else 47: 300.0}) is not None
     for hour in means:
         assert leak({other: mean for other, mean in means.items() if other != hour}) is not None
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows=st.lists(st.tuples(st.integers(0, 47), st.integers(1, 3599), st.integers(20, 400)), min_size=1, max_size=8))
+def test_a_weight_that_jumps_may_be_absent_and_a_rate_goes_on_with_the_one_before(tmp_path_factory, rows):
+    """What `extract` makes of weights and urine, at either tier; nothing else of them may be absent."""
+    folder = tmp_path_factory.mktemp("jumps")
+    weighed = chart(*((at(hour, second), 224639, weight) for hour, second, weight in rows))
+    urine = output(*((at(hour), 226559, 60) for hour in range(48)))
+    found, _ = extract(folder, weighed, urine)
+    stay = pl.DataFrame({"stay_id": [1], "subject_id": [1], "intime": [INTIME]})
+    event = ["stay_id", pl.col("charttime").alias("time"), "itemid"]
+
+    def leak(**changed):
+        names = ("urine_output", "urine_rate_6h", "weight")
+        values = {name: changed.get(name, found[name]) for name in names}
+        artefacts = SimpleNamespace(
+            icustays=stay,
+            stays=stay,
+            hourly=pl.DataFrame({"stay_id": [1] * 48, "hour": range(48), **values}, nan_to_null=True),
+            variables=[variable for variable in load_variables("plus") if variable.name in names],
+            events={
+                "chartevents": Events(weighed.lazy().select(*event, text="value", number="valuenum")),
+                "outputevents": Events(urine.lazy().select(*event, text=pl.lit(None, pl.String), number="value")),
+            },
+            max_jump=2.0,
+        )
+        return BY_NAME["events_outside_window"](artefacts)
+
+    assert leak() is None
+    first = min(hour for hour, _, _ in rows)
+    assert leak(weight=np.where(np.arange(48) == first, np.nan, found["weight"])) is not None
+    if not np.isnan(found["urine_rate_6h"]).all():
+        assert leak(urine_rate_6h=found["urine_rate_6h"] * 25) is not None
 
 
 def test_a_true_predictor_is_no_leak(clean):

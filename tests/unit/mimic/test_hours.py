@@ -60,7 +60,15 @@ def test_a_value_is_converted_before_its_range_is_looked_at(tmp_path):
         ),
     )
     assert given_hours(values["temperature"]) == pytest.approx({0: 37.0, 3: 45.0, 4: 25.0})
-    assert counts["temperature"] == {"rows": 6, "used": 3, "dropped": 0, "unknown": 0, "empty": 0, "out_of_range": 3}
+    assert counts["temperature"] == {
+        "rows": 6,
+        "used": 3,
+        "dropped": 0,
+        "unknown": 0,
+        "empty": 0,
+        "out_of_range": 3,
+        "hours_that_jump": 0,
+    }
 
 
 @pytest.mark.parametrize(

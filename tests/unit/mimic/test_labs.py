@@ -257,7 +257,7 @@ def hours(folder, lab=(), chart=(), lab_time="available"):
     pl.DataFrame([(1, *row) for row in chart], CHART, orient="row").write_parquet(folder / "chart.parquet")
     pl.DataFrame([], OUTPUT).write_parquet(folder / "output.parquet")
     stays = pl.DataFrame({"stay_id": [1], "intime": [START]}, {"stay_id": pl.Int32, "intime": pl.Datetime("us")})
-    with series.open_events(folder, PLUS, Series(tier="plus", lab_time=lab_time), INGEST) as events:
+    with series.open_events(folder, PLUS, Series(tier="plus", lab_time=lab_time, max_jump=2.0), INGEST) as events:
         values, counts = series.extract(events, stays)
         named = zip((v.name for v in events.variables), values[0].T.tolist(), counts, strict=True)
         return {
@@ -292,7 +292,7 @@ def test_the_laboratory_and_the_gas_analyser_measure_one_analyte(tmp_path):
     found = hours(tmp_path, [(at(1), at(1), 50983, 140.0), (at(1), at(1.5), 50824, 136.0), (at(1), at(1), 50983, 14.0)])
     assert found["sodium"] == (
         {1: 138.0},
-        {"rows": 3, "used": 2, "dropped": 0, "unknown": 0, "empty": 0, "out_of_range": 1},
+        {"rows": 3, "used": 2, "dropped": 0, "unknown": 0, "empty": 0, "out_of_range": 1, "hours_that_jump": 0},
     )
 
 
@@ -351,7 +351,7 @@ def test_the_flag_follows_the_last_evidence_and_never_a_later_one(tmp_path):
     found = hours(tmp_path, chart=chart)
     assert found["intubated"] == (
         {0: 1.0, 3: 1.0, 5: 1.0, 6: 0.0},
-        {"rows": 8, "used": 6, "dropped": 1, "unknown": 1, "empty": 0, "out_of_range": 0},
+        {"rows": 8, "used": 6, "dropped": 1, "unknown": 1, "empty": 0, "out_of_range": 0, "hours_that_jump": 0},
     )
     assert found["gcs_verbal"][0] == {6: 4.0}
     for hour in range(8):  # what is charted after an hour does not touch it

@@ -50,7 +50,7 @@ def test_no_row_of_the_demo_is_left_out_or_bent_for_what_the_demo_has_not(interi
 
 
 def series(interim, folder, lab_time):
-    report = write_series(interim, interim / "stays.parquet", PLUS, Series("plus", lab_time), BOUNDS, folder)
+    report = write_series(interim, interim / "stays.parquet", PLUS, Series("plus", lab_time, 2.0), BOUNDS, folder)
     return pl.read_parquet(folder / "hourly.parquet"), np.load(folder / "values.npy"), report
 
 
@@ -136,7 +136,7 @@ def test_creatinine_of_every_stay_against_the_raw_rows(available, demo_data):
 
 def test_core_is_the_same_at_either_tier(interim, available, tmp_path):
     core = load_variables("core")
-    write_series(interim, interim / "stays.parquet", core, Series("core", "available"), BOUNDS, tmp_path)
+    write_series(interim, interim / "stays.parquet", core, Series("core", "available", 2.0), BOUNDS, tmp_path)
     values = np.load(tmp_path / "values.npy")
     assert np.array_equal(values, available[1][:, :, : len(core)], equal_nan=True)
 

@@ -33,7 +33,7 @@ def demo(demo_data, tmp_path_factory):
     }
     for name, query in queries.items():
         duckdb.execute(f"copy ({query}) to '{folder / name}.parquet'")
-    series = Series(tier="core", lab_time="available")
+    series = Series(tier="core", lab_time="available", max_jump=2.0)
     report = write_series(
         folder, folder / "stays.parquet", CORE, series, Ingest(memory_gb=1.0, threads=2), folder / "series"
     )
