@@ -46,10 +46,12 @@ def csv_query(path: Path, header: list[str], table: Table) -> str:
         for column, kind in table.columns.items()
         if kind == "TIMESTAMP"
     )
+    # of other items nothing but the itemid is looked at
+    needed = f" where {_typed('itemid', 'INTEGER')} in (select itemid from needed)" if table.itemids else ""
     return (
         f"select {chosen} from (select *{times} from read_csv({quoted(str(path))}, columns = {{{columns}}},"
         " auto_detect = false, header = true, delim = ',', quote = '\"', escape = '\"', nullstr = '',"
-        f" max_line_size = {MAX_LINE}))"
+        f" max_line_size = {MAX_LINE}){needed})"
     )
 
 

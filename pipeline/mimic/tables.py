@@ -168,7 +168,8 @@ def _tally(connection: duckdb.DuckDBPyConnection) -> tuple[int, dict[str, int], 
     if connection.execute("select 1 from (describe staged) where column_name = 'noted'").fetchone():
         noted = dict(
             connection.execute(
-                "select words, count(*) from (select unnest(noted) as words from staged where dropped is null)"
+                "select words, count(*) from"
+                " (select unnest(noted) as words from staged where dropped is null and noted is not null)"
                 " where words is not null group by words order by words"
             ).fetchall()
         )
@@ -183,20 +184,18 @@ def _tally(connection: duckdb.DuckDBPyConnection) -> tuple[int, dict[str, int], 
 def _without_repeated(connection: duckdb.DuckDBPyConnection) -> bool:
     """Leave each kept row of `staged` once; says whether one stood there again.
 
-    That none did is told by digests, for a fraction of what grouping the rows would take.
+    Digests tell, cheaply, which rows may be alike; these alone are compared.
     """
     columns = ", ".join(row[0] for row in connection.execute("describe staged").fetchall())
-    every, different = connection.execute(
-        f"select count(*), count(distinct hash({columns})) from staged where dropped is null"
-    ).fetchall()[0]
-    if every == different:
+    alike = f"select hash({columns}) from staged where dropped is null group by all having count(*) > 1"
+    connection.execute(f"create or replace temp table alike as {alike}")
+    if not connection.execute("select 1 from alike limit 1").fetchone():
         return False
     connection.execute(
-        "create or replace table once as select distinct * from staged where dropped is null"
-        # which columns Parquet calls required follows from the nulls of what is left out, too
-        " union all select * from staged where dropped is not null"
+        "delete from staged where rowid in (select row from ("
+        f"select rowid as row, row_number() over (partition by {columns}) as place from staged"
+        f" where dropped is null and hash({columns}) in (from alike)) where place > 1)"
     )
-    connection.execute("drop table staged; alter table once rename to staged")
     return True
 
 
@@ -237,6 +236,8 @@ def _connect(parent: Path, params: Ingest) -> Iterator[tuple[duckdb.DuckDBPyConn
         connection.execute("set enable_progress_bar = true")  # reckoned, but shown by tqdm
         connection.execute("set enable_progress_bar_print = false")
         connection.execute("set enable_profiling = 'no_output'")
+        # joins as they are written, the small table last: of a CSV's rows DuckDB guesses far too few
+        connection.execute("set disabled_optimizers = 'join_order,build_side_probe_side'")
         yield connection, scratch
 
 

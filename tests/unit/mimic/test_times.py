@@ -98,6 +98,16 @@ def test_the_line_is_that_on_which_the_first_such_row_begins(tmp_path, suffix):
         run(tmp_path, {CHART_FILE: None, file: text})
 
 
+def test_rows_of_items_that_nobody_needs_are_not_looked_at(tmp_path):
+    """Beyond their itemid: of most rows nothing else is turned into a time or a whole number."""
+    old = "1,11,31,,2150-01-01 12:40:00,,999999"
+    assert old in CHARTEVENTS
+    _, counts = run(tmp_path, {CHART_FILE: CHARTEVENTS.replace(old, "1,11,31.5,,noon,,999999")})
+    assert counts["chart"]["dropped"]["itemid not needed"] == 1
+    with pytest.raises(InputError, match=r"line 6: column itemid: 999999\.5 is no whole number"):
+        run(tmp_path, {CHART_FILE: CHARTEVENTS.replace("999999", "999999.5")})
+
+
 def test_without_python_s_help_the_line_is_left_out(tmp_path):
     path = tmp_path / "a.csv"
     for content in ("other\n1.5\n", "", 'id\n"' + "x" * 500_000 + '"\n1.5\n'):
