@@ -110,7 +110,7 @@ def test_dead_before_48h() -> None:
     assert some.stays.filter(last).select(paper.fill_null(False).mean()).item() == pytest.approx(0.3, abs=0.03)
     assert some.chosen.filter(paper).is_empty()
     assert some.chosen.height > 500
-    careless = [(name, holds) for name, holds in cohort.rules(some.rules) if not name.startswith("alive")]
+    careless = [(name, holds) for name, holds in cohort.rules(some.rules) if not name.startswith("alive 48")]
     assert len(careless) == len(cohort.rules(some.rules)) - 1
     kept, _ = cohort.apply_rules(some.stays, careless)
     of_admission = ["deathtime", "dischtime", "hospital_expire_flag"]
