@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from pipeline.disclosure import HIDDEN
+
 NOT_ESTIMABLE = "n. e."
 HOW = {"none": "", "mcar": "at random", "mar": "by patient traits"}  # images are removed
 
@@ -49,8 +51,8 @@ def with_interval(value: float | None, low: float | None, high: float | None, di
 
 
 def plural(count: int | str, what: str) -> str:
-    """1 run, 2 runs, <10 runs."""
-    return f"{count} {what}" + ("" if count == 1 else "s")
+    """1 run, 2 runs, <10 runs, an untold number of runs."""
+    return f"an untold number of {what}s" if count == HIDDEN else f"{count} {what}" + ("" if str(count) == "1" else "s")
 
 
 def percent(share: float) -> str:

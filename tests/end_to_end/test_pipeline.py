@@ -285,7 +285,7 @@ def test_a_broken_param_stops_dvc_in_one_line_that_names_it(project):
 def test_ctrl_c_ends_in_one_line_and_leaves_nobody_behind(project, tmp_path, seconds):
     environment = {**os.environ, "FUSION_WORK": str(tmp_path), "FUSION_EXECUTOR": "pool:2"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "stages.train", "late_fusion", "phenotype"],
+        [sys.executable, "-m", "stages.train", "late_fusion"],
         cwd=project,
         env=environment,
         stderr=subprocess.PIPE,
