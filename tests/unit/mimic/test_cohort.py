@@ -14,73 +14,9 @@ from pipeline.mimic import cohort as cohort_rules
 from pipeline.mimic.cohort import apply_rules, describe_stays, finish_stays, rules, stays_with_vital
 from pipeline.mimic.cxr_links import link_images
 from pipeline.mimic.variables import load_all
+from tests.support.stays import DAY, IN, MOMENT, frames
 
-DAY = timedelta(days=1)
-MOMENT = timedelta(microseconds=1)
-IN = datetime(2150, 3, 1, 12)
 DIED = {"hospital_expire_flag": 1}
-
-
-@pytest.fixture(scope="module")
-def cohort(root):
-    return params.load(root / "params.yaml").cohort
-
-
-def frames(
-    stays=({},), admissions=({},), patients=({},), diagnoses=()
-) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """Interim tables of rows that differ from an ordinary one in the given fields; ids count from 1, 11, 31."""
-    stay_rows = [
-        {
-            "subject_id": 1,
-            "hadm_id": 11 + i,
-            "stay_id": 31 + i,
-            "first_careunit": "MICU",
-            "last_careunit": "MICU",
-            "intime": IN,
-            "outtime": IN + 3 * DAY,
-        }
-        | row
-        for i, row in enumerate(stays)
-    ]
-    admission_rows = [
-        {
-            "subject_id": 1,
-            "hadm_id": 11 + i,
-            "admittime": IN - DAY,
-            "dischtime": IN + 9 * DAY,
-            "deathtime": None,
-            "admission_type": "EW EMER.",
-            "insurance": "Other",
-            "race": "WHITE",
-            "hospital_expire_flag": 0,
-        }
-        | row
-        for i, row in enumerate(admissions)
-    ]
-    patient_rows = [
-        {
-            "subject_id": 1 + i,
-            "gender": "F",
-            "anchor_age": 50,
-            "anchor_year": 2150,
-            "anchor_year_group": "2011 - 2013",
-            "dod": None,
-        }
-        | row
-        for i, row in enumerate(patients)
-    ]
-    ids = {"subject_id": pl.Int32, "hadm_id": pl.Int32, "stay_id": pl.Int32}
-    times = dict.fromkeys(("intime", "outtime", "deathtime", "dischtime", "admittime"), pl.Datetime("us"))
-    overrides = {**ids, **times, "anchor_age": pl.Int32, "anchor_year": pl.Int32, "dod": pl.Date}
-
-    def build(rows):
-        return pl.DataFrame(rows, schema_overrides={k: v for k, v in overrides.items() if k in rows[0]})
-
-    codes = pl.DataFrame(
-        list(diagnoses), schema={"hadm_id": pl.Int32, "icd_version": pl.Int16, "icd_code": pl.String}, orient="row"
-    )
-    return build(patient_rows), build(admission_rows), build(stay_rows), codes
 
 
 def kept(cohort, vital=None, **rows):
@@ -326,53 +262,6 @@ def test_eras_in_which_images_certainly_lie_are_covered(cohort):
     assert stays["cxr_status"].to_list() == ["not_taken", "not_collectable"]
 
 
-def test_oddities_are_counted(cohort):
-    patients, admissions, icustays, _ = frames(
-        stays=[{}, {"outtime": None}, {"outtime": IN - DAY}, {"hadm_id": 99}],
-        admissions=[
-            {"hospital_expire_flag": 1},
-            {"deathtime": IN - DAY, "hospital_expire_flag": 0},
-            {"admission_type": "X", "hospital_expire_flag": 2, "dischtime": IN - 2 * DAY},
-        ],
-    )
-    counts = cohort_rules.count_oddities(describe_stays(patients, admissions, icustays, icustays["stay_id"]))
-    assert counts == {
-        "stays_of_unknown_subject_or_admission": 1,
-        "stays_without_intime": 0,
-        "stays_without_outtime": 1,
-        "stays_that_end_before_they_begin": 1,
-        "stays_whose_admission_ends_before_it_begins": 1,
-        "stays_not_within_their_admission": 1,
-        "stays_that_begin_after_death": 4,
-        "stays_of_unknown_age": 0,
-        "stays_of_an_age_below_0_or_above_120": 0,
-        "hospital_expire_flag_neither_0_nor_1": 1,
-        "died_in_hospital_without_deathtime": 1,
-        "deathtime_without_hospital_death": 1,
-        "deathtime_before_intime": 1,
-        "admission_type_not_known": 1,
-        "without_era": 0,
-    }
-
-
-def test_a_stay_outside_of_its_admission_and_an_age_that_cannot_be_are_counted(cohort):
-    patients, admissions, icustays, _ = frames(
-        stays=[{"subject_id": 1 + i} for i in range(5)],
-        admissions=[
-            {"subject_id": 1},
-            {"subject_id": 2, "admittime": IN + MOMENT},
-            {"subject_id": 3, "dischtime": IN + 3 * DAY - MOMENT},
-            {"subject_id": 4, "admittime": IN, "dischtime": IN + 3 * DAY},
-            {"subject_id": 5},
-        ],
-        patients=[{}, {"anchor_age": None}, {"anchor_age": 300}, {"anchor_year": 1815}, {"anchor_year": 2300}],
-    )
-    counts = cohort_rules.count_oddities(describe_stays(patients, admissions, icustays, icustays["stay_id"]))
-    assert counts["stays_not_within_their_admission"] == 2
-    assert counts["stays_of_unknown_age"] == 1
-    assert counts["stays_of_an_age_below_0_or_above_120"] == 3
-
-
 @given(st.integers(-3, 3), st.integers(-3, 3), st.booleans())
 @settings(deadline=None)
 def test_who_is_dead_at_admission_is_as_the_dates_say(cohort, death, dod, own):
@@ -387,47 +276,3 @@ def test_who_is_dead_at_admission_is_as_the_dates_say(cohort, death, dod, own):
     patients, admissions, icustays, _ = frames(**rows)
     every = describe_stays(patients, admissions, icustays, icustays["stay_id"])
     assert every["after_death"].to_list() == [died_at <= IN or (not own and dod < 0)]
-
-
-def summary(stays: int, with_image: int, late: int) -> dict:
-    """The report of so many stays, the first `late` of them in another era, the last `with_image` with an image."""
-    frame = pl.DataFrame(
-        {
-            "subject_id": range(stays),
-            "has_cxr": [i >= stays - with_image for i in range(stays)],
-            "era": ["2020 - 2022" if i < late else "2011 - 2013" if i % 2 else "2014 - 2016" for i in range(stays)],
-        }
-    ).with_columns(
-        pl.when("has_cxr").then(pl.lit("present")).otherwise(pl.lit("not_taken")).alias("cxr_status"),
-        **{name: pl.lit("one") for name in ("race_group", "admission_group", "gender", "icd_version", "insurance")},
-    )
-    steps = [("all ICU stays", 140, 100), ("odd", 139, 99), ("short", stays, stays)]
-    attrition = pl.DataFrame(steps, schema=["step", "stays", "subjects"], orient="row")
-    images = {"images": 3, "links": 3, "stays_with_image": with_image}
-    every = describe_stays(*frames()[:3], pl.Series([31], dtype=pl.Int32))
-    return cohort_rules.summarise(every, frame, attrition, images)
-
-
-def test_the_report_tells_no_group_below_ten_and_nothing_that_gives_it_away():
-    counts = summary(stays=60, with_image=30, late=1)
-    assert counts["groups"]["era"] == {
-        "2011 - 2013": {"stays": 30, "with_cxr": 15},
-        "2014 - 2016": {"stays": "hidden", "with_cxr": 15},
-        "2020 - 2022": {"stays": "<10", "with_cxr": 0},
-    }
-    assert counts["groups"]["gender"] == {"one": {"stays": 60, "with_cxr": 30}}
-    assert counts["groups"]["cxr_status"] == {
-        "not_taken": {"stays": 30, "with_cxr": 0},
-        "present": {"stays": 30, "with_cxr": 30},
-    }
-    assert [row["stays"] for row in counts["attrition"]] == [140, "hidden", 60]  # one stay went
-    assert counts["matched"] == {"stays": 30, "subjects": 30}
-    assert counts["images"] == {"images": 3, "links": "<10", "stays_with_image": 30}  # 3 rows of a file
-
-
-def test_all_but_a_few_with_an_image_are_not_counted_either():
-    counts = summary(stays=60, with_image=57, late=0)
-    assert counts["matched"] == {"stays": "hidden", "subjects": "hidden"}
-    assert counts["images"]["stays_with_image"] == "hidden"
-    assert counts["groups"]["cxr_status"]["not_taken"]["stays"] == "<10"
-    assert counts["groups"]["cxr_status"]["present"] == {"stays": "hidden", "with_cxr": "hidden"}
