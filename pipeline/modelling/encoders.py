@@ -88,16 +88,11 @@ class TransformerEncoder(nn.Module):
         size = shapes.encoders
         self.embed = nn.Linear(shapes.channels + 2 * shapes.variables, size.width)
         self.positions = nn.Parameter(torch.randn(shapes.hours, size.width) * 0.02)
-        layer = nn.TransformerEncoderLayer(
-            size.width, size.heads, 4 * size.width, size.dropout, "gelu", batch_first=True, norm_first=True
-        )
-        self.layers = nn.TransformerEncoder(
-            layer, size.layers, norm=nn.LayerNorm(size.width), enable_nested_tensor=False
-        )
+        self.layers = Transformer(size)
 
     def forward(self, batch: Batch) -> SeriesFeatures:
         """Tokens and their mean."""
-        tokens = self.layers(self.embed(series_channels(batch)) + self.positions)
+        tokens: Tensor = self.layers(self.embed(series_channels(batch)) + self.positions)
         return SeriesFeatures(tokens, tokens.mean(dim=1))
 
 
@@ -205,7 +200,10 @@ def _weights(name: str, source: str) -> dict[str, Tensor]:
 
 
 class ImageEncoder(nn.Module):
-    """CNN stages as a list (`stages`), and projections to width D. Input: grey in [0, 1]."""
+    """CNN stages as a list (`stages`), and projections to width D. Input: grey in [0, 1].
+
+    Tokens are layer-normed, as the record's are, so that neither modality is louder where they meet.
+    """
 
     def __init__(self, shapes: Shapes) -> None:
         super().__init__()
@@ -218,6 +216,7 @@ class ImageEncoder(nn.Module):
         else:
             self.stages, self.stage_widths = _torchvision(size.cnn, shapes.pretrained)
         self.project = nn.Linear(self.stage_widths[-1], size.width)
+        self.norm = nn.LayerNorm(size.width)
 
     def normalise(self, images: Tensor) -> Tensor:
         """[P, 1, H, W] in [0, 1] to the CNN's input; torchvision's get three channels and ImageNet's moments."""
@@ -237,7 +236,7 @@ class ImageEncoder(nn.Module):
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
-        tokens = self.project(x.flatten(2).transpose(1, 2))
+        tokens = self.norm(self.project(x.flatten(2).transpose(1, 2)))
         return ImageFeatures(maps, tokens, tokens.mean(dim=1))
 
 
@@ -302,3 +301,19 @@ class AttentionLayer(nn.Module):
         x = x[:, :first] + self.dropout(self.attention(normed[:, :first], normed, real))
         x = x + self.dropout(self.feed(x))
         return x
+
+
+class Transformer(nn.Module):
+    """Pre-norm transformer layers [B, N, D] → [B, N, D], and a last norm."""
+
+    def __init__(self, size: Encoders) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(AttentionLayer(size) for _ in range(size.layers))
+        self.norm = nn.LayerNorm(size.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As many tokens as came."""
+        for layer in self.layers:
+            x = layer(x)
+        normed: Tensor = self.norm(x)
+        return normed

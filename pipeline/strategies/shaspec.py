@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipeline.modelling.encoders import ImageEncoder, TransformerEncoder, fill_absent, series_channels
+from pipeline.modelling.encoders import ImageEncoder, Transformer, TransformerEncoder, fill_absent, series_channels
 from pipeline.modelling.interface import CXR, EHR, Batch, Output, Shapes, Strategy, mean_where
 
 
@@ -31,16 +31,9 @@ class ShaSpec(Strategy):
                 raise ValueError(f"{key} must be at least 0, is {weight}")
         self.align, self.domain = align, domain
         size = shapes.encoders
-
-        def encoder() -> nn.Module:
-            layer = nn.TransformerEncoderLayer(
-                size.width, size.heads, 4 * size.width, size.dropout, "gelu", batch_first=True, norm_first=True
-            )
-            return nn.TransformerEncoder(layer, size.layers, norm=nn.LayerNorm(size.width), enable_nested_tensor=False)
-
         self.series = TransformerEncoder(shapes)
         self.image = ImageEncoder(shapes)
-        self.shared, self.image_specific = encoder(), encoder()
+        self.shared, self.image_specific = Transformer(size), Transformer(size)
         self.compose = nn.Linear(2 * size.width, size.width)
         self.classify_domain = nn.Linear(size.width, 2)
         self.head = nn.Sequential(

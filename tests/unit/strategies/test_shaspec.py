@@ -13,7 +13,7 @@ from pipeline.modelling.registry import build
 
 def model_of(task="mortality", **hyper):
     torch.manual_seed(0)
-    return build("shaspec", small_shapes(task), {"lr": 1e-3, **hyper})
+    return build("shaspec", small_shapes(task, 32), {"lr": 1e-3, **hyper})
 
 
 def test_losses_are_those_of_present_modalities_alone():
