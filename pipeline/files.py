@@ -138,6 +138,13 @@ def write_json(content: Any, path: Path | str, digits: int = 6) -> None:
     )
 
 
+def write_yaml(content: Any, path: Path | str) -> None:
+    """YAML in block style, keys in their order; floats as they are."""
+    import yaml
+
+    write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), path)
+
+
 def _rounded(content: Any, digits: int) -> Any:
     if isinstance(content, dict):
         return {str(key): _rounded(value, digits) for key, value in content.items()}

@@ -8,6 +8,7 @@ strategy itself (pipeline.modelling.registry), so that this file need not know t
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from pipeline.errors import InputError
 from pipeline.strict import build, read_yaml
 
 FILE = Path("params.yaml")
+MOST_OWN = 3  # knobs of its own that tuning draws for a strategy
 INPUT_HOURS = 48  # of the stay, which models see; the prediction is made at their end
 
 
@@ -255,6 +257,8 @@ class Training:
     weight_decay: float
     warmup_share: float
     gradient_clip: float
+    start: Literal["scratch", "unimodal"]
+    least_share: float
     checkpoint_seconds: float
     augment: Augment
     pretrained: str
@@ -263,7 +267,54 @@ class Training:
     def __post_init__(self) -> None:
         _at_least(0, weight_decay=self.weight_decay, checkpoint_seconds=self.checkpoint_seconds)
         _share("warmup_share", self.warmup_share)
+        _require(0 <= self.least_share <= 1, f"least_share: must be in [0, 1], is {self.least_share}")
         _require(self.gradient_clip > 0, f"gradient_clip: must be above 0, is {self.gradient_clip}")
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """A knob that tuning draws: from `low` to `high`, both included, evenly on the `spread` scale."""
+
+    low: float
+    high: float
+    spread: Literal["linear", "log", "whole"]
+
+    def __post_init__(self) -> None:
+        _require(self.low < self.high, f"high: must be above low, {self.low}; is {self.high}")
+        _require(self.spread != "log" or self.low > 0, f"low: must be above 0 on a log scale, is {self.low}")
+
+    def at(self, share: float) -> float | int:
+        """The value a `share` in [0, 1) of the way from low to high, to three significant digits."""
+        if self.spread == "whole":
+            return min(int(self.low + share * (self.high - self.low + 1)), int(self.high))
+        if self.spread == "log":
+            return float(f"{self.low * (self.high / self.low) ** share:.3g}")
+        return float(f"{self.low + share * (self.high - self.low):.3g}")
+
+
+@dataclass(frozen=True)
+class SharedSpace:
+    """What tuning draws for every strategy that descends."""
+
+    lr: Dimension
+    dropout: Dimension
+    weight_decay: Dimension
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How many settings of each strategy are tried, the written defaults being the first, and where they lie.
+
+    `own`: of each strategy's own knobs, from strategies.NAME.space.
+    """
+
+    trials: int
+    seed: int
+    space: SharedSpace
+    own: dict[str, dict[str, Dimension]]
+
+    def __post_init__(self) -> None:
+        _at_least(0, trials=self.trials, seed=self.seed)
 
 
 @dataclass(frozen=True)
@@ -337,9 +388,8 @@ class Fairness:
 
 @dataclass(frozen=True)
 class Compare:
-    """Comparing strategies: whether all were tuned on dev, and the days at which a length of stay is winsorised."""
+    """Comparing strategies: the days at which a length of stay is winsorised."""
 
-    tuned: bool
     los_cap_days: float
 
     def __post_init__(self) -> None:
@@ -413,6 +463,18 @@ class TrainingScale:
 
 
 @dataclass(frozen=True)
+class TuningScale:
+    """What a trial is judged by on dev: the cohorts that it is trained on, and how many of the scale's seeds."""
+
+    cohorts: tuple[Literal["base", "matched"], ...]
+    seeds: int
+
+    def __post_init__(self) -> None:
+        _distinct("cohorts", self.cohorts)
+        _at_least(1, seeds=self.seeds)
+
+
+@dataclass(frozen=True)
 class ProbeScale:
     """What trained models are shown besides the test stays as they are.
 
@@ -468,6 +530,7 @@ class Scale:
     images: ImagesScale
     encoders: Encoders
     training: TrainingScale
+    tuning: TuningScale
     probe: ProbeScale
     evaluation: EvaluationScale
     fairness: FairnessScale
@@ -475,7 +538,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Params:
-    """All of params.yaml."""
+    """All of params.yaml; what stands there under strategies.NAME.space is in `tuning.own`."""
 
     scale: str
     data: Data
@@ -489,6 +552,7 @@ class Params:
     masks: Masks
     grid: Grid
     training: Training
+    tuning: Tuning
     evaluation: Evaluation
     verdicts: Verdicts
     fairness: Fairness
@@ -505,6 +569,11 @@ class Params:
             _require(
                 isinstance(lr, int | float) and lr > 0, f"strategies.{name}.lr: must be a number above 0, is {lr!r}"
             )
+        for name, space in self.tuning.own.items():
+            _require(len(space) <= MOST_OWN, f"strategies.{name}.space: holds {len(space)} knobs, may hold {MOST_OWN}")
+            for knob in space:
+                known = knob in self.strategies[name] and knob != "lr"
+                _require(known, f"strategies.{name}.space.{knob}: is no knob of strategies.{name} of its own")
         key = f"scales.{self.scale}.training.folds"  # other scales may ask for more folds
         folds = self.scales[self.scale].training.folds
         if self.splits.scheme == "temporal":
@@ -544,9 +613,21 @@ def load(path: Path | str = FILE) -> Params:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     try:
-        return typing.cast(Params, build(Params, value, ""))
+        return typing.cast(Params, build(Params, _apart(value), ""))
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        text = re.sub(r"^tuning[.]own[.](\w+)", r"strategies.\1.space", str(error))
+        raise InputError(f"{path}: {text}") from None
+
+
+def _apart(value: Any) -> Any:
+    """The content of params.yaml, `space` moved from the strategies' blocks to tuning.own: what is left is theirs."""
+    if not isinstance(value, dict) or not all(isinstance(value.get(key), dict) for key in ("strategies", "tuning")):
+        return value
+    if "own" in value["tuning"]:
+        raise InputError("tuning.own: unknown key; did you mean strategies.NAME.space?")
+    blocks = {name: dict(block) if isinstance(block, dict) else block for name, block in value["strategies"].items()}
+    own = {name: block.pop("space") for name, block in blocks.items() if isinstance(block, dict) and "space" in block}
+    return {**value, "strategies": blocks, "tuning": {**value["tuning"], "own": own}}
 
 
 def read(*keys: str, path: Path | str = FILE) -> tuple[Any, ...]:

@@ -19,7 +19,8 @@ from pathlib import Path
 from pipeline.errors import InputError
 from pipeline.params import Params, load
 from pipeline.tasks import get_task
-from pipeline.training.grid import RunSpec, runs
+from pipeline.training.grid import RunSpec
+from pipeline.training.settings import Common
 
 # Where there are no data yet: a synthetic patient has about so many stays in the base cohort; so many of them an image.
 STAYS_A_PATIENT, IMAGE_SHARE = 0.55, 0.4
@@ -61,17 +62,11 @@ def cohort_size(params: Params, data: Path) -> Cohort:
 
 
 def all_runs(params: Params) -> dict[tuple[str, str], list[RunSpec]]:
-    """The runs of every strategy and task of the grid."""
+    """The runs of every strategy and task of the grid, with the settings of params.yaml; trials are not among them."""
+    common = Common(params.series.tier, params.training, params.get("scales.encoders"), params.get("scales.training"))
+    settings = {name: common.written(hyper) for name, hyper in params.strategies.items()}
     return {
-        (strategy, task): runs(
-            strategy,
-            task,
-            hyper=params.strategies[strategy],
-            tier=params.series.tier,
-            training=params.training,
-            encoders=params.get("scales.encoders"),
-            scale=params.get("scales.training"),
-        )
+        (strategy, task): common.runs(strategy, task, settings)
         for strategy in params.grid.strategies
         for task in params.grid.tasks
     }

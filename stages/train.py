@@ -6,8 +6,9 @@ from pathlib import Path
 from pipeline.errors import InputError
 from pipeline.params import read
 from pipeline.training.cell import train_cell
-from pipeline.training.grid import runs
+from pipeline.training.settings import Common
 from pipeline.training.store import Store, data_fingerprint, work_folder
+from pipeline.training.tuning import read_tuned
 from stages import stage
 
 
@@ -17,15 +18,10 @@ def main() -> None:
     if len(sys.argv) != 2:
         raise InputError("needs one argument: STRATEGY")
     (strategy,) = sys.argv[1:]
-    hyper, tasks, tier, training, encoders, scale = read(
-        f"strategies.{strategy}", "grid.tasks", "series.tier", "training", "scales.encoders", "scales.training"
-    )
-    specs = [
-        spec
-        for task in tasks
-        for spec in runs(strategy, task, hyper=hyper, tier=tier, training=training, encoders=encoders, scale=scale)
-    ]
+    tasks, *common = read("grid.tasks", "series.tier", "training", "scales.encoders", "scales.training")
     data = Path("data")
+    settings = read_tuned(data / "tuned" / f"{strategy}.yaml").tasks
+    specs = [spec for task in tasks for spec in Common(*common).runs(strategy, task, settings[task])]
     train_cell(specs, Store(work_folder(), data_fingerprint(data)), data, data / "runs" / strategy)
 
 

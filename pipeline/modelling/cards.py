@@ -22,6 +22,7 @@ class Card:
     modalities: tuple[str, ...]
     missing: str
     interaction: str
+    needs: tuple[str, ...]
 
     @property
     def group(self) -> str:
@@ -49,7 +50,7 @@ def read_card(name: str) -> Card:
     missing = [entry for entry in ENTRIES if entry not in entries]
     if missing or not first.startswith(f"{name}: "):
         raise InputError(f"pipeline/strategies/{name}.py: its card lacks {', '.join(missing) or f'the line {name}: …'}")
-    declared = {"modalities": "cxr ehr", "missing": "complete", "interaction": "joint"}
+    declared = {"modalities": "cxr ehr", "missing": "complete", "interaction": "joint", "needs": ""}
     for node in (node for each in tree.body if isinstance(each, ast.ClassDef) for node in each.body):
         if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
             target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
@@ -63,4 +64,5 @@ def read_card(name: str) -> Card:
         modalities=tuple(declared["modalities"].split()),
         missing=declared["missing"],
         interaction=declared["interaction"],
+        needs=tuple(declared["needs"].split()),
     )

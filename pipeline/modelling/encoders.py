@@ -6,6 +6,7 @@ GroupNorm from scratch, frozen BatchNorm with pretrained weights: a batch of 16 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,6 +113,29 @@ class LSTMEncoder(nn.Module):
         outputs, (states, _) = self.lstm(self.embed(series_channels(batch)))
         last = torch.cat([states[-2], states[-1]], dim=1)
         return SeriesFeatures(self.project(self.dropout(outputs)), self.project(self.dropout(last)))
+
+
+def start_encoders(strategy: nn.Module, trained: Iterable[nn.Module]) -> list[str]:
+    """Gives each shared encoder in `strategy` the weights of the one of its kind in `trained`; returns their names.
+
+    An encoder of which some stages were taken out or replaced gets the weights of those that are left as they were.
+    """
+    kinds = (TransformerEncoder, LSTMEncoder, ImageEncoder)
+    weights = {
+        type(each): each.state_dict() for model in trained for each in model.modules() if isinstance(each, kinds)
+    }
+    started = []
+    for name, encoder in strategy.named_modules():
+        if isinstance(encoder, kinds) and type(encoder) in weights:
+            own = encoder.state_dict()
+            fitting = {
+                key: value
+                for key, value in weights[type(encoder)].items()
+                if key in own and own[key].shape == value.shape
+            }
+            encoder.load_state_dict(fitting, strict=False)
+            started.append(name)
+    return started
 
 
 def series_encoder(name: str, shapes: Shapes) -> TransformerEncoder | LSTMEncoder:

@@ -5,9 +5,9 @@ Shapes: B batch, T = 48 hours, C channels, V variables, D width, P images presen
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -100,6 +100,16 @@ class Epoch:
     batches: Callable[[], Iterable[tuple[Batch, Tensor]]]
 
 
+class Earlier(NamedTuple):
+    """A finished run that another one needs: its trained strategy, in eval mode, and its logits [N, K] of all stays.
+
+    Stays are in the order of the data (Batch.index); the logits are made when asked for.
+    """
+
+    strategy: Strategy
+    logits: Callable[[], Tensor]
+
+
 def task_loss(logits: Tensor, targets: Tensor, task: Task) -> Tensor:
     """Mean cross-entropy (multiclass: targets [B, 1], class numbers) or binary cross-entropy (targets [B, K])."""
     if task.kind == "multiclass":
@@ -131,12 +141,14 @@ class Strategy(nn.Module):
     `modalities`: what it looks at. A fusion strategy: `ehr` and `cxr`; a unimodal one: one of them; a control, which
     sees no pixel: `ehr` with `presence` (whether there is an image) and `metadata` (its hour, view and number).
     `missing`: `native` (an own mechanism for absent images) or `complete` (given the shared treatment,
-    encoders.fill_absent). `interaction`: `additive` (logits are a sum over modalities) or `joint`.
+    encoders.fill_absent). `interaction`: `additive` (logits are a sum over modalities) or `joint`. `needs`: strategies
+    whose runs of the same task, cohort, fold and seed are made before, and handed to `learn_from`.
     """
 
     modalities: ClassVar[frozenset[str]] = frozenset({"ehr", "cxr"})
     missing: ClassVar[Literal["native", "complete"]] = "complete"
     interaction: ClassVar[Literal["additive", "joint"]] = "joint"
+    needs: ClassVar[tuple[str, ...]] = ()
     prior: Tensor
 
     def __init__(self, shapes: Shapes) -> None:
@@ -161,6 +173,12 @@ class Strategy(nn.Module):
 
     def after_backward(self) -> None:
         """Called once a step, when all gradients are there, before they are clipped."""
+
+    def learn_from(self, earlier: Mapping[str, Earlier]) -> None:
+        """Called once before training with the runs that it needs, by name.
+
+        A strategy is built, loaded and asked without it: what answers depend on must be parameters or buffers.
+        """
 
     def set_prior(self, prior: Tensor) -> None:
         """Called once before training with the training prevalences' logits [K]: the answer where nothing is known."""

@@ -162,9 +162,14 @@ def choice(device: str) -> tuple[str, int]:
 
 
 def execute(specs: Sequence[RunSpec], store: Store, data: Path) -> None:
-    """Makes the runs that are not finished. Raises InputError where one fails; the finished ones are kept."""
-    name, workers = choice(specs[0].training.device)
+    """Makes the runs that are not finished, and first those that they need.
+
+    Raises InputError where one fails; the finished ones are kept.
+    """
     todo = [spec for spec in specs if not store.finished(spec)]
+    if before := {store.name(each): each for spec in todo for each in spec.needs.values()}:
+        execute(list(before.values()), store, data)
+    name, workers = choice(specs[0].training.device)
     log.info("%d of %d runs are in the run store", len(specs) - len(todo), len(specs))
     if not todo:
         return

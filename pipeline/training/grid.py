@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pipeline.params import Encoders, Training, TrainingScale
@@ -44,7 +44,7 @@ def run_keys(scale: TrainingScale, task: str) -> list[RunKey]:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """All that a run is a function of, data and code apart."""
+    """All that a run is a function of, data and code apart. `needs`: the runs that must be made before, by a name."""
 
     strategy: str
     task: str
@@ -60,6 +60,7 @@ class RunSpec:
     batch_size: int
     max_epochs: int
     patience: int
+    needs: dict[str, RunSpec] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

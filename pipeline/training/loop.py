@@ -189,6 +189,7 @@ def fit(
     optimiser = AdamW(optimiser_groups(strategy, training.weight_decay), lr=spec.hyper["lr"], fused=True)
     steps_per_epoch = math.ceil(len(train) / spec.batch_size)
     steps = steps_per_epoch * spec.max_epochs
+    least = training.least_share * spec.max_epochs  # whose image is learned late is not cut off before
 
     best: dict[str, Tensor] = {}
     progress = Progress(epoch=0, best=0, score=-math.inf, history=[])
@@ -209,7 +210,7 @@ def fit(
     if progress.epoch == 0:
         between_epochs(0)
     for epoch in range(progress.epoch, spec.max_epochs):
-        if epoch - progress.best > spec.patience:
+        if epoch - progress.best > spec.patience and epoch >= least:
             break
         strategy.train()
         torch.manual_seed(stream(spec.seed, epoch, 1))

@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline import files
-from pipeline.data.batches import Batches, image_format
+from pipeline.data.batches import Batches
 from pipeline.data.inputs import HOURS
 from pipeline.data.statics import model_variables
 from pipeline.data.tensors import Array, FoldTensors, load_fold
@@ -31,7 +30,7 @@ from pipeline.training.executors import execute
 from pipeline.training.grid import KEY, RunSpec
 from pipeline.training.image_control import CONTROL_SCHEMA, image_control, read_findings
 from pipeline.training.loop import EVAL_BATCH, autocast
-from pipeline.training.run import pick_device, prepare_torch, untrained
+from pipeline.training.run import pick_device, prepare_torch, trained
 from pipeline.training.store import Store
 
 OF_IMAGES = {"cxr", "presence", "metadata"}  # modalities that change with an image's presence
@@ -56,13 +55,6 @@ def load(spec: RunSpec, data: Path, device: torch.device, last_hours: Sequence[i
 
     whole = tensors(HOURS)
     return Fold(whole, Batches(whole, device), {k: Batches(tensors(HOURS - k), device) for k in last_hours})
-
-
-def trained(spec: RunSpec, store: Store, tensors: FoldTensors, device: torch.device) -> Strategy:
-    """The run's strategy with the weights of the run store, in eval mode."""
-    strategy = untrained(spec, tensors).to(device)
-    strategy.load_state_dict(load_file(store.folder(spec) / "weights.safetensors", device=str(device)))
-    return strategy.to(memory_format=image_format(device)).eval()
 
 
 def ask(strategy: Strategy, spec: RunSpec, parts: Iterable[Batch], device: torch.device) -> Iterator[Output]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import time
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.numpy import save_file as save_arrays
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from pipeline import files
 from pipeline.data.batches import Batches, image_format
@@ -20,8 +21,9 @@ from pipeline.data.inputs import HOURS, channel_variables
 from pipeline.data.statics import model_variables
 from pipeline.data.tensors import FoldTensors, load_fold
 from pipeline.errors import InputError
+from pipeline.modelling.encoders import start_encoders
 from pipeline.modelling.fitted import Fitted
-from pipeline.modelling.interface import Shapes, Strategy, probabilities
+from pipeline.modelling.interface import Earlier, Shapes, Strategy, probabilities
 from pipeline.modelling.registry import build
 from pipeline.tasks import get_task
 from pipeline.training.fitting import fit_once
@@ -62,8 +64,32 @@ def untrained(spec: RunSpec, tensors: FoldTensors) -> Strategy:
     return build(spec.strategy, shapes, spec.hyper)
 
 
+def trained(spec: RunSpec, store: Store, tensors: FoldTensors, device: torch.device) -> Strategy:
+    """The finished run's strategy with the weights of the run store, in eval mode."""
+    strategy = untrained(spec, tensors).to(device)
+    strategy.load_state_dict(load_file(store.folder(spec) / "weights.safetensors", device=str(device)))
+    return strategy.to(memory_format=image_format(device)).eval()
+
+
+def _learn_from_earlier(
+    strategy: Strategy, spec: RunSpec, store: Store, tensors: FoldTensors, batches: Batches
+) -> None:
+    """Hands the strategy what earlier runs have learned; its encoders start there where training.start says so."""
+    device, every = batches.device, torch.arange(len(tensors.stay_id), device=batches.device)
+    earlier = {}
+    for name, needed in spec.needs.items():
+        model = trained(needed, store, tensors, device)
+        earlier[name] = Earlier(model, functools.partial(logits_of, model, batches, every, needed))
+    if spec.training.start == "unimodal":
+        start_encoders(strategy, [each.strategy for each in earlier.values()])
+    strategy.learn_from(earlier)
+
+
 def make_run(spec: RunSpec, store: Store, data: Path, report: Report) -> None:
-    """Makes the run unless it is finished; waits while another process has claimed it."""
+    """Makes the run, and those that it needs before, unless finished; waits while another process has claimed it."""
+    if not store.finished(spec):
+        for needed in spec.needs.values():
+            make_run(needed, store, data, lambda epoch, row: None)
     with store.claimed(spec) as folder:
         if store.finished(spec):
             return
@@ -80,6 +106,7 @@ def make_run(spec: RunSpec, store: Store, data: Path, report: Report) -> None:
             raise InputError(f"strategies.{spec.strategy}.lr: {what}")
         strategy.to(memory_format=image_format(device))
         batches = Batches(tensors, device)
+        _learn_from_earlier(strategy, spec, store, tensors, batches)
         checkpoint = folder / "checkpoint.safetensors"
         if isinstance(strategy, Fitted):
             history = fit_once(strategy, tensors, batches, spec, task, report)

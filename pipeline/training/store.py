@@ -94,11 +94,13 @@ class Store:
 
     def identity(self, spec: RunSpec) -> dict[str, Any]:
         """What the run is filed under: the content of pretrained weights, not their path; not how often it is saved."""
-        content = dataclasses.asdict(spec)
+        content = dataclasses.asdict(dataclasses.replace(spec, needs={}))
+        del content["needs"]
         del content["training"]["checkpoint_seconds"]
         content["training"]["pretrained"] = _weights(spec.training.pretrained)
         return {
             "spec": content,
+            "needs": {name: self.name(earlier) for name, earlier in spec.needs.items()},
             "data": self.data,
             "code": code_fingerprint(spec.strategy),
             "torch": version("torch"),
