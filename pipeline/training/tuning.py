@@ -32,18 +32,10 @@ from pipeline.training.grid import RunSpec
 from pipeline.training.monitor import monitor_score
 from pipeline.training.settings import Common, Settings, needed
 from pipeline.training.store import Store
+from pipeline.training.trials import HOURS, TRIALS, TRIALS_SCHEMA
 
 log = logging.getLogger("tune")
 SHARED = ("lr", "dropout", "weight_decay")
-TRIALS_SCHEMA: dict[str, Any] = {
-    "strategy": pl.String,
-    "task": pl.String,
-    "trial": pl.Int64,  # from 1, the written defaults
-    "score": pl.Float64,  # the task's monitor on dev, mean over cohorts and seeds; null where it is not estimable
-    "chosen": pl.Boolean,
-    "epochs": pl.Int64,  # of all its runs
-    "settings": pl.String,  # JSON
-}
 
 
 @dataclass(frozen=True)
@@ -135,9 +127,9 @@ def tune(
     """Writes STRATEGY.yaml (Tuned) for every strategy of the grid, trials.csv (TRIALS_SCHEMA) and hours.json to `out`.
 
     With `tuning.trials` 0 no run is made and the settings are the written ones, `strategies`. Those whose runs others
-    need are tuned first, and the others' trials then start from the chosen ones. hours.json: {strategy: hours of its
-    trials' processes}, the one file that differs from one time to the next. Raises InputError where strategies need
-    each other's runs.
+    need are tuned first, and the others' trials then start from the chosen ones. hours.json: {strategy: {task: hours of
+    its trials' processes}}, the one file that differs from one time to the next; trials with the same settings are the
+    same runs, and count once. Raises InputError where strategies need each other's runs.
     """
     needs: dict[str, tuple[str, ...]] = {}
     todo = list(grid.strategies)
@@ -147,7 +139,7 @@ def tune(
         todo += [each for each in needs[name] if each not in needs]
     settings: dict[str, dict[str, Settings]] = {task: {} for task in grid.tasks}
     rows: list[dict[str, Any]] = []
-    hours: dict[str, float] = {}
+    hours: dict[str, dict[str, float]] = {}
     todo = sorted(needs)
     while todo:
         ready = [name for name in todo if not set(needs[name]) & set(todo)]
@@ -164,8 +156,8 @@ def tune(
         code = {each: files.sha256(ROOT / f"{module_name(each).replace('.', '/')}.py") for each in needs[name]}
         tasks = {task: {each: of_task[each] for each in (name, *needs[name])} for task, of_task in settings.items()}
         files.write_yaml(dataclasses.asdict(Tuned(tuning.trials, code, tasks)), out / f"{name}.yaml")
-    files.write_csv(pl.DataFrame(rows, schema=TRIALS_SCHEMA), out / "trials.csv", digits=9)
-    files.write_json(hours, out / "hours.json", digits=3)
+    files.write_csv(pl.DataFrame(rows, schema=TRIALS_SCHEMA), out / TRIALS, digits=9)
+    files.write_json(hours, out / HOURS)
 
 
 def _judged(common: Common, judged: TuningScale) -> Common:
@@ -180,7 +172,7 @@ def _choose(
     common: Common,
     tried: Mapping[str, Sequence[Settings]],
     settings: dict[str, dict[str, Settings]],
-    hours: dict[str, float],
+    hours: dict[str, dict[str, float]],
     store: Store,
     data: Path,
 ) -> list[dict[str, Any]]:
@@ -200,7 +192,8 @@ def _choose(
             scores = [-np.inf if each["score"] is None else each["score"] for each in found]
             best = int(np.argmax(scores))  # of equals the first, so that what is written needs no reason
             of_task[name] = settings_of[best]
-            hours[name] = hours.get(name, 0.0) + sum(each.pop("seconds") for each in found) / 3600
+            made = {store.name(spec): spec for number in range(len(settings_of)) for spec in specs[task, name, number]}
+            hours.setdefault(name, {})[task] = sum(_seconds(spec, store) for spec in made.values()) / 3600
             for number, each in enumerate(found):
                 told = json.dumps(dataclasses.asdict(settings_of[number]), sort_keys=True)
                 about = {"strategy": name, "task": task, "trial": number + 1, "chosen": number == best}
@@ -210,17 +203,21 @@ def _choose(
 
 
 def _trial(specs: Sequence[RunSpec], dev: Dev, store: Store) -> dict[str, Any]:
-    """Score on dev, epochs and seconds of a trial's finished runs."""
-    scores, epochs, seconds = [], 0, 0.0
+    """Score on dev and epochs of a trial's finished runs."""
+    scores, epochs = [], 0
     for spec in specs:
         folder = store.folder(spec)
         told = load_file(folder / "predictions.safetensors")
         scores.append(dev_score(told["stay_id"], told["p"], dev, spec.train_cohort, get_task(spec.task)))
         epochs += len(json.loads((folder / "history.json").read_text(encoding="utf-8")))
-        seconds += json.loads((folder / "result.json").read_text(encoding="utf-8"))["seconds"]
     known = [score for score in scores if score is not None]
     score = sum(known) / len(known) if len(known) == len(scores) else None
-    return {"score": score, "epochs": epochs, "seconds": seconds}
+    return {"score": score, "epochs": epochs}
+
+
+def _seconds(spec: RunSpec, store: Store) -> float:
+    """How long a finished run took where it was made."""
+    return float(json.loads((store.folder(spec) / "result.json").read_text(encoding="utf-8"))["seconds"])
 
 
 def read_tuned(path: Path) -> Tuned:
