@@ -25,7 +25,7 @@ def test_the_stages_run_on_the_open_demo(root, demo_data, tmp_path):
     params["splits"]["stratify"] = True
     params["grid"] = {"strategies": ["late_fusion"], "tasks": ["mortality"]}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
-    for stage in [*STAGES, "train late_fusion", "probe late_fusion", *AGGREGATES]:
+    for stage in [*STAGES, "tune", "train late_fusion", "probe late_fusion", *AGGREGATES]:
         command = [sys.executable, "-m", f"stages.{stage.split()[0]}", *stage.split()[1:]]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{stage}\n{done.stderr}"
