@@ -1,4 +1,4 @@
-"""compare: which strategy? Ranks, calibration, decision curves, length of stay in days, score against cost."""
+"""compare: which strategy? Ranks, calibration, decision curves, length of stay in days, score against cost, tuning."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ from stages import stage
 
 @stage
 def main() -> None:
-    """Writes reports/tables/{ranking,score_cost,calibration,reliability,decision,los}.csv, and .md of all but one."""
-    grid, training, evaluation, settings, size, scale = read(
-        "grid", "scales.training", "evaluation", "compare", "scales.evaluation", "scale"
+    """Writes NAME.csv of the tables of SCHEMAS to reports/tables, and NAME.md of those in MARKDOWN."""
+    grid, training, judged, evaluation, settings, size, scale = read(
+        "grid", "scales.training", "scales.tuning", "evaluation", "compare", "scales.evaluation", "scale"
     )
     costs = pl.read_csv("reports/cost.csv", infer_schema_length=None)
     costs = costs.filter(scale="paper" if scale == "paper" else "demo")  # it knows these two
-    tables = compare(Path("data"), grid, training, evaluation, settings, size.draws, costs)
-    write(tables, Path("reports/tables"), evaluation, settings)
+    tables = compare(Path("data"), grid, training, judged, evaluation, settings, size.draws, costs)
+    write(tables, Path("reports/tables"), grid, evaluation, settings)
 
 
 if __name__ == "__main__":

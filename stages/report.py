@@ -19,6 +19,7 @@ SHOWN = (
     "masks",
     "grid",
     "training",
+    "tuning",
     "evaluation",
     "verdicts",
     "fairness",

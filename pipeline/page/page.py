@@ -24,7 +24,7 @@ from pipeline.disclosure import HIDDEN, known, share
 from pipeline.errors import InputError
 from pipeline.page import figures
 from pipeline.page.facts import Block, blocks, value, words
-from pipeline.page.questions import answers
+from pipeline.page.questions import answers, trials_of_each
 from pipeline.presentation.figures import Looks, themed
 from pipeline.presentation.tables import METRIC_TITLES, TASK_TITLES, phenotype_grid, wide_tables
 from pipeline.presentation.text import HOW, percent, plural
@@ -274,6 +274,7 @@ def build(data: Path, reports: Path, params: dict[str, Any]) -> tuple[str, dict[
         answers=questions,
         grid=grid,
         training=training,
+        trials=trials_of_each(reports / "tables", params),
         draws=params["scales"].evaluation.draws,
         evaluation=params["evaluation"],
         confidence=percent(params["evaluation"].confidence),

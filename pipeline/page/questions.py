@@ -15,6 +15,11 @@ from pipeline.questions.when.reliance_section import reliance
 from pipeline.questions.which import section as which
 
 
+def trials_of_each(tables: Path, params: dict[str, Any]) -> int | None:
+    """How many trials of tuning every strategy had on every task: 0 untuned, None if their numbers differ."""
+    return which.trials_of_each(tables, params["grid"])
+
+
 def answers(tables: Path, params: dict[str, Any]) -> list[Answer]:
     """The four answers and, where the truth was planted, how they compare with it; `tables` is reports/tables.
 

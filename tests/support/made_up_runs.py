@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ import polars as pl
 from pipeline.params import TrainingScale
 from pipeline.tasks import get_task, phenotype_slugs
 from pipeline.training.grid import run_keys
+from pipeline.training.trials import HOURS, TRIALS, TRIALS_SCHEMA
 
 STRENGTH = {"lstm": 0.8, "transformer": 1.0, "resnet": 0.5, "late_fusion": 1.3}
 MODALITIES = {
@@ -79,6 +80,7 @@ def fabricate(
     for task in tasks:
         for strategy in strategies:
             _cell(data, task, strategy, scale, splits, pl.DataFrame({"stay_id": stay_id, **labels}), has_cxr)
+    add_trials(data, {})
     if "resnet" in strategies:
         add_control(data, "resnet", scale, tasks, told=0.0)
     steps = [("all ICU stays", 2 * stays, stays + 40), ("adult", stays + 50, stays - 20), ("alive", "hidden", "hidden")]
@@ -111,6 +113,23 @@ def add_control(
     path = data / "probes" / strategy / "image_control.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     pl.concat(rows).write_parquet(path)
+
+
+def add_trials(data: Path, scores: Mapping[tuple[str, str], Sequence[float | None]]) -> None:
+    """data/tuned of the stage `tune`: scores on dev by strategy and task, the highest chosen; {} is an untuned project.
+
+    The n-th trial has n thousandths for its `lr`, trained 10 epochs, and took a quarter of an hour.
+    """
+    rows, hours = [], {}
+    for (strategy, task), found in scores.items():
+        best = max(range(len(found)), key=lambda i: -np.inf if found[i] is None else found[i])
+        for i, score in enumerate(found):
+            settings = {"dropout": 0.1, "hyper": {"lr": (i + 1) / 1000, "depth": 3}, "weight_decay": 0.01}
+            rows.append((strategy, task, i + 1, score, i == best, 10, json.dumps(settings)))
+        hours.setdefault(strategy, {})[task] = len(found) / 4
+    (data / "tuned").mkdir(exist_ok=True)
+    pl.DataFrame(rows, schema=TRIALS_SCHEMA, orient="row").write_csv(data / "tuned" / TRIALS)
+    (data / "tuned" / HOURS).write_text(json.dumps(hours))
 
 
 def _traits(random: np.random.Generator, stays: int) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The stage `compare`: which strategy? Ranks, calibration, decision curves, length of stay in days, score against cost.
+"""The stage `compare`: which strategy? Ranks, calibration, decisions, length of stay, score against cost, tuning.
 
 Every strategy is trained and evaluated on the same cohort, with the least removed in training and everything there at
 inference; test folds; metric per fold and seed, then averaged, from the same draws as those of `evaluate`.
@@ -23,9 +23,10 @@ from pipeline.estimation.decision import THRESHOLDS
 from pipeline.estimation.ranking import ranks
 from pipeline.evaluation.cells import kinds_of_run, read_people, read_predictions
 from pipeline.evaluation.scores import MACRO, Sampler, headline, in_cohort, metric_interval, over_runs, tell
-from pipeline.params import Compare, Evaluation, Grid, TrainingScale
+from pipeline.params import Compare, Evaluation, Grid, TrainingScale, TuningScale
 from pipeline.questions.which.run import ALL, DAYS, MEDIAN, METRICS, SCALINGS, SELF, TOP, Key, Values, measure
-from pipeline.questions.which.text import MARKDOWN
+from pipeline.questions.which.text import MARKDOWN, About
+from pipeline.questions.which.tuning import budget, tuning
 from pipeline.tasks import Task, get_task
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,10 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     | dict.fromkeys(("threshold", "net_benefit", "net_benefit_low", "net_benefit_high"), pl.Float64),
     "los": {"cohort": pl.String, "strategy": pl.String, "n": pl.String}
     | {f"{name}{end}": pl.Float64 for name in ("quadratic_kappa", "absolute_days") for end in BOUNDED},
+    "tuning": {"task": pl.String, "strategy": pl.String, "trials": pl.Int64, "default_score": pl.Float64}
+    | {"trial": pl.Int64, "score": pl.Float64, "epochs": pl.Int64, "hours": pl.Float64, "differs": pl.String}
+    | {"cohorts": pl.String, "seeds": pl.Int64},
+    "tuning_curve": {"task": pl.String, "strategy": pl.String, "k": pl.Int64, "score": pl.Float64},
 }
 Tables = dict[str, pl.DataFrame]
 
@@ -96,14 +101,15 @@ def compare(
     data: Path,
     grid: Grid,
     training: TrainingScale,
+    judged: TuningScale,
     evaluation: Evaluation,
     settings: Compare,
     draws: int,
     costs: pl.DataFrame,
 ) -> Tables:
-    """The tables by name (SCHEMAS), from the cells of `grid` under data/runs and `costs` (cost.csv of one scale).
+    """The tables by name (SCHEMAS), from the cells of `grid` under data/runs, data/tuned and `costs` (of one scale).
 
-    Raises InputError as `evaluate` does, and for a stay without los_days.
+    Raises InputError as `evaluate` and `tuning` do, and for a stay without los_days.
     """
     tasks = [get_task(name) for name in grid.tasks]
     people = read_people(data, tasks, training.folds, [DAYS])
@@ -113,6 +119,7 @@ def compare(
     days = people.select("stay_id", pl.col(DAYS).cast(pl.Float64)).unique("stay_id")
     sampler = Sampler(people, training.seeds, draws, evaluation.seed)
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SCHEMAS}
+    rows["tuning"], rows["tuning_curve"] = tuning(data / "tuned", grid, training, judged)
     for task in tasks:
         compared = []
         for strategy in grid.strategies:
@@ -263,9 +270,12 @@ def _los(group: Sequence[Compared], confidence: float) -> list[dict[str, Any]]:
     return found
 
 
-def write(tables: Mapping[str, pl.DataFrame], folder: Path, evaluation: Evaluation, settings: Compare) -> None:
+def write(
+    tables: Mapping[str, pl.DataFrame], folder: Path, grid: Grid, evaluation: Evaluation, settings: Compare
+) -> None:
     """Writes NAME.csv of each table, and NAME.md of those in MARKDOWN."""
+    about = About(evaluation, settings, budget(tables["tuning"], grid))
     for name, table in tables.items():
-        files.write_csv(table, folder / f"{name}.csv", digits=6 if name == "ranking" else 4)
+        files.write_csv(table, folder / f"{name}.csv", digits=6 if name in ("ranking", "tuning") else 4)
     for name, text in MARKDOWN.items():
-        files.write_text(text(tables[name], evaluation, settings), folder / f"{name}.md")
+        files.write_text(text(tables[name], about), folder / f"{name}.md")

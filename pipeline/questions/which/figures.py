@@ -1,4 +1,4 @@
-"""The figures of question 2: ranks, score against cost, calibration before and after, decision curves, days missed.
+"""The figures of question 2: ranks, score against cost, calibration, decision curves, days missed, scores over trials.
 
 Drawn in the style of pipeline.presentation.figures, from the tables of the stage `compare`; all return SVG.
 """
@@ -154,6 +154,23 @@ def days_figure(rows: pl.DataFrame, name: str, title: str) -> str:
         axes.set_ylim(max(1, len(strategies)) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(TITLES["absolute_days"])
+        axes.set_title(title)
+        legend_below(figure, axes)
+        return as_svg(figure, name, title)
+
+
+def tuning_figure(rows: pl.DataFrame, looks: Looks, metric: str, name: str, title: str) -> str:
+    """Expected best score on dev by number of trials, of one task of tuning_curve.csv."""
+    with canvas(WIDTH, 4.2) as (figure, (axes,)):
+        for strategy in rows["strategy"].unique(maintain_order=True):
+            curve = rows.filter(strategy=strategy).drop_nulls("score")
+            axes.plot(curve["k"], curve["score"], marker="o", markersize=2.5, label=strategy, **looks.line(strategy))
+        if not rows["score"].count():
+            _nothing(axes)
+        axes.set_xlim(0.5, max(rows["k"].to_list()) + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("Trials")
+        axes.set_ylabel(f"Expected best {metric} on dev")
         axes.set_title(title)
         legend_below(figure, axes)
         return as_svg(figure, name, title)

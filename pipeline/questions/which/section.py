@@ -19,12 +19,13 @@ from pipeline.questions.which.text import (
     BENEFIT,
     CALIBRATED,
     COST,
+    EXPECTED,
     RANKS,
     REFERENCES,
     TITLES,
-    UNTUNED,
     WHOLE,
     bounded,
+    budget_note,
     calibration_rows,
     cost_rows,
     days_note,
@@ -32,9 +33,13 @@ from pipeline.questions.which.text import (
     facts,
     groups,
     los_rows,
+    monitor_title,
     ranking_rows,
     title_of,
+    tuning_rows,
+    untuned,
 )
+from pipeline.questions.which.tuning import budget
 
 KEY, QUESTION, STAGE = "which", "Which strategy?", "compare"
 LEAST = (
@@ -43,32 +48,40 @@ LEAST = (
 
 
 def answer(tables: Path, grid: Grid, evaluation: Evaluation, settings: Compare) -> Answer:
-    """The section of question 2, from ranking, score_cost, calibration, reliability, decision and los.csv in `tables`.
+    """The section of question 2, from the tables of SCHEMAS in `tables`.
 
     Raises InputError where one of them is missing or cannot be read.
     """
     read = {name: read_table(tables / f"{name}.csv", schema) for name, schema in SCHEMAS.items()}
+    trials = budget(read["tuning"], grid)
     shown = pl.col("strategy").is_in([*grid.strategies, *REFERENCES])
-    read = {name: table.filter(shown) for name, table in read.items()}
+    # those that others start from were tuned, too, and are part of what it cost
+    read = {name: table if name == "tuning" else table.filter(shown) for name, table in read.items()}
     confidence = percent(evaluation.confidence)
-    notes = [] if settings.tuned else [UNTUNED]
+    notes = [budget_note(read["tuning"], trials)] if trials else untuned(trials)
     notes += [
         RANKS.format(confidence),
         "Sets and intervals hold for one strategy, task and metric at a time; all of them together are exploratory.",
         *_tempered(read["calibration"]),
     ]
-    return Answer(
-        KEY,
-        QUESTION,
-        sentence(read["ranking"], settings.tuned),
-        tuple(notes),
-        tuple(_figures(read, Looks(grid.strategies))),
-        tuple(_tables(read, settings)),
-    )
+    looks = Looks(grid.strategies)
+    drawn, told = _figures(read, looks), _tables(read, settings)
+    if trials:
+        drawn += _tuning_figures(read["tuning_curve"], looks)
+        told += _tuning_tables(read["tuning"])
+    return Answer(KEY, QUESTION, sentence(read["ranking"], trials), tuple(notes), tuple(drawn), tuple(told))
 
 
-def sentence(ranking: pl.DataFrame, tuned: bool) -> str:
-    """The answer: for each task's first metric, who may be the best, in the base cohort if it is there."""
+def trials_of_each(tables: Path, grid: Grid) -> int | None:
+    """`tuning.budget` of tuning.csv in `tables`. Raises InputError where it is missing or cannot be read."""
+    return budget(read_table(tables / "tuning.csv", SCHEMAS["tuning"]), grid)
+
+
+def sentence(ranking: pl.DataFrame, trials: int | None) -> str:
+    """The answer: for each task's first metric, who may be the best, in the base cohort if it is there.
+
+    `trials`: tuning.budget.
+    """
     clauses = []
     headline = ranking.filter(pl.col("metric") == pl.col("metric").first().over("task"))
     headline = headline.filter(pl.col("cohort") == pl.col("cohort").sort().first().over("task"))
@@ -77,7 +90,8 @@ def sentence(ranking: pl.DataFrame, tuned: bool) -> str:
     if not clauses:
         return "There is no task to compare strategies on."
     cohort = headline["cohort"][0]
-    lead = "" if tuned else "On untuned defaults nothing is claimed about which strategy is better. "
+    settings = "unequal budgets of tuning" if trials is None else "untuned defaults"
+    lead = "" if trials else f"On {settings} nothing is claimed about which strategy is better. "
     return f"{lead}In the {cohort} cohort, {'; '.join(clauses)}."
 
 
@@ -144,6 +158,24 @@ def _figures(read: dict[str, pl.DataFrame], looks: Looks) -> list[AnswerFigure]:
         svg = figures.days_figure(read["los"], name, title)
         caption = "Dashed: guessing the median of validation for everybody."
         found.append(AnswerFigure(name, svg, caption, "tables/los.csv"))
+    return found
+
+
+def _tuning_figures(curve: pl.DataFrame, looks: Looks) -> list[AnswerFigure]:
+    found = []
+    for (task,), rows in groups(curve, "task"):
+        name, title = f"tuning_{task}", f"{short_title(task)}: best of so many trials"
+        svg = figures.tuning_figure(rows, looks, monitor_title(task), name, title)
+        found.append(AnswerFigure(name, svg, EXPECTED, "tables/tuning_curve.csv"))
+    return found
+
+
+def _tuning_tables(table: pl.DataFrame) -> list[AnswerTable]:
+    found = []
+    for (task,), rows in groups(table, "task"):
+        header, body = tuning_rows(rows)
+        title, note = f"Tuning: {short_title(task)}", "Scores are of dev stays; epochs and hours of all trials."
+        found.append(AnswerTable(title, note, header, tuple(body), "tables/tuning.csv", STAGE))
     return found
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
@@ -10,11 +12,11 @@ import polars as pl
 from pipeline.params import Compare, Evaluation
 from pipeline.presentation.tables import METRIC_TITLES, Cell, short_title
 from pipeline.presentation.text import markdown_table, number, percent, plural
+from pipeline.tasks import get_task
 
-UNTUNED = (
-    "All strategies ran on untuned defaults (compare.tuned in params.yaml is false): the order below is of these "
-    "defaults, and nothing is claimed about the strategies."
-)
+UNTUNED = "All strategies ran on untuned defaults (tuning.trials in params.yaml is 0)"
+UNEQUAL = "Strategies had unequal numbers of trials in tuning (tuning.csv)"
+ORDER = "the order below is of these settings, and nothing is claimed about the strategies."
 TITLES = METRIC_TITLES | {
     "kappa": "κ",
     "quadratic_kappa": "Quadratic-weighted κ",
@@ -44,7 +46,25 @@ CALIBRATED = (
     "fits its validation stays best."
 )
 BENEFIT = "Net benefit per patient of acting from a threshold on, against treating all and none."
+EXPECTED = (
+    "Expected best score on dev among so many of the trials, drawn without replacement. These stays chose: on others "
+    "the best scores lower."
+)
 Value = str | int | Cell | None
+
+
+@dataclass(frozen=True)
+class About:
+    """What the notes of the tables tell besides their rows; `budget`: tuning.budget."""
+
+    evaluation: Evaluation
+    settings: Compare
+    budget: int | None
+
+
+def untuned(budget: int | None) -> list[str]:
+    """Why an order of the strategies claims nothing; empty where they are tuned."""
+    return [] if budget else [f"{UNEQUAL if budget is None else UNTUNED}: {ORDER}"]
 
 
 def title_of(task: str, cohort: str) -> str:
@@ -136,6 +156,47 @@ def los_rows(rows: pl.DataFrame) -> tuple[tuple[str, ...], list[tuple[Value, ...
     ]
 
 
+def tuning_rows(rows: pl.DataFrame) -> tuple[tuple[str, ...], list[tuple[Value, ...]]]:
+    """(header, rows) of one task of tuning.csv."""
+    metric = monitor_title(rows["task"][0])
+    header = ("Strategy", "Trials", f"{metric} of the defaults", "Chosen trial", f"Its {metric}", "Epochs", "Hours")
+    return (*header, "Chosen instead of the defaults"), [
+        (
+            row["strategy"],
+            row["trials"],
+            Cell(row["default_score"], None, None),
+            row["trial"],
+            Cell(row["score"], None, None),
+            row["epochs"],
+            two_digits(row["hours"]),
+            row["differs"] or "—",
+        )
+        for row in rows.iter_rows(named=True)
+    ]
+
+
+def monitor_title(task: str) -> str:
+    """AUPRC: what trials of the task are judged by."""
+    return TITLES[get_task(task).monitor]
+
+
+def two_digits(value: float) -> str:
+    """1234 -> 1200, 0.0567 -> 0.057."""
+    return f"{float(f'{value:.2g}'):g}"
+
+
+def budget_note(table: pl.DataFrame, budget: int) -> str:
+    """What tuning cost and by whom it was judged, from tuning.csv; `budget` as tuning.budget gives it, above 0."""
+    cohorts, seeds = table.select("cohorts", "seeds").row(0)
+    names = cohorts.split("+")
+    judges = f"{' and '.join(names)} cohort{'s' if len(names) > 1 else ''}, {plural(seeds, 'seed')}, one fold"
+    return (
+        f"Settings were chosen on dev alone, task by task: {plural(budget, 'trial')} a strategy and task, the first "
+        f"with the defaults, each judged by {plural(len(names) * seeds, 'run')} ({judges}). All trials together took "
+        f"{table['epochs'].sum():,} epochs in {two_digits(math.fsum(table['hours']))} hours."
+    )
+
+
 def facts(row: dict[str, Any]) -> str:
     """112 test stays, 16 positive labels, 1 run a strategy."""
     positives = "" if row["positives"] is None else f", {plural(row['positives'], 'positive label')}"
@@ -152,15 +213,15 @@ def _markdown(heading: str, notes: list[str], parts: list[tuple[str, str, Any]])
     return "\n".join(lines)
 
 
-def _interval_note(evaluation: Evaluation) -> str:
-    confidence = percent(evaluation.confidence)
+def _interval_note(about: About) -> str:
+    confidence = percent(about.evaluation.confidence)
     return f"In brackets the {confidence} interval of a bootstrap over subjects. n. e.: not estimable."
 
 
-def ranking_markdown(table: pl.DataFrame, evaluation: Evaluation, settings: Compare) -> str:
+def ranking_markdown(table: pl.DataFrame, about: About) -> str:
     """ranking.md."""
-    notes = [] if settings.tuned else [UNTUNED]
-    notes.append(RANKS.format(percent(evaluation.confidence)) + " " + _interval_note(evaluation))
+    notes = untuned(about.budget)
+    notes.append(RANKS.format(percent(about.evaluation.confidence)) + " " + _interval_note(about))
     parts = [
         (f"{title_of(task, cohort)}: {TITLES[metric]}", facts(rows.row(0, named=True)), ranking_rows(rows))
         for (task, cohort, metric), rows in groups(table, "task", "cohort", "metric")
@@ -168,34 +229,42 @@ def ranking_markdown(table: pl.DataFrame, evaluation: Evaluation, settings: Comp
     return _markdown("Ranking", notes, parts)
 
 
-def cost_markdown(table: pl.DataFrame, evaluation: Evaluation, settings: Compare) -> str:
+def cost_markdown(table: pl.DataFrame, about: About) -> str:
     """score_cost.md."""
-    notes = [] if settings.tuned else [UNTUNED]
-    notes.append(f"{COST} {_interval_note(evaluation)}")
+    notes = untuned(about.budget)
+    notes.append(f"{COST} {_interval_note(about)}")
     parts = [(title_of(*key), "", cost_rows(rows)) for key, rows in groups(table, "task", "cohort")]
     return _markdown("Score against cost", notes, parts)
 
 
-def calibration_markdown(table: pl.DataFrame, evaluation: Evaluation, _: Compare) -> str:
+def calibration_markdown(table: pl.DataFrame, about: About) -> str:
     """calibration.md: each task as a whole; single phenotypes stand in the CSV."""
     whole = table.filter(pl.col("label").is_in(WHOLE))
     parts = [(title_of(*key), "", calibration_rows(rows)) for key, rows in groups(whole, "task", "cohort")]
-    return _markdown("Calibration", [f"{CALIBRATED} {_interval_note(evaluation)}"], parts)
+    return _markdown("Calibration", [f"{CALIBRATED} {_interval_note(about)}"], parts)
 
 
-def decision_markdown(table: pl.DataFrame, evaluation: Evaluation, _: Compare) -> str:
+def decision_markdown(table: pl.DataFrame, about: About) -> str:
     """decision.md, at the thresholds SHOWN."""
     parts = [(title_of(*key), "", decision_rows(rows)) for key, rows in groups(table, "task", "cohort")]
-    return _markdown("Net benefit", [f"{BENEFIT} {_interval_note(evaluation)}"], parts)
+    return _markdown("Net benefit", [f"{BENEFIT} {_interval_note(about)}"], parts)
 
 
-def los_markdown(table: pl.DataFrame, evaluation: Evaluation, settings: Compare) -> str:
+def los_markdown(table: pl.DataFrame, about: About) -> str:
     """los.md."""
     parts = [
         (title_of("los", cohort), f"{rows['n'][0]} test stays.", los_rows(rows))
         for (cohort,), rows in groups(table, "cohort")
     ]
-    return _markdown("Length of stay", [f"{days_note(settings.los_cap_days)} {_interval_note(evaluation)}"], parts)
+    note = f"{days_note(about.settings.los_cap_days)} {_interval_note(about)}"
+    return _markdown("Length of stay", [note], parts)
+
+
+def tuning_markdown(table: pl.DataFrame, about: About) -> str:
+    """tuning.md; without trials it says so."""
+    why = f"{UNEQUAL if about.budget is None else UNTUNED}."
+    parts = [(short_title(task), "", tuning_rows(rows)) for (task,), rows in groups(table, "task")]
+    return _markdown("Tuning", [budget_note(table, about.budget) if about.budget else why], parts)
 
 
 def days_note(cap: float) -> str:
@@ -206,10 +275,11 @@ def days_note(cap: float) -> str:
     )
 
 
-MARKDOWN: dict[str, Callable[[pl.DataFrame, Evaluation, Compare], str]] = {
+MARKDOWN: dict[str, Callable[[pl.DataFrame, About], str]] = {
     "ranking": ranking_markdown,
     "score_cost": cost_markdown,
     "calibration": calibration_markdown,
     "decision": decision_markdown,
     "los": los_markdown,
+    "tuning": tuning_markdown,
 }

@@ -14,8 +14,9 @@ from pipeline.page.page import _quantity, banners, build, write
 from pipeline.params import Grid
 from tests.support.inprocess import run, write_params
 from tests.support.made_up_probes import add_probes
-from tests.support.made_up_runs import STRENGTH, fabricate, training
+from tests.support.made_up_runs import STRENGTH, add_trials, fabricate, training
 from tests.support.pages import AGGREGATES, SMALL, plant_noise
+from tests.support.which import write_tuning
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "col", "path", "use"}
 
@@ -222,6 +223,24 @@ def test_a_part_of_the_grid(own, shown):
     ]
     write(html, drawn, own / "reports")
     assert sorted(path.stem for path in (own / "reports" / "figures").iterdir()) == sorted(drawn)
+
+
+def test_what_it_tells_of_tuning(page, own, shown):
+    """In the head of the scores and in question 2, which both follow what the strategies of the grid had."""
+    defaults = "chosen by hand and tuned for no strategy: the differences are not a ranking."
+    chosen = "Hyper-parameters were chosen on dev alone, in 2 trials of every strategy on every task"
+    assert defaults in page
+    assert "Expected best score on dev" not in page
+    assert re.search(r"^tuning:\n  trials: 0$", page, re.MULTILINE)
+    add_trials(own / "data", {("lstm", "los"): [0.3, 0.4], ("resnet", "los"): [0.1]})
+    for grid, told in ((("lstm",), chosen), (("lstm", "resnet"), "chosen in unequal numbers of trials")):
+        grid = Grid(grid, ("los",))
+        write_tuning(own / "data", own / "reports/tables", grid)
+        html, drawn = build(own / "data", own / "reports", shown | {"grid": grid})
+        assert " ".join(told.split()) in html
+        assert defaults not in html
+        assert ("tuning_los" in drawn) == ("Expected best score on dev" in html) == (told == chosen)
+        assert ("Settings were chosen on dev alone" in html) == (told == chosen)
 
 
 def test_one_task_and_one_cohort_from_evaluate_to_page(tmp_path, shown):

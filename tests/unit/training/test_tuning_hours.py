@@ -1,4 +1,4 @@
-"""What trials took: hours of each strategy and task, of every run once."""
+"""What trials took: hours of each strategy and task, of every run once, as question 2 reads them."""
 
 import dataclasses
 import json
@@ -6,6 +6,7 @@ import json
 import polars as pl
 
 from pipeline.params import Dimension, Grid, TuningScale, load
+from pipeline.questions.which.tuning import tuning as told
 from pipeline.training.settings import Common
 from pipeline.training.store import Store, data_fingerprint
 from pipeline.training.trials import HOURS, TRIALS, TRIALS_SCHEMA
@@ -30,6 +31,12 @@ def test_hours_are_of_each_strategy_and_task_and_count_a_run_once(root, training
         "gbm": {"mortality": 3.0, "los": 3.0},
         "logistic": {"mortality": 1.0, "los": 1.0},
     }
+    read, _ = told(tmp_path, grid, SCALE, TuningScale(("base",), 1))
+    assert [(row["strategy"], row["trials"], row["epochs"], row["hours"]) for row in read] == [
+        ("gbm", 3, 3, 3.0),
+        ("logistic", 3, 1, 1.0),
+    ] * 2
+    assert {row["differs"] for row in read if row["strategy"] == "logistic"} == {""}
     rows = pl.read_csv(tmp_path / TRIALS, schema_overrides=TRIALS_SCHEMA)
     assert dict(rows.schema) == TRIALS_SCHEMA
     assert rows.height == 12

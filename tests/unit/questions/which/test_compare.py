@@ -1,7 +1,6 @@
 """The stage compare on fabricated artefacts: its tables, where nothing can be told, too, and the page's answer."""
 
 import dataclasses
-import shutil
 
 import numpy as np
 import polars as pl
@@ -13,50 +12,13 @@ from pipeline.errors import InputError
 from pipeline.estimation import days, decision
 from pipeline.estimation.bootstrap import draw_subjects
 from pipeline.estimation.metrics import confusion, quadratic_kappa
-from pipeline.params import Compare, Evaluation, Grid
-from pipeline.questions.which.compare import SCHEMAS, compare, write
+from pipeline.params import Grid
+from pipeline.questions.which.compare import SCHEMAS, write
 from pipeline.questions.which.section import answer
 from pipeline.questions.which.text import UNTUNED
 from pipeline.tasks import LOS_EDGES
-from tests.support.made_up_runs import fabricate, training
-
-SCALE = training(folds=(0, 1), seeds=(0, 1))
-EVALUATION = Evaluation(confidence=0.95, ece_bins=10, seed=1)
-GRID = Grid(("lstm", "resnet", "late_fusion"), ("mortality", "phenotype", "los"))
-SETTINGS = Compare(tuned=False, los_cap_days=30.0)
-COSTS = pl.DataFrame(
-    {
-        "strategy": ["lstm", "late_fusion", "resnet"],
-        "scale": ["demo"] * 3,
-        "px": [32] * 3,
-        "parameters": [10, 300, 200],
-        "flops_with_image": [1000, 5000, 5000],
-        "flops_without_image": [1000, 1000, 0],
-    }
-)
-
-
-def run(data, grid=GRID, scale=SCALE, draws=40, settings=SETTINGS):
-    return compare(data, grid, scale, EVALUATION, settings, draws, COSTS)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    root = tmp_path_factory.mktemp("fabricated")
-    fabricate(root, SCALE, GRID.strategies, GRID.tasks, stays=800)
-    return root
-
-
-@pytest.fixture(scope="module")
-def tables(made):
-    return run(made / "data")
-
-
-@pytest.fixture
-def own(made, tmp_path):
-    """A copy of the artefacts, to be damaged."""
-    shutil.copytree(made, tmp_path / "own")
-    return tmp_path / "own" / "data"
+from tests.support.made_up_runs import add_trials, fabricate, training
+from tests.support.which import COSTS, EVALUATION, GRID, SCALE, SETTINGS, run, write_tuning
 
 
 def rows_of(data, task, strategy, cohort, fold, seed, part="test"):
@@ -135,6 +97,7 @@ def test_tables_have_a_row_for_each_and_no_nan(tables):
     assert heights["calibration"] == strategies * pairs * 2 * (1 + 26 + 1)
     assert heights["decision"] == (strategies + 2) * pairs * 50
     assert heights["los"] == (strategies + 1) * pairs
+    assert heights["tuning"] == heights["tuning_curve"] == 0
     assert set(tables) == set(SCHEMAS)
     for name, table in tables.items():
         assert dict(table.schema) == SCHEMAS[name]
@@ -183,10 +146,10 @@ def compare_without_flops(tables):
 
 
 def test_the_same_bytes_twice(made, tables, tmp_path):
-    write(tables, tmp_path / "one", EVALUATION, SETTINGS)
-    write(run(made / "data"), tmp_path / "two", EVALUATION, SETTINGS)
+    write(tables, tmp_path / "one", GRID, EVALUATION, SETTINGS)
+    write(run(made / "data"), tmp_path / "two", GRID, EVALUATION, SETTINGS)
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
-    markdown = ("calibration", "decision", "los", "ranking", "score_cost")
+    markdown = ("calibration", "decision", "los", "ranking", "score_cost", "tuning")
     assert names == sorted([f"{name}.csv" for name in SCHEMAS] + [f"{name}.md" for name in markdown])
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
@@ -203,7 +166,7 @@ def test_a_grid_of_one_unimodal_strategy_and_one_task(made, tmp_path):
     assert found["ranking"]["rank"].to_list() == [1.0] * 4
     assert found["ranking"]["set_low"].null_count() == 4
     assert found["decision"].height == found["los"].height == 0
-    write(found, tmp_path / "tables", EVALUATION, SETTINGS)
+    write(found, tmp_path / "tables", grid, EVALUATION, SETTINGS)
     shown = answer(tmp_path / "tables", grid, EVALUATION, SETTINGS)
     assert "lstm alone was scored" in shown.sentence
     assert not [table for table in shown.tables if table.source in ("tables/los.csv", "tables/decision.csv")]
@@ -225,7 +188,7 @@ def test_nobody_dies_and_no_image(own, tmp_path):
     assert found["calibration"].filter(cohort="base", label="icu_mortality")["temperature"].null_count() == 6
     for table in found.values():
         assert not any(table[column].is_nan().any() for column, kind in table.schema.items() if kind.is_float())
-    write(found, tmp_path / "tables", EVALUATION, SETTINGS)
+    write(found, tmp_path / "tables", GRID, EVALUATION, SETTINGS)
     assert "nan" not in "".join(path.read_text().lower() for path in (tmp_path / "tables").iterdir()).replace(
         "finan", ""
     )
@@ -265,14 +228,21 @@ def test_removed_images_are_left_to_robustness(tmp_path):
     assert all(found[name].equals(again[name]) for name in found)
 
 
+def tune(folder):
+    """As if every strategy had had two trials on every task."""
+    add_trials(folder, {(strategy, task): (0.3, 0.4) for strategy in GRID.strategies for task in GRID.tasks})
+    write_tuning(folder, folder)
+
+
 def test_the_answer_claims_only_what_the_sets_carry(tables, tmp_path):
-    write(tables, tmp_path, EVALUATION, SETTINGS)
+    write(tables, tmp_path, GRID, EVALUATION, SETTINGS)
     untuned = answer(tmp_path, GRID, EVALUATION, SETTINGS)
-    assert untuned.notes[0] == UNTUNED
+    assert untuned.notes[0].startswith(f"{UNTUNED}: ")
     assert untuned.sentence.startswith("On untuned defaults nothing is claimed")
     assert untuned.figures[0].name == "ranking_mortality_base"
-    tuned = answer(tmp_path, GRID, EVALUATION, dataclasses.replace(SETTINGS, tuned=True))
-    assert UNTUNED not in tuned.notes
+    tune(tmp_path)
+    tuned = answer(tmp_path, GRID, EVALUATION, SETTINGS)
+    assert not [note for note in tuned.notes if "untuned" in note]
     first = (
         pl.read_csv(tmp_path / "ranking.csv").filter(task="mortality", cohort="base", metric="auroc").row(0, named=True)
     )
@@ -280,26 +250,27 @@ def test_the_answer_claims_only_what_the_sets_carry(tables, tmp_path):
     assert (text in tuned.sentence) == (first["set_high"] == 1 and int(first["positives"]) >= 50)
     ranking = pl.read_csv(tmp_path / "ranking.csv", schema=SCHEMAS["ranking"])
     ranking.with_columns(set_low=1, set_high=3, n=200, positives=80).write_csv(tmp_path / "ranking.csv")
-    vague = answer(tmp_path, GRID, EVALUATION, dataclasses.replace(SETTINGS, tuned=True))
+    vague = answer(tmp_path, GRID, EVALUATION, SETTINGS)
     assert "ICU mortality: too small to tell, any of 3 strategies may be first" in vague.sentence
 
 
 def test_a_handful_of_stays_names_no_best_strategy(tables, tmp_path):
     """On five stays one strategy may be right about all: its confidence set is one place, and means nothing."""
-    write(tables, tmp_path, EVALUATION, SETTINGS)
+    write(tables, tmp_path, GRID, EVALUATION, SETTINGS)
+    tune(tmp_path)
     ranking = tables["ranking"].with_columns(set_low=1, set_high=1)
     for few in ({"n": "49"}, {"positives": "12"}, {"positives": "<10"}, {"positives": "hidden"}):
         ranking.with_columns(pl.lit(text).alias(name) for name, text in few.items()).write_csv(tmp_path / "ranking.csv")
-        shown = answer(tmp_path, GRID, EVALUATION, dataclasses.replace(SETTINGS, tuned=True)).sentence
+        shown = answer(tmp_path, GRID, EVALUATION, SETTINGS).sentence
         assert f"ICU mortality: too small to tell on {few.get('n', ranking['n'][0])} test stays" in shown
         assert ("scores higher" in shown) is False
     ranking.with_columns(n=200, positives=80).write_csv(tmp_path / "ranking.csv")
-    shown = answer(tmp_path, GRID, EVALUATION, dataclasses.replace(SETTINGS, tuned=True)).sentence
+    shown = answer(tmp_path, GRID, EVALUATION, SETTINGS).sentence
     assert "scores higher than all 2 others" in shown
 
 
 def test_the_answer_names_a_missing_and_a_broken_table(tables, tmp_path):
-    write(tables, tmp_path, EVALUATION, SETTINGS)
+    write(tables, tmp_path, GRID, EVALUATION, SETTINGS)
     (tmp_path / "los.csv").write_text("cohort,strategy\nbase\n")
     with pytest.raises(InputError, match=r"los\.csv: cannot be read"):
         answer(tmp_path, GRID, EVALUATION, SETTINGS)
@@ -309,7 +280,7 @@ def test_the_answer_names_a_missing_and_a_broken_table(tables, tmp_path):
 
 
 def test_figures_are_one_line_of_svg_each_with_ids_of_their_own(tables, tmp_path):
-    write(tables, tmp_path, EVALUATION, SETTINGS)
+    write(tables, tmp_path, GRID, EVALUATION, SETTINGS)
     shown = answer(tmp_path, GRID, EVALUATION, SETTINGS)
     names = [figure.name for figure in shown.figures]
     assert len(set(names)) == len(names) == 6 + 3 + 3 + 2 + 1
