@@ -88,7 +88,7 @@ def time_batch(spec: RunSpec, px: int, image_share: float, batches: int = 5) -> 
     from pipeline.data.inputs import HOURS, channel_variables
     from pipeline.data.statics import model_variables
     from pipeline.modelling.examples import example_batch, example_targets
-    from pipeline.modelling.fitted import Fitted, summary
+    from pipeline.modelling.fitted import Fitted
     from pipeline.modelling.interface import Shapes
     from pipeline.modelling.optimiser import AdamW, optimiser_groups
     from pipeline.modelling.registry import build
@@ -109,7 +109,7 @@ def time_batch(spec: RunSpec, px: int, image_share: float, batches: int = 5) -> 
     strategy = build(spec.strategy, shapes, spec.hyper).to(device)
     if isinstance(strategy, Fitted):
         many = [example_batch(shapes, FITTED_STAYS, torch.zeros(FITTED_STAYS).bool(), seed) for seed in range(2)]
-        told = [summary(batch, shapes).numpy() for batch in many]
+        told = [strategy.summary(batch).numpy() for batch in many]
         goal = [example_targets(shapes, FITTED_STAYS, seed).numpy() for seed in range(2)]
         start = time.perf_counter()
         strategy.fit(told[0], goal[0], told[1], goal[1])

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.modelling.interface import Batch, Output, Shapes, Strategy
+from pipeline.modelling.encoders import ImageEncoder, fill_absent
+from pipeline.modelling.interface import CXR, Batch, Output, Shapes, Strategy
 
 Array = np.ndarray[Any, Any]
 
@@ -44,6 +45,13 @@ def summary(batch: Batch, shapes: Shapes) -> Tensor:
     return torch.cat([*filled, counts], dim=2).squeeze(1).float()
 
 
+def image_summary(encoder: ImageEncoder, batch: Batch) -> Tensor:
+    """[B, D + 1] float32: the image's pooled vector, zeros where there is none, and whether there is one."""
+    pooled = encoder(batch.images).pooled.float()
+    vector = fill_absent(pooled, batch, pooled.new_zeros(pooled.shape[1]))
+    return torch.cat([vector, batch.present[:, CXR, None].to(vector.dtype)], dim=1)
+
+
 def features(shapes: Shapes) -> int:
     """F."""
     return 5 * shapes.channels - 3 * sum(shapes.one_hot) + shapes.variables
@@ -61,6 +69,10 @@ class Fitted(Strategy):
     def __init__(self, shapes: Shapes) -> None:
         super().__init__(shapes)
         self.register_buffer("known", torch.zeros(shapes.outputs, dtype=torch.bool))
+
+    def summary(self, batch: Batch) -> Tensor:
+        """[B, F] float32: what it is fitted to and asked about; the record's summary, unless a strategy adds to it."""
+        return summary(batch, self.shapes)
 
     def learn(self, x: Array, y: Array, x_val: Array, y_val: Array, columns: Sequence[int]) -> None:
         """Fits one problem: classes `y` [n] (0, 1, …), all of them there; its scores are the outputs `columns`.
@@ -103,7 +115,7 @@ class Fitted(Strategy):
 
     def forward(self, batch: Batch) -> Output:
         """Logits from the summary."""
-        logits = self.scores(summary(batch, self.shapes))
+        logits = self.scores(self.summary(batch))
         if self.shapes.task.kind == "multiclass":  # on the scale of the prior's: classes not seen keep theirs
             logits = logits.masked_fill(~self.known, -torch.inf).log_softmax(dim=1)
         return Output(torch.where(self.known, logits, self.prior.to(logits.dtype)).float())

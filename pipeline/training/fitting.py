@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.data.batches import Batches
 from pipeline.data.tensors import FoldTensors
-from pipeline.modelling.fitted import Array, Fitted, summary
+from pipeline.modelling.fitted import Array, Fitted
 from pipeline.modelling.interface import prior_logits
 from pipeline.tasks import Task
 from pipeline.training.grid import RunSpec
@@ -28,13 +28,16 @@ def fit_once(
     """Fits `strategy` in place and returns its history. Raises InputError where there is nothing to fit to."""
     train, val = rows_of(data, spec, batches.device)
     strategy.set_prior(prior_logits(batches.targets(train), task).to(batches.device))
-    every_image = torch.ones(len(data.stay_id), dtype=torch.bool, device=batches.device)  # removed: none is looked at
+    removed = torch.from_numpy((data.removed_at < spec.train_missing) | ("cxr" not in strategy.modalities))
+    removed = removed.to(batches.device)
 
-    def told(rows: Tensor) -> tuple[Array, Array]:
-        parts = [summary(batches.gather(part, every_image), strategy.shapes) for part in rows.split(EVAL_BATCH)]
+    @torch.inference_mode()
+    def told(rows: Tensor, removed: Tensor | None = None) -> tuple[Array, Array]:
+        parts = [strategy.summary(batches.gather(part, removed)) for part in rows.split(EVAL_BATCH)]
         return torch.cat(parts).cpu().numpy(), batches.targets(rows).cpu().numpy()
 
-    strategy.fit(*told(train), *told(val))
+    strategy.eval()
+    strategy.fit(*told(train, removed), *told(val))
     train_loss = validate(strategy, batches, train, spec, task)["val_loss"]
     found = validate(strategy, batches, val, spec, task)
     known = [key for key in (f"val_{task.monitor}", "val_loss") if found[key] is not None]
