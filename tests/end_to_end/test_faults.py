@@ -55,6 +55,7 @@ KILLS = [
     ("cost", 1, "kill-stage"),
     (CELL, 3, "kill-stage"),
     (CELL, 5, "kill-dvc"),
+    ("tune", 2, "kill-stage"),
     ("audit", 1, "kill-stage"),
     ("statistics", 1, "kill-dvc"),
     ("masks", 1, "kill-stage"),
@@ -222,7 +223,7 @@ OUTPUTS = {
 def test_a_full_disk_ends_every_stage_in_one_line_that_names_the_file(project, tmp_path, stage):
     for part in ("data", "reports", "params.yaml"):
         (shutil.copytree if (project / part).is_dir() else shutil.copy)(project / part, tmp_path / part)
-    arguments = " late_fusion mortality" if stage == "train" else ""
+    arguments = " late_fusion" if stage == "train" else ""
     process = start(
         tmp_path,
         "bash",

@@ -247,7 +247,7 @@ def test_touching_one_strategy_concerns_its_cell_and_the_cost_alone(project):
         status = json.loads(call(project, "dvc", "status", "--json"))
     finally:
         path.write_text(before)
-    assert sorted(status) == ["cost", "train@lstm"]
+    assert sorted(status) == ["cost", "train@lstm", "tune"]  # which writes the same settings again
     lock = yaml.safe_load((project / "dvc.lock").read_text())["stages"]
     assert "data/runs/lstm" in [dep["path"] for dep in lock["probe@lstm"]["deps"]]
 
@@ -316,7 +316,7 @@ def test_another_cohort_map_and_split_go_all_the_way(project, tmp_path):
     (folder / "params.yaml").unlink()
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     stages = ["cohort", "labels", "series", "images", "splits", "masks", "statistics", "audit"]
-    for stage in [*stages, "train late_fusion", "evaluate", "report"]:
+    for stage in [*stages, "tune", "train late_fusion", "evaluate", "report"]:
         call(folder, sys.executable, "-m", *f"stages.{stage}".split())
     stays, labels, splits = (
         pl.read_parquet(folder / f"data/{name}.parquet") for name in ("cohort/stays", "cohort/labels", "splits")
