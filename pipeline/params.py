@@ -315,6 +315,7 @@ class Tuning:
 
     def __post_init__(self) -> None:
         _at_least(0, trials=self.trials, seed=self.seed)
+        _require(self.trials != 1, "trials: must be 0, or at least 2: the first one is the defaults")
 
 
 @dataclass(frozen=True)
