@@ -48,7 +48,7 @@ def make(seed: int, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     params = changed(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")), seed)
     files.write_text(yaml.safe_dump(params, sort_keys=False), folder / "params.yaml")
-    cells = [f"train {name} phenotype" for name in STRATEGIES] + [f"probe {name}" for name in STRATEGIES]
+    cells = ["tune"] + [f"train {name}" for name in STRATEGIES] + [f"probe {name}" for name in STRATEGIES]
     for stage in (*DATA, "audit", *cells, "gain", "known"):
         command = [sys.executable, "-m", *f"stages.{stage}".split()]
         subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)

@@ -20,7 +20,7 @@ from tests.support.inprocess import DATA_STAGES, run, synthesize, write_params
 
 BREATHING = ["220210", "224690"]
 LABEL = "icu_mortality"
-TRAIN = "train lstm"
+TRAIN = ("tune", "train lstm")
 SMALL = {
     "synthetic.signal": 0.0,
     "splits.folds": 3,
@@ -114,7 +114,7 @@ def permuted(told, tmp_path):
 
 def test_a_variable_that_equals_the_label_after_hour_48_is_not_found(raw, tmp_path):
     folder = hospital_with(raw, tmp_path / "h", first=48)
-    run(folder, "audit", TRAIN)
+    run(folder, "audit", *TRAIN)
     auroc, p = above_chance(folder)
     assert p >= LEVEL, f"AUROC {auroc:.3f} above chance, p = {p:.5f}: the future is among the inputs"
 
@@ -122,7 +122,7 @@ def test_a_variable_that_equals_the_label_after_hour_48_is_not_found(raw, tmp_pa
 def test_the_same_rows_in_the_window_are_found_and_the_audit_would_have_stopped_them(told):
     with pytest.raises(SystemExit, match="labels_among_inputs: resp_rate or its presence gives the label icu_mort"):
         run(told, "audit")
-    run(told, TRAIN)
+    run(told, *TRAIN)
     auroc, p = above_chance(told)
     assert p < LEVEL
     assert auroc > 0.9
@@ -131,7 +131,7 @@ def test_the_same_rows_in_the_window_are_found_and_the_audit_would_have_stopped_
 def test_permuted_labels_are_not_found(permuted):
     with pytest.raises(SystemExit, match="mortality_contradicts_admissions"):
         run(permuted, "audit")
-    run(permuted, TRAIN)
+    run(permuted, *TRAIN)
     auroc, p = above_chance(permuted)
     assert p >= LEVEL, f"AUROC {auroc:.3f} above chance, p = {p:.5f}: a model knows labels that nothing tells"
 
@@ -141,7 +141,7 @@ def test_permuted_labels_among_the_inputs_are_found(permuted):
     values = np.load(permuted / "data/series/values.npy")
     values[:, 24:, 0] = np.nanmedian(values[:, :, 0]) + 60 * labels[:, None]
     np.save(permuted / "data/series/values.npy", values)
-    run(permuted, TRAIN)
+    run(permuted, *TRAIN)
     auroc, p = above_chance(permuted)
     assert p < LEVEL
     assert auroc > 0.9

@@ -37,6 +37,7 @@ def project(root, tmp_path_factory):
 
 def test_it_keeps_the_contract_and_is_trained(project):
     call(project, sys.executable, "-c", CHECK)
+    call(project, sys.executable, "-m", "stages.tune")
     call(project, sys.executable, "-m", "stages.train", "gated")
     cell = project / "data/runs/gated"
     predictions = pl.read_parquet(cell / "mortality/predictions.parquet")
