@@ -5,10 +5,12 @@ Idea: a bottleneck sees the pooled features of both modalities and predicts a sc
 of them, late in its network, so that what a feature means depends on the other modality.
 Missing image: with `target: ehr` the transform is skipped (identity), in training and at inference. With
 `target: image` there is no map to transform, and the shared treatment, a learned vector, takes the image's place.
-Changed: the paper transforms the image by a few tabular values (`target: image`, at the input of the CNN's last stage);
-here the series is transformed by default, because three stays in four have no image. The scale is 1 + s and starts near
-1. With `target: image` the head sees the EHR vector too, or all stays without an image would share one prediction.
-CareBench chains five unbounded transforms, of one pooled vector repeated 48 times.
+Changed: the paper transforms the image by a few tabular values (`target: image`, at the input of the CNN's last stage,
+bottleneck 7); here the series is transformed by default, because three stays in four have no image. Hayat et al. then
+take a bottleneck of (16 + C) / 7, where C = 256 channels come from the third of the CNN's four stages: 38. Here the
+image's whole vector decides, after its last stage and between two layers of the series as theirs; 38 at every width.
+The scale is 1 + s, or it would start at 0. With `target: image` the head sees the EHR vector too, or all stays without
+an image would share one prediction. CareBench chains five unbounded transforms, of one pooled vector repeated 48 times.
 """
 
 from __future__ import annotations
@@ -27,7 +29,6 @@ class Transform(nn.Module):
         super().__init__()
         self.squeeze = nn.Linear(channels + others, bottleneck, bias=False)
         self.excite = nn.Linear(bottleneck, 2 * channels, bias=False)
-        nn.init.normal_(self.excite.weight, std=0.01)
 
     def forward(self, pooled: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
         """[1 + s; b] of [s; b] = W₂ relu(W₁ [pooled; others])."""
@@ -41,7 +42,7 @@ class DAFT(Strategy):
     missing = "complete"
 
     def __init__(
-        self, shapes: Shapes, *, target: str = "ehr", bottleneck: int = 7, series: str = "transformer"
+        self, shapes: Shapes, *, target: str = "ehr", bottleneck: int = 38, series: str = "transformer"
     ) -> None:
         super().__init__(shapes)
         if target not in ("ehr", "image"):
