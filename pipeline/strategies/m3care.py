@@ -5,20 +5,20 @@ Idea: deep kernels, one a modality, say how alike two patients are in what both 
 modality's latent from those alike; where the modality is there a gate mixes it in, where it is missing it stands in.
 Missing image: native. Its latent is gathered from the memory, in training and at inference; so is an absent record's.
 Changed: neighbours are the first training stays with both modalities, encoded anew between epochs, not the batch: a
-prediction depends on nobody else in it. A stay is not its own neighbour; rows of the graph are normalised, LayerNorm
-stands for BatchNorm. Similarity is a mean over what the pair has in common, and the learned threshold never takes the
-closest neighbour away (in CareBench no similarity can reach it, so its graph is always empty). The full paper could not
-be read: the source is a description of the authors' notebook.
+prediction depends on nobody else in it. The `neighbours` most similar are kept, where the authors keep what exceeds a
+learned threshold: one that leaves nobody alone kept nearly all, and an imputation was then the same for everybody. So
+the threshold is gone (in CareBench no similarity can reach it, so its graph is always empty). A stay is not its own
+neighbour; one that is remembered is that of itself, as in the authors' notebook, where everybody is. Rows of the graph
+are normalised, similarity is a mean over what a pair has in common, LayerNorm stands for BatchNorm. The full paper
+could not be read: the source is a description of the authors' notebook.
 """
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
-from pipeline.modelling.encoders import ImageEncoder, TransformerEncoder, fill_absent
+from pipeline.modelling.encoders import AttentionLayer, ImageEncoder, TransformerEncoder, fill_absent
 from pipeline.modelling.interface import CXR, EHR, Batch, Epoch, Output, Shapes, Strategy, mean_where
 
 NAMES = {EHR: "ehr", CXR: "cxr"}
@@ -42,17 +42,15 @@ class M3Care(Strategy):
     memory: Tensor
     memory_index: Tensor
 
-    def __init__(
-        self, shapes: Shapes, *, remember: int = 128, threshold: float = 0.2, stability: float = 0.001
-    ) -> None:
+    def __init__(self, shapes: Shapes, *, remember: int = 128, neighbours: int = 5, stability: float = 0.001) -> None:
         super().__init__(shapes)
         if remember < 1:
             raise ValueError(f"remember must be at least 1, is {remember}")
-        if not 0 < threshold < 1:
-            raise ValueError(f"threshold must lie between 0 and 1, is {threshold}")
+        if not 1 <= neighbours <= remember:
+            raise ValueError(f"neighbours must lie between 1 and remember ({remember}), is {neighbours}")
         if stability < 0:
             raise ValueError(f"stability must be at least 0, is {stability}")
-        self.stability = stability
+        self.neighbours, self.stability = neighbours, stability
         size = shapes.encoders
         width = size.width
         self.series = TransformerEncoder(shapes)
@@ -65,15 +63,14 @@ class M3Care(Strategy):
         )
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.raw_share = nn.Parameter(torch.full((2,), 2.0))  # sigmoid: how much of the raw kernel is left unweighted
-        self.threshold = nn.Parameter(torch.tensor([math.log(threshold / (1 - threshold))]))
         self.gather = nn.ModuleList(nn.Linear(width, width) for _ in range(2))  # first layer of the graph convolution
         self.gather_again = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
+        for layer in (*self.gather, *self.gather_again):  # what is gathered is as large as what stands beside it
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         self.trust_gathered = nn.ModuleList(nn.Linear(width, 1) for _ in range(2))
         self.trust_own = nn.ModuleList(nn.Linear(width, 1) for _ in range(2))
         self.kind = nn.Parameter(torch.randn(2, width) * 0.02)
-        self.interact = nn.TransformerEncoderLayer(
-            width, size.heads, 4 * width, size.dropout, "gelu", batch_first=True, norm_first=True
-        )
+        self.interact = AttentionLayer(size)
         self.head = nn.Sequential(
             nn.Linear(2 * width, width), nn.ReLU(), nn.Dropout(size.dropout), nn.Linear(width, shapes.outputs)
         )
@@ -111,23 +108,19 @@ class M3Care(Strategy):
         return (square.sum() / (known.sum() * (known.sum() - 1)).clamp(min=1)).clamp(min=1e-6)
 
     def graph(self, similarity: Tensor, index: Tensor) -> Tensor:
-        """[N, M], rows of sum 1 (0 where there is no neighbour): what exceeds the threshold, never the stay itself.
-
-        The threshold is at most half of the row's largest similarity, so that the closest neighbour stays.
-        """
+        """[N, M], rows of sum 1 (0 where nobody is similar): the most similar, never the stay `index` [N] itself."""
         neighbour = (self.memory_index >= 0)[None] & (self.memory_index[None] != index[:, None])
-        similarity = similarity * neighbour
-        bar = torch.minimum(torch.sigmoid(self.threshold), 0.5 * similarity.detach().amax(dim=1, keepdim=True))
-        above = torch.relu(similarity - bar)
-        edges = above + (above > 0) * bar.detach()
-        return edges / edges.sum(dim=1, keepdim=True).clamp(min=1e-6)
+        kept, place = (similarity * neighbour).topk(self.neighbours, dim=1)
+        share = kept / kept.sum(dim=1, keepdim=True).clamp(min=1e-6)
+        return torch.zeros_like(similarity).scatter(1, place, share)
 
     def gathered(self, own: Tensor, batch: Batch) -> Tensor:
         """[2, B, D]: two graph convolutions over the memory, a modality."""
         both = batch.present.new_ones((len(self.memory_index), 2))
         everyone = torch.cat([own, self.memory.to(own.dtype)], dim=1)  # batch and memory in one go
         similarity = self.similarity(everyone, self.memory, torch.cat([batch.present, both]))
-        edges = self.graph(similarity, torch.cat([batch.index, self.memory_index]))
+        nobody = torch.full_like(self.memory_index, -2)  # those remembered are neighbours of themselves
+        edges = self.graph(similarity, torch.cat([batch.index, nobody]))
         to_memory, within = edges.split([batch.size, len(both)])
         found = []
         for modality, (first, second) in enumerate(zip(self.gather, self.gather_again, strict=True)):

@@ -1,4 +1,4 @@
-"""M3Care: kernels, graph and gathering by hand; the graph is never empty, and neighbours move the imputation."""
+"""M3Care: kernels, graph and gathering by hand; the graph chooses, so that imputations differ between patients."""
 
 import dataclasses
 
@@ -71,29 +71,56 @@ def test_similarity_is_a_mean_over_what_is_there():
                 assert found[i, j] == pytest.approx(np.mean(terms) if terms else 0, abs=1e-5)
 
 
-def test_the_graph_keeps_what_exceeds_the_threshold_and_at_least_the_closest():
-    model = remembering(model_of(threshold=0.3))
-    similarity = torch.tensor([[0.5, 0.31, 0.2, 0.1, 0.0, 0.9], [0.1, 0.06, 0.04, 0.0, 0.0, 0.0]])
+def test_the_graph_keeps_the_most_similar_and_never_the_stay_itself():
+    model = remembering(model_of(neighbours=2))
+    similarity = torch.tensor([[0.5, 0.31, 0.2, 0.1, 0.0, 0.9], [0.1, 0.0, 0.04, 0.06, 0.0, 0.0], [0.0] * 6])
     with torch.no_grad():
-        found = model.graph(similarity, torch.tensor([105, 7]))  # the first stay is the last of those remembered
+        found = model.graph(similarity, torch.tensor([105, 7, 8]))  # the first stay is the last of those remembered
     np.testing.assert_allclose(found[0].numpy(), np.array([0.5, 0.31, 0, 0, 0, 0]) / 0.81, atol=1e-5)
-    np.testing.assert_allclose(found[1].numpy(), np.array([0.1, 0.06, 0, 0, 0, 0]) / 0.16, atol=1e-5)
+    np.testing.assert_allclose(found[1].numpy(), np.array([0.1, 0, 0, 0.06, 0, 0]) / 0.16, atol=1e-5)
+    assert not found[2].any()
 
 
-def test_the_graph_is_not_empty_and_a_threshold_too_high_does_not_kill_it():
+def test_the_graph_is_not_empty_and_the_similar_networks_learn_from_it():
     model = remembering(model_of())
     batch = example_batch(model.shapes, 5, torch.tensor([1, 0, 0, 1, 1]).bool())
-    for logit in (-1.4, 8.0):
-        with torch.no_grad():
-            model.threshold.fill_(logit)
-            similarity = model.similarity(model.encode(batch), model.memory, batch.present)
-            edges = model.graph(similarity, batch.index)
-        assert (edges > 0).any(dim=1).all()
-        assert torch.allclose(edges.sum(dim=1), torch.ones(5))
-    model.zero_grad()
+    with torch.no_grad():
+        edges = model.graph(model.similarity(model.encode(batch), model.memory, batch.present), batch.index)
+    assert ((edges > 0).sum(dim=1) == 5).all()
+    assert torch.allclose(edges.sum(dim=1), torch.ones(5))
     model(batch).logits.square().sum().backward()
-    for layers in (model.gather, model.gather_again):
-        assert all(bool((layer.weight.grad != 0).any()) for layer in layers)
+    layers = (*model.gather, *model.gather_again, *(layer for network in model.similar for layer in network[::2]))
+    assert all(bool((layer.weight.grad != 0).any()) for layer in layers)
+
+
+def test_who_is_remembered_is_a_neighbour_of_its_own():
+    model = remembering(model_of(neighbours=1))
+    batch = example_batch(model.shapes, 3, torch.tensor([0, 1, 1]).bool())
+    with torch.no_grad():
+        own = model.encode(batch)
+        closest = model.similarity(own, model.memory, batch.present).argmax(dim=1)
+        found = model.gathered(own, batch)
+        for m in range(2):
+            hidden = torch.relu(model.gather[m](model.memory[m, closest]))  # nobody is more similar to it than itself
+            torch.testing.assert_close(found[m], torch.relu(model.gather_again[m](hidden)), atol=1e-5, rtol=0)
+
+
+def spread(latents):
+    """Standard deviation over patients, the mean over a latent's entries."""
+    return float(latents.std(dim=0).mean())
+
+
+def test_imputations_differ_between_patients():
+    torch.manual_seed(0)
+    model = build("m3care", small_shapes("mortality"), {"lr": 1e-3}).eval()
+    known, asked = (example_batch(model.shapes, n, torch.full((n,), n > 99), seed=n) for n in (128, 32))
+    known = dataclasses.replace(known, index=torch.arange(100, 228))
+    with torch.no_grad():
+        model.between_epochs(Epoch(0, 5, lambda: [(known, None)]))
+        edges = model.graph(model.similarity(model.encode(asked), model.memory, asked.present), asked.index)
+        real, imputed = spread(model.memory[1]), spread(model(asked).features["latent_cxr"])
+    assert spread(edges @ model.memory[1]) > 0.3 * real  # five of equal weight: 1 / sqrt(5)
+    assert imputed > 0.1 * real
 
 
 def test_the_memory_holds_the_first_complete_stays():
@@ -144,7 +171,7 @@ def test_stability_is_a_mean_over_what_is_present():
     assert float(losses["stability_cxr"]) == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("hyper", [{"remember": 0}, {"threshold": 1.0}, {"stability": -1.0}])
+@pytest.mark.parametrize("hyper", [{"remember": 0}, {"neighbours": 0}, {"neighbours": 7}, {"stability": -1.0}])
 def test_impossible_knobs_are_refused(hyper):
     with pytest.raises(InputError, match=r"strategies\.m3care: "):
         model_of(**hyper)
