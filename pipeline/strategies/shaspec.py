@@ -5,9 +5,11 @@ Idea: shared features of a sample are pulled together, specific ones must tell w
 modality's feature is shared + W [shared; specific], and where a modality is missing, the other's shared feature.
 Missing image: native. Its feature is the EHR's shared one, in training and at inference; an absent record's is the
 image's. Neither alignment nor the domain loss sees what is not there.
-Changed: the raw inputs differ in kind, so light stems (the linear embedding of the hours; the CNN, whose grid gives
-tokens) feed both branches, and the shared encoder is one transformer with the same weights for both modalities; the
-domain classifier sees specific features (in CareBench it sees shared ones). A two-layer head replaces the decoder.
+Changed: the raw inputs differ in kind, so the shared encoder is one transformer with the same weights for both
+modalities, behind a light stem for each (the linear embedding of the hours; a CNN, whose grid gives tokens). The
+specific encoders are those of all strategies and share no stem with it, as the authors': what draws the shared
+features together leaves the specific ones alone. The domain classifier sees specific features (in CareBench it sees
+shared ones). A two-layer head replaces the decoder.
 """
 
 from __future__ import annotations
@@ -31,9 +33,11 @@ class ShaSpec(Strategy):
                 raise ValueError(f"{key} must be at least 0, is {weight}")
         self.align, self.domain = align, domain
         size = shapes.encoders
-        self.series = TransformerEncoder(shapes)
-        self.image = ImageEncoder(shapes)
-        self.shared, self.image_specific = Transformer(size), Transformer(size)
+        self.series, self.image = TransformerEncoder(shapes), ImageEncoder(shapes)  # the specific ones
+        self.hours = nn.Linear(shapes.channels + 2 * shapes.variables, size.width)  # stems of the shared one
+        self.positions = nn.Parameter(torch.randn(shapes.hours, size.width) * 0.02)
+        self.grid = ImageEncoder(shapes)
+        self.shared = Transformer(size)
         self.compose = nn.Linear(2 * size.width, size.width)
         self.classify_domain = nn.Linear(size.width, 2)
         self.head = nn.Sequential(
@@ -46,17 +50,14 @@ class ShaSpec(Strategy):
 
     def forward(self, batch: Batch) -> Output:
         """Logits from both composed features; shared and specific ones in `features`, [B, D] each."""
-        hours = self.series.embed(series_channels(batch)) + self.series.positions
-        grid = self.image(batch.images).tokens
-        nothing = grid.new_zeros(grid.shape[2])
+        hours = self.hours(series_channels(batch)) + self.positions
+        grid, image = self.grid(batch.images).tokens, self.image(batch.images).pooled
+        nothing = image.new_zeros(image.shape[1])
         shared = {
             "ehr": self.shared(hours).mean(dim=1),
             "cxr": fill_absent(self.shared(grid).mean(dim=1), batch, nothing),
         }
-        specific = {
-            "ehr": self.series.layers(hours).mean(dim=1),
-            "cxr": fill_absent(self.image_specific(grid).mean(dim=1), batch, nothing),
-        }
+        specific = {"ehr": self.series(batch).pooled, "cxr": fill_absent(image, batch, nothing)}
         there = {"cxr": batch.present[:, CXR], "ehr": batch.present[:, EHR] | ~batch.present[:, CXR]}
         fused = [
             torch.where(there[key][:, None], self.composed(shared[key], specific[key]), shared[other])
