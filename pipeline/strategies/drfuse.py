@@ -16,19 +16,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from pipeline.modelling.encoders import ImageEncoder, TransformerEncoder, fill_absent
+from pipeline.modelling.encoders import AttentionLayer, ImageEncoder, TransformerEncoder, fill_absent
 from pipeline.modelling.interface import CXR, EHR, Batch, Output, Shapes, Strategy, mean_where, sample_losses
 
 OWN_EHR, SHARED, OWN_CXR = 0, 1, 2  # tokens of the attention
 
 
 def pool_logits(a: Tensor, b: Tensor) -> Tensor:
-    """The logit of the mean of sigmoid(a) and sigmoid(b)."""
+    """The logit of the mean of sigmoid(a) and sigmoid(b), in float32: a small difference is told."""
+    a, b = a.float(), b.float()
     return torch.logaddexp(logsigmoid(a), logsigmoid(b)) - torch.logaddexp(logsigmoid(-a), logsigmoid(-b))
 
 
 def divergence(a: Tensor, b: Tensor) -> Tensor:
     """[B]: Jensen-Shannon divergence of independent Bernoulli variables with logits a and b [B, D], summed over D."""
+    a, b = a.float(), b.float()
     middle = pool_logits(a, b)
 
     def to_middle(x: Tensor) -> Tensor:
@@ -79,14 +81,8 @@ class DrFuse(Strategy):
             if weight < 0:
                 raise ValueError(f"{key} must be at least 0, is {weight}")
         size, outputs = shapes.encoders, shapes.outputs
-
-        def branch() -> nn.Module:
-            return nn.TransformerEncoderLayer(
-                size.width, size.heads, 4 * size.width, size.dropout, "gelu", batch_first=True, norm_first=True
-            )
-
         self.series = TransformerEncoder(shapes)
-        self.series_shared, self.series_own = branch(), branch()
+        self.series_shared, self.series_own = AttentionLayer(size), AttentionLayer(size)
         self.image_shared, self.image_own = ImageEncoder(shapes), ImageEncoder(shapes)
         del self.image_own.stages[0]
         self.project = nn.Sequential(
@@ -141,9 +137,10 @@ class DrFuse(Strategy):
 
         A query a sample (the mean of those that are there), a key a label and token, a value a token.
         """
-        query, value, *keys = self.attention(tokens).chunk(2 + self.shapes.outputs, dim=-1)
+        made = self.attention(tokens).unflatten(2, (2 + self.shapes.outputs, -1))  # [B, 3, 2 + K, D]
+        query, value, keys = made[:, :, 0], made[:, :, 1], made[:, :, 2:]
         mean = (query * there[:, :, None]).sum(dim=1) / there.sum(dim=1, keepdim=True)
-        scores = torch.einsum("bd,bknd->bkn", mean, torch.stack(keys, dim=1)) / tokens.shape[-1] ** 0.5
+        scores = torch.einsum("bd,bnkd->bkn", mean, keys) / tokens.shape[-1] ** 0.5
         weights = torch.softmax(scores.masked_fill(~there[:, None, :], -torch.inf), dim=-1)
         features = weights @ value
         return {"logits": (features * self.head.weight).sum(dim=-1) + self.head.bias, "weights": weights}

@@ -44,6 +44,19 @@ def test_divergence_is_that_of_bernoulli_variables():
     assert (divergence(a, a).abs() < 1e-6).all()
 
 
+def test_divergence_and_pooling_keep_their_digits_under_bf16():
+    """Differences of nearly equal numbers: in bfloat16, divergences of 0.007 came out as -0.011."""
+    a = torch.randn(64, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
+    b = (a + 0.1 * torch.randn(64, 32, generator=torch.Generator().manual_seed(1))).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        found, pooled = divergence(a, b), pool_logits(a, b)
+    p, q = (sigmoid(x.double().numpy()) for x in (a, b))
+    mean = (p + q) / 2
+    expected = 0.5 * sum(x * np.log(x / m) for x, m in ((p, mean), (1 - p, 1 - mean), (q, mean), (1 - q, 1 - mean)))
+    np.testing.assert_allclose(found.float().numpy(), expected.sum(axis=1), atol=1e-5)
+    np.testing.assert_allclose(pooled.float().numpy(), np.log(mean / (1 - mean)), atol=1e-5)
+
+
 def test_the_ranking_averages_over_the_violations_of_pairs():
     weight, other = torch.tensor([[0.2, 0.6], [0.1, 0.1]]), torch.tensor([[0.5, 0.3], [0.9, 0.9]])
     loss, loss_other = torch.tensor([[0.1, 0.2], [0.1, 0.1]]), torch.tensor([[0.4, 0.9], [0.9, 0.9]])
