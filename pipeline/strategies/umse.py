@@ -2,15 +2,17 @@
 
 Paper: Lee et al., MLHC 2023 (arXiv 2305.02504), on the attention bottlenecks of Nagrani et al., NeurIPS 2021.
 Idea: one embedding of time and kind serves the charted values and the image alike, so nothing need be imputed; each
-modality attends to itself and to shared bottlenecks, which are averaged over the modalities that are there.
-Missing image: it has no token, and the bottlenecks are the EHR's own (skip bottleneck), in training and at inference.
-A missing record leaves its class token and the image's bottlenecks.
+modality attends to itself and to shared bottlenecks, which are averaged over the modalities that are there; so are the
+answers of their class tokens, from one head.
+Missing image: it has no token, the bottlenecks are the EHR's own (skip bottleneck) and its class token answers alone,
+in training and at inference. A missing record leaves the image's bottlenecks and the answer of its class token.
 Changed: the image's tokens are the shared CNN's grid, where the paper has a frozen Swin-T or plain patches
 (`image: patches`); two layers, where it has six; of what was charted of a variable within four hours the latest value
-alone (`span: 1`: all), since attention grows with the square; no demographics; LayerNorm for BatchNorm; the embedding
-of kinds starts small, or an image goes unlearned from two of twelve initialisations (check_strategy). CareBench
-takes the imputed cells for the observed ones, has the missing flag the wrong way round, and with its one layer no image
-reaches the EHR token.
+alone (`span: 1`: all), since attention grows with the square: a step takes a sixth of the time. One embedding of values
+serves all variables, as the authors'; of a category each entry is a kind, of value 1. The image's tokens are told their
+place by sinusoids after the norm, as there. No demographics; LayerNorm for BatchNorm. The authors also have a
+variant whose EHR token alone answers: through bottlenecks alone an image is heard late or never. CareBench takes the
+imputed cells for the observed ones, has the missing flag the wrong way round, and in its one layer they never meet.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.modelling.encoders import AttentionLayer, ImageEncoder, events
-from pipeline.modelling.interface import EHR, Batch, Output, Shapes, Strategy
+from pipeline.modelling.interface import CXR, EHR, Batch, Output, Shapes, Strategy
 
 PATCH = 16  # px, as in the paper
 
@@ -41,6 +43,13 @@ def latest(observed: Tensor, span: int) -> Tensor:
     return found
 
 
+def mean_of_present(ehr: Tensor, image: Tensor, batch: Batch) -> Tensor:
+    """[B, …]: `ehr` [B, …] without an image, `image` [P, …] without a record, their mean where both are there."""
+    rows = batch.image_sample
+    share = 1 / (1 + batch.present[rows, EHR].to(ehr.dtype)).view(-1, *[1] * (ehr.ndim - 1))
+    return ehr.index_copy(0, rows, torch.lerp(ehr[rows], image.to(ehr.dtype), share))
+
+
 def _embed(width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(1, width), nn.ReLU(), nn.Linear(width, width, bias=False))
 
@@ -55,7 +64,7 @@ class UMSE(Strategy):
     ) -> None:
         super().__init__(shapes)
         if layers < 2:
-            raise ValueError(f"layers: must be at least 2, or no image reaches the EHR token; is {layers}")
+            raise ValueError(f"layers: must be at least 2, or the modalities never meet; is {layers}")
         if bottlenecks < 1:
             raise ValueError(f"bottlenecks: must be at least 1, is {bottlenecks}")
         if span < 1 or shapes.hours % span:
@@ -70,11 +79,10 @@ class UMSE(Strategy):
         self.tokens = nn.Parameter(torch.randn(2, size.width))  # the class tokens of EHR and image
         self.value, self.time = _embed(size.width), _embed(size.width)
         self.kind = nn.Embedding(shapes.channels + 1, size.width)  # the last one is the image
-        nn.init.normal_(self.kind.weight, std=0.02)  # as large as usual, it drowns what the image's tokens differ in
         self.image = ImageEncoder(shapes) if image == "cnn" else nn.Conv2d(1, size.width, PATCH, PATCH)
         self.norms = nn.ModuleList(nn.LayerNorm(size.width) for _ in range(2))
         self.ehr_layers = nn.ModuleList(AttentionLayer(size) for _ in range(layers))
-        self.image_layers = nn.ModuleList(AttentionLayer(size) for _ in range(layers - 1))  # a last one reaches nothing
+        self.image_layers = nn.ModuleList(AttentionLayer(size) for _ in range(layers))
         self.dropout = nn.Dropout(size.dropout)
         self.head = nn.Sequential(
             nn.LayerNorm(size.width),
@@ -97,30 +105,28 @@ class UMSE(Strategy):
         else:
             tokens = self.image(batch.images).flatten(2).transpose(1, 2)
         when = self.time(batch.image_hours[:, None, None])
-        placed: Tensor = tokens + when + self.kind.weight[-1] + sinusoids(tokens.shape[1], tokens.shape[2], tokens)
+        placed: Tensor = tokens + when + self.kind.weight[-1]
         return placed
 
     def _stream(self, modality: int, tokens: Tensor) -> Tensor:
         """The class token before the tokens, normalised."""
         first = self.tokens[modality].to(tokens.dtype).expand(len(tokens), 1, -1)
-        stream: Tensor = self.dropout(self.norms[modality](torch.cat([first, tokens], dim=1)))
+        stream: Tensor = self.norms[modality](torch.cat([first, tokens], dim=1))
         return stream
 
     def forward(self, batch: Batch) -> Output:
-        """Logits from the EHR's class token."""
-        rows, count = batch.image_sample, len(self.bottlenecks)
+        """Logits from the class tokens, the mean of those that are there."""
+        count = len(self.bottlenecks)
         tokens, real = self._ehr_tokens(batch)
         real = torch.cat([real.new_ones(batch.size, count + 1), real], dim=1)
-        ehr, image = self._stream(0, tokens), self._stream(1, self._image_tokens(batch))
+        ehr, image = self._stream(EHR, tokens), self._stream(CXR, self._image_tokens(batch))
+        ehr, image = self.dropout(ehr), self.dropout(image + sinusoids(*image.shape[1:], image))
         shared = self.bottlenecks.to(ehr.dtype).expand(batch.size, -1, -1)
-        charted = batch.present[rows, EHR][:, None, None].to(ehr.dtype)
-        for number, layer in enumerate(self.ehr_layers):
-            last = number == len(self.image_layers)  # of which the class token alone is read
-            whole = layer(torch.cat([shared, ehr], dim=1), real, count + 1 if last else None)
-            if not last:
-                seen = self.image_layers[number](torch.cat([shared[rows], image], dim=1))
-                own, image = whole[:, :count], seen[:, count:]
-                mean = (charted * own[rows] + seen[:, :count]) / (charted + 1)
-                shared = own.index_copy(0, rows, mean.to(own.dtype))
-            ehr = whole[:, count:]
-        return Output(self.head(ehr[:, 0]) + self.prior, features={"bottlenecks": shared})
+        for number, (record, picture) in enumerate(zip(self.ehr_layers, self.image_layers, strict=True), 1):
+            first = count + 1 if number == len(self.ehr_layers) else None  # of the last layers, class tokens are read
+            ehr = record(torch.cat([shared, ehr], dim=1), real, first)
+            image = picture(torch.cat([shared[batch.image_sample], image], dim=1), None, first)
+            shared = mean_of_present(ehr[:, :count], image[:, :count], batch)
+            ehr, image = ehr[:, count:], image[:, count:]
+        logits = mean_of_present(self.head(ehr[:, 0]), self.head(image[:, 0]), batch)
+        return Output(logits + self.prior, features={"bottlenecks": shared})

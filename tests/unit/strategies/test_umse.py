@@ -1,4 +1,4 @@
-"""UMSE against loops over one sample at a time; absent tokens have no path, and the image reaches the EHR token."""
+"""UMSE against loops over one sample at a time; absent tokens have no path, and the image reaches the answer."""
 
 import dataclasses
 
@@ -36,19 +36,22 @@ def naive_logits(model, batch, i):
         place = int(torch.nonzero(batch.image_sample == i))
         grid = model.image(batch.images[place : place + 1]).tokens[0]
         when = model.time(batch.image_hours[place : place + 1])
-        position = torch.zeros(16)
-        position[1::2] = 1  # sin 0, cos 0: the grid of a 16 px image is one token
         assert len(grid) == 1
-        streams.append(torch.stack([model.tokens[1], grid[0] + when + model.kind.weight[-1] + position]))
+        streams.append(torch.stack([model.tokens[1], grid[0] + when + model.kind.weight[-1]]))
     streams = [norm(stream) for norm, stream in zip(model.norms, streams, strict=False)]
+    for image in streams[1:]:
+        angles = torch.arange(2)[:, None] / 10000 ** (torch.arange(8) / 8)  # of the class token and the one of the grid
+        image[:, 0::2] += angles.sin()
+        image[:, 1::2] += angles.cos()
     shared = model.bottlenecks
-    for number, layer in enumerate(model.ehr_layers):
-        layers = [layer, *model.image_layers[number : number + 1]]
-        outputs = [each(torch.cat([shared, x])[None])[0] for each, x in zip(layers, streams, strict=False)]
-        streams = [output[len(shared) :] for output in outputs] + streams[len(outputs) :]
+    answers = []
+    for layers in zip(model.ehr_layers, model.image_layers, strict=True):
+        outputs = [layer(torch.cat([shared, x])[None])[0] for layer, x in zip(layers, streams, strict=False)]
         there = outputs if batch.present[i, 0] else outputs[1:] or outputs
+        streams = [output[len(shared) :] for output in outputs]
+        answers = [model.head(output[len(shared)]) for output in there]
         shared = torch.stack([output[: len(shared)] for output in there]).mean(dim=0)
-    return model.head(streams[0][0]) + model.prior
+    return torch.stack(answers).mean(dim=0) + model.prior
 
 
 @pytest.mark.parametrize(("layers", "span"), [(2, 4), (3, 4), (2, 1)])
@@ -72,7 +75,7 @@ def test_there_is_no_path_from_what_was_not_charted():
     assert torch.equal(model(other).logits, model(batch).logits)
 
 
-def test_the_image_and_its_time_reach_the_ehr_token_and_an_absent_image_has_no_path():
+def test_the_image_and_its_time_reach_the_answer_and_an_absent_image_has_no_path():
     model = made()
     batch = example_batch(model.shapes, 5, WITH_IMAGE)
     images, hours = batch.images.clone().requires_grad_(), batch.image_hours.clone().requires_grad_()
@@ -106,5 +109,31 @@ def test_an_impossible_value_is_named(key, value):
         made(**{key: value})
 
 
-def test_an_image_is_learned_where_kinds_of_usual_size_drowned_it():
+def test_the_records_token_hears_of_the_image_through_the_bottlenecks():
+    model = made()
+    batch = example_batch(model.shapes, 5, WITH_IMAGE)
+    images = batch.images.clone().requires_grad_()
+    seen = []
+    model.ehr_layers[-1].register_forward_hook(lambda *args: seen.append(args[-1]))
+    model(dataclasses.replace(batch, images=images))
+    (moved,) = torch.autograd.grad(seen[0][WITH_IMAGE, 3].square().sum(), images)  # of its class token
+    assert (moved.flatten(1) != 0).any(dim=1).all()
+
+
+def test_another_image_is_heard_before_anything_is_learned():
+    model = made()
+    batch = example_batch(model.shapes, 16, torch.ones(16).bool())
+    other = dataclasses.replace(
+        batch, images=torch.rand(batch.images.shape, generator=torch.Generator().manual_seed(1))
+    )
+    with torch.no_grad():
+        moved = (model(other).logits - model(batch).logits).abs().mean()
+    assert moved > 1e-3  # through the bottlenecks alone it was a hundredth of that
+
+
+def test_a_kind_is_as_large_as_what_it_stands_beside():
+    assert 0.8 < float(made().kind.weight.detach().std()) < 1.2
+
+
+def test_an_image_is_learned_beside_kinds_of_usual_size():
     assert learned("umse", {}, 1).right == {"ehr", "cxr", "xor"}
