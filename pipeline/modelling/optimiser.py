@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import torch
+from torch import nn
 
 from pipeline.modelling.interface import Strategy
 
@@ -25,12 +26,17 @@ class AdamW(torch.optim.AdamW):
 
 
 def optimiser_groups(strategy: Strategy, weight_decay: float) -> list[dict[str, Any]]:
-    """Every trainable parameter in exactly one of two groups; biases, norms and single vectors are not decayed."""
-    params = [p for p in strategy.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in params if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    """Every trainable parameter in exactly one of two groups; biases, norms and single vectors are not decayed.
+
+    A bias is one by its name too: those of many like layers may stand in one tensor, as flexmoe's experts' do.
+    """
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
+    for name, parameter in strategy.named_parameters():
+        if parameter.requires_grad:
+            is_bias = "bias" in name.rsplit(".", 1)[-1]
+            (kept if is_bias or parameter.ndim <= 1 else decayed).append(parameter)
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
 
 
 def schedule(step: int, steps: int, warmup_share: float) -> float:

@@ -74,6 +74,16 @@ def test_every_parameter_is_in_exactly_one_optimiser_group(strategy):
     assert sorted(grouped) == sorted(id(p) for p in model.parameters())
 
 
+@pytest.mark.parametrize("strategy", names())
+def test_weights_alone_are_decayed(strategy):
+    shapes = Shapes(get_task("phenotype"), 48, tuple(range(27)), 16, ENCODERS)
+    model = build(strategy, shapes, {"lr": 1})
+    key = {id(p): name for name, p in model.named_parameters()}
+    decayed, kept = ({key[id(p)] for p in group["params"]} for group in optimiser_groups(model, 0.1))
+    assert not [name for name in decayed if "bias" in name]
+    assert not [name for name in kept if name.endswith(".weight") and model.get_parameter(name).ndim > 1]
+
+
 def test_priors_are_the_prevalences():
     task = get_task("phenotype")
     targets = (torch.rand(200, 25, generator=torch.Generator().manual_seed(0)) < 0.3).float()
