@@ -221,9 +221,10 @@ def _check_prior(model: Strategy, name: str) -> None:
 def _check_gradients(model: Strategy, name: str) -> None:
     """Every trainable parameter gets a gradient, with and without images, in one of PHASES epochs at the latest.
 
-    Each epoch ends in one step, so that a strategy which acts on what was learned has something to act on. All the
-    while, the parameters are those in the optimiser's groups, each once. losses() holds `task`, and nothing but finite
-    numbers; forward leaves the batch as it is.
+    But those that the strategy says are waiting, as long as it does: these have none at all, not even zeros. Each epoch
+    ends in one step, so that a strategy which acts on what was learned has something to act on. All the while, the
+    parameters are those in the optimiser's groups, each once. losses() holds `task`, and nothing but finite numbers;
+    forward leaves the batch as it is.
     """
     batches = _labelled(model)
     shapes = {key: value.shape for key, value in model.state_dict().items()}
@@ -241,6 +242,10 @@ def _check_gradients(model: Strategy, name: str) -> None:
                 _require(value.ndim == 0 and bool(value.isfinite()), name, f"loss {key} is not one finite number")
         unchanged = all(torch.equal(batch.present, before) for (batch, _), before in zip(batches, there, strict=True))
         _require(unchanged, name, "forward changed the batch")
+        asleep = {id(parameter) for parameter in model.waiting()}
+        for key, parameter in model.named_parameters():
+            awake = id(parameter) not in asleep
+            _require(awake or parameter.grad is None, name, f"parameter {key} is said to wait, and has a gradient")
         sizes = {key: float(p.grad.abs().max()) for key, p in model.named_parameters() if p.grad is not None}
         bare = [key for key in bare if sizes.get(key, 0.0) <= NOISE * max(sizes.values())]
         optimised = [id(p) for group in optimiser.param_groups for p in group["params"]]
@@ -248,6 +253,7 @@ def _check_gradients(model: Strategy, name: str) -> None:
             count = optimised.count(id(parameter))
             message = f"parameter {key} is {count} times in the optimiser"
             _require(count == int(parameter.requires_grad), name, message)
+    bare = [key for key in bare if id(model.get_parameter(key)) not in asleep]
     _require(not bare, name, f"parameter {bare[0] if bare else ''} gets no gradient")
     now = {key: value.shape for key, value in model.state_dict().items()}
     grown = [key for key in {**shapes, **now} if shapes.get(key) != now.get(key)]

@@ -180,6 +180,13 @@ class Strategy(nn.Module):
         A strategy is built, loaded and asked without it: what answers depend on must be parameters or buffers.
         """
 
+    def waiting(self) -> Iterable[nn.Parameter]:
+        """Parameters that no answer uses yet. They have no gradient, so that each is new to the optimiser in its turn.
+
+        AdamW's second moment would be that of the zeros before, and its first steps several times the learning rate.
+        """
+        return ()
+
     def set_prior(self, prior: Tensor) -> None:
         """Called once before training with the training prevalences' logits [K]: the answer where nothing is known."""
         self.prior.copy_(prior)

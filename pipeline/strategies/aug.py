@@ -5,21 +5,24 @@ Idea: each modality learns from its own loss alone; at intervals, adaptive class
 two are of the truth on the training stays, and gives the weaker one another layer, fitted to what is left over.
 Missing image: complete; the ensemble is then of the EHR's classifiers alone, in training and at inference (and of the
 image's alone where the record is absent). A modality's loss and the comparison see what is present.
-Changed: layers are there from the start, inactive, so that the one optimiser trains them (in the official code added
-layers are in no optimiser). One step on the sum of the losses instead of one a modality. Labels other than classes: the
-residual's weight 1 - residual · p(truth) is taken label by label, so the loss is bounded below; assignment weighs
-positives and negatives alike. `task` is the fused loss, shown and not trained on.
+Changed: layers are there from the start and wait without a gradient, so that the one optimiser trains each from its
+assignment on as if it were new (in the official code added layers are in no optimiser). One step on the sum of the
+losses instead of one a modality. Labels other than classes: the residual's weight 1 - residual · p(truth) is taken
+label by label, so the loss is bounded below; assignment weighs positives and negatives alike. `task` is the fused loss,
+shown and not trained on.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.modelling.encoders import ImageEncoder, TransformerEncoder, fill_absent
 from pipeline.modelling.interface import CXR, EHR, Batch, Epoch, Output, Shapes, Strategy, mean_where
+
+WAITING = -1  # the owner of a booster that no modality has been given yet
 
 
 def element_losses(logits: Tensor, targets: Tensor, kind: str) -> Tensor:
@@ -34,7 +37,7 @@ class AUG(Strategy):
 
     missing = "complete"
     interaction = "additive"
-    active: Tensor
+    owner: Tensor
 
     def __init__(
         self,
@@ -56,27 +59,37 @@ class AUG(Strategy):
             raise ValueError(f"checks must be at least 1, is {checks}")
         self.share_ehr, self.residual, self.balance, self.margin = share_ehr, residual, balance, margin
         self.checks = checks
-        width, layers = shapes.encoders.width, checks + 1
+        width = shapes.encoders.width
         self.series = TransformerEncoder(shapes)
         self.image = ImageEncoder(shapes)
         self.dropout = nn.Dropout(shapes.encoders.dropout)
         self.embed = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
-        # Boosters of both modalities, [2, layers, ...]: in the optimiser before any of them is active.
-        self.boost = nn.Parameter(torch.randn(2, layers, width, width) / math.sqrt(width))
-        self.boost_bias = nn.Parameter(torch.zeros(2, layers, width))
+        # One for each check, in the order of assignment, to whichever modality it is then given.
+        layers = [nn.Linear(width, width) for _ in range(checks + 1)]
+        for layer in layers:
+            nn.init.xavier_normal_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        self.boosters = nn.ModuleList(layers)
         self.head = nn.Linear(width, shapes.outputs)  # shared by both modalities and all layers
-        self.register_buffer("active", torch.zeros(2, dtype=torch.long))
+        self.register_buffer("owner", torch.full((checks + 1,), WAITING))
+
+    def owned(self, modality: int) -> list[nn.Module]:
+        """The boosters that it was given, in that order; those that nobody has yet: of WAITING."""
+        return [booster for booster, owner in zip(self.boosters, self.owner.tolist(), strict=True) if owner == modality]
+
+    def waiting(self) -> Iterator[nn.Parameter]:
+        """Of the boosters that nobody has yet."""
+        return (parameter for booster in self.owned(WAITING) for parameter in booster.parameters())
 
     def classify(self, features: Tensor, modality: int) -> dict[str, Tensor]:
         """[B, K]: `all` classifiers' sum, that without the last booster (`before`), and the last booster (`last`)."""
         features = self.dropout(features)
-        first = self.head(torch.relu(self.embed[modality](features)))
-        hidden = torch.relu(torch.einsum("bd,kde->bke", features, self.boost[modality]) + self.boost_bias[modality])
-        number = torch.arange(hidden.shape[1], device=hidden.device)[None, :, None]
-        boosts = self.head(hidden) * (number < self.active[modality])
-        last = (boosts * (number == self.active[modality] - 1)).sum(dim=1)
-        everything = first + boosts.sum(dim=1)
-        return {"all": everything, "before": everything - last, "last": last}
+        everything: Tensor = self.head(torch.relu(self.embed[modality](features)))
+        before, last = everything, torch.zeros_like(everything)
+        for booster in self.owned(modality):
+            before, last = everything, self.head(torch.relu(booster(features)))
+            everything = before + last
+        return {"all": everything, "before": before, "last": last}
 
     def forward(self, batch: Batch) -> Output:
         """Weighted sum of the two modalities' logits, or those of the one that is there."""
@@ -102,7 +115,7 @@ class AUG(Strategy):
         )
         left_over = 1 - self.residual * torch.exp(-before.detach())
         boosted = before + left_over * last
-        return (everything + boosted * (self.active[modality] > 0)).mean(dim=1)
+        return (everything + boosted * (self.owner == modality).any()).mean(dim=1)
 
     def losses(self, output: Output, batch: Batch, targets: Tensor) -> dict[str, Tensor]:
         """Each modality's own loss, where it is present; `task` without gradient."""
@@ -119,7 +132,8 @@ class AUG(Strategy):
         ratio = self.ratio(epoch)
         weaker = CXR if ratio > self.balance + self.margin else EHR if ratio < self.balance - self.margin else None
         if weaker is not None:
-            self.active[weaker] = (self.active[weaker] + 1).clamp(max=self.boost.shape[1])
+            free = (self.owner == WAITING).nonzero().flatten()
+            self.owner[free[:1]] = weaker
 
     def ratio(self, epoch: Epoch) -> float:
         """How sure the EHR is of the truth, relative to the image, on the training pairs; balance where there is none.

@@ -118,6 +118,23 @@ class DeadParameter(Good):
         self.unused = nn.Linear(2, 2)
 
 
+class WaitsForNothing(Good):
+    """What is said to wait is trained."""
+
+    def waiting(self):
+        return [self.head.bias]
+
+
+class WaitsWithZeros(DeadParameter):
+    """A gradient of zeros would start its state in the optimiser."""
+
+    def forward(self, batch):
+        return Output(super().forward(batch).logits + 0 * self.unused(batch.ehr[:, 0, :2]).sum())
+
+    def waiting(self):
+        return self.unused.parameters()
+
+
 class GradientOfRounding(Good):
     """A bias that cancels in a softmax: its gradient is not zero, but noise."""
 
@@ -321,6 +338,8 @@ def planted(monkeypatch):
     ("cls", "message"),
     [
         (DeadParameter, r"parameter unused\.weight gets no gradient"),
+        (WaitsForNothing, r"parameter head\.bias is said to wait, and has a gradient"),
+        (WaitsWithZeros, r"parameter unused\.weight is said to wait, and has a gradient"),
         (GradientOfRounding, "parameter bias gets no gradient"),
         (LooksAtTheBatch, "a prediction depends on its batch mates"),
         (IgnoresImages, "sees images: False"),
