@@ -16,8 +16,8 @@ from pipeline.modelling.registry import build
 from pipeline.tasks import get_task
 
 SIGNALS = ("ehr", "cxr", "xor")  # label k of the phenotypes is what signal k mod 3 says
-STEPS, EPOCH = 600, 20
-LR = 1e-2
+STEPS, EPOCH = 800, 20
+LR, WARM_UP = 3e-3, 80  # of training's own order, and the steps in which it rises, as it does there
 FITTED_COPIES = 40  # of the four pairs, where leaves must hold some samples
 
 Labelled = tuple[Batch, Tensor]
@@ -32,7 +32,7 @@ class Learned(NamedTuple):
 
 
 def optimiser_of(model: Strategy) -> torch.optim.Optimizer:
-    """The loop's groups, with a learning rate for a few steps."""
+    """The loop's groups, at the highest learning rate."""
     return AdamW(optimiser_groups(model, 0.0), lr=LR)
 
 
@@ -106,5 +106,7 @@ def learned(name: str, hyper: dict[str, Any], seed: int) -> Learned:
                 break
             model.train()
         if step < STEPS:
+            for group in optimiser.param_groups:
+                group["lr"] = LR * min(1.0, (step + 1) / WARM_UP)
             take_step(model, optimiser, [(batch, targets)])
     return Learned(model, right, step)

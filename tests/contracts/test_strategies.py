@@ -14,6 +14,7 @@ from pipeline.modelling.checks import check_strategy
 from pipeline.modelling.examples import example_batch, small_shapes
 from pipeline.modelling.interface import Output, Strategy
 from pipeline.modelling.learning import learned
+from pipeline.params import load
 
 
 @pytest.mark.parametrize("name", registry.names())
@@ -387,3 +388,23 @@ def test_what_is_learned_is_what_can_be(planted, monkeypatch, cls, right):
 def test_a_good_one_passes(planted, cls):
     planted(cls)
     check_strategy("planted")
+
+
+@pytest.mark.parametrize("seed", [7, 10])
+def test_a_strategy_that_ten_times_trainings_rate_left_deaf_learns_from_every_start(seed):
+    assert learned("umse", {}, seed).right == {"ehr", "cxr", "xor"}
+
+
+def test_the_learning_rate_rises_to_trainings_own(root, monkeypatch):
+    rates, take_step = [], learning.take_step
+
+    def noted(model, optimiser, batches):
+        rates.append([group["lr"] for group in optimiser.param_groups])
+        return take_step(model, optimiser, batches)
+
+    monkeypatch.setattr(learning, "take_step", noted)
+    learned("resnet", {}, seed=0)
+    assert rates[:80] == [[pytest.approx(3e-3 * (step + 1) / 80)] * 2 for step in range(80)]
+    assert rates[80:] == [[3e-3] * 2] * 20
+    own = {block["lr"] for block in load(root / "params.yaml").strategies.values() if "lr" in block}
+    assert max(own) <= 3e-3 <= 3 * max(own)
