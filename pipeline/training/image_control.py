@@ -1,7 +1,8 @@
 """Positive control of the image encoders: does what they make of a picture tell the findings in its radiology report?
 
-A logistic regression on the pooled image features of a trained model, frozen, fitted on the fold's training stays and
-asked about its test stays. Where even that fails, "the image adds nothing" is a statement about the encoder.
+A logistic regression on the maps of the last stage of each of a trained model's CNNs, pooled, frozen, fitted on the
+fold's training stays and asked about its test stays. Where even that fails, "the image adds nothing" is a statement
+about the encoder.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 from pipeline import files
 from pipeline.data.batches import Batches
 from pipeline.data.tensors import Array, FoldTensors
-from pipeline.modelling.encoders import ImageEncoder, ImageFeatures
+from pipeline.modelling.encoders import ImageEncoder
 from pipeline.modelling.interface import Strategy
 from pipeline.training.grid import RunSpec
 from pipeline.training.loop import EVAL_BATCH, autocast
@@ -46,14 +47,17 @@ def read_findings(data: Path) -> pl.DataFrame:
 
 
 def image_features(strategy: Strategy, spec: RunSpec, batches: Batches, rows: Tensor) -> Array | None:
-    """Pooled features [len(rows), D] of what passes the strategy's image encoders; None where nothing does."""
+    """Pooled maps [len(rows), C] of the last stages of the strategy's image encoders; None where no image passes one.
+
+    A strategy may call an encoder whole, from a later stage on or stage by stage: the last stage hears all of them.
+    """
     caught: list[Tensor] = []
 
-    def catch(module: torch.nn.Module, given: Any, output: ImageFeatures) -> None:
-        caught.append(output.pooled.float())
+    def catch(module: torch.nn.Module, given: Any, output: Tensor) -> None:
+        caught.append(output.float().mean(dim=(2, 3)))
 
     encoders = [module for module in strategy.modules() if isinstance(module, ImageEncoder)]
-    hooks = [encoder.register_forward_hook(catch) for encoder in encoders]
+    hooks = [encoder.stages[-1].register_forward_hook(catch) for encoder in encoders]
     found = []
     try:
         with torch.inference_mode(), autocast(batches.device, spec.training.precision):
