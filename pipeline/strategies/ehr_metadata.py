@@ -1,8 +1,9 @@
 """ehr_metadata: the EHR transformer that is told of the image's hour, view and number. A control: it sees no pixel.
 
 Paper: none. Who is radiographed when, how often and whether lying down (AP) tells of a patient without the picture.
-Idea: the pooled series and what is known of a radiograph without seeing it, one hidden layer: whether there is one, its
-hour, AP or PA, and how many were eligible. What fusion gains over this is what the pixels are worth.
+Idea: the network of `transformer`, whose hours have a vector added of what is known of a radiograph without seeing it:
+whether there is one, its hour, AP or PA, and how many were eligible. What fusion gains over this is what the pixels are
+worth.
 Missing image: that it is missing is an input, and all else about it is zero, in training and at inference.
 Changed: nothing.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipeline.modelling.encoders import TransformerEncoder
+from pipeline.modelling.encoders import TransformerEncoder, series_channels
 from pipeline.modelling.interface import Batch, Output, Shapes, Strategy
 
 
@@ -32,15 +33,13 @@ class EHRMetadata(Strategy):
     def __init__(self, shapes: Shapes) -> None:
         super().__init__(shapes)
         width = shapes.encoders.width
-        self.series = TransformerEncoder(shapes)
-        self.head = nn.Sequential(
-            nn.Linear(width + 4, width),
-            nn.GELU(),
-            nn.Dropout(shapes.encoders.dropout),
-            nn.Linear(width, shapes.outputs),
-        )
+        self.encoder = TransformerEncoder(shapes)
+        self.told = nn.Linear(4, width, bias=False)
+        self.head = nn.Linear(width, shapes.outputs)
 
     def forward(self, batch: Batch) -> Output:
-        """Logits from the pooled series and four numbers."""
-        pooled = self.series(batch).pooled
-        return Output(self.head(torch.cat([pooled, metadata(batch).to(pooled.dtype)], dim=1)) + self.prior)
+        """Logits from the pooled series, of which each hour is told four numbers."""
+        told = self.told(metadata(batch).to(batch.ehr.dtype))
+        encoder = self.encoder
+        hours = encoder.embed(series_channels(batch)) + encoder.positions + told[:, None]
+        return Output(self.head(encoder.layers(hours).mean(dim=1)) + self.prior)

@@ -22,6 +22,15 @@ from tests.support.made_up_data import fabricate
 CONTROLS = ("ehr_presence", "ehr_metadata")
 
 
+def twins(name):
+    """A control and `transformer`, with the same weights; the keys that the control has beside them."""
+    torch.manual_seed(0)
+    control, plain = (build(each, small_shapes("phenotype"), {"lr": 1e-3}).eval() for each in (name, "transformer"))
+    more = control.load_state_dict(plain.state_dict(), strict=False)
+    assert not more.unexpected_keys
+    return control, plain, more.missing_keys
+
+
 def example(size=64, seed=0):
     with_image = torch.rand(size, generator=torch.Generator().manual_seed(seed)) < 0.5
     return example_batch(small_shapes("mortality"), size, with_image, seed)
@@ -52,6 +61,29 @@ def share_right(model, label):
     batch = example(200, seed=1000)
     with torch.inference_mode():
         return float(((model(batch).logits > 0) == (label(batch) > 0)).float().mean())
+
+
+@pytest.mark.parametrize(("name", "told"), [("ehr_presence", 1), ("ehr_metadata", 4)])
+def test_a_control_is_the_transformer_with_further_inputs_and_nothing_else(name, told):
+    control, plain, more = twins(name)
+    assert more == ["told.weight"]
+    assert control.told.weight.shape == (16, told)
+    batch = example()
+    there = batch.present[:, CXR]
+    with torch.no_grad():
+        differ = (control(batch).logits - plain(batch).logits).abs().amax(dim=1)
+    assert differ[~there].max() == 0
+    assert differ[there].min() > 1e-3
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_what_is_told_meets_the_record(name):
+    """A fusion strategy can have an image mean something else in another record; its control can too."""
+    control, plain, _ = twins(name)
+    batch = example()
+    with torch.no_grad():
+        shift = (control(batch).logits - plain(batch).logits)[batch.present[:, CXR]]
+    assert shift.std(dim=0).mean() > 0.05 * shift.abs().mean()
 
 
 @pytest.mark.parametrize("name", CONTROLS)
