@@ -2,13 +2,14 @@
 
 Paper: Huang et al., CVPR 2025 (arXiv 2503.18595).
 Idea: concatenated features and one linear head, whose halves also predict alone; while the Fisher information of the
-stronger encoder still grows (its prime learning window), its gradient gains beta (theta - theta at the epoch's start).
+stronger encoder still grows (its prime learning window), beta (theta - theta at the epoch's start) pulls it back.
 Missing image: the shared treatment, a learned vector in place of the image's vector, in training and at inference. The
 image's own loss and the comparison of modalities see pairs alone.
 Changed: the official code watches one modality's window and never holds back the visual one (its second branch repeats
 the first one's condition); here the window and the hold are the stronger one's, whichever it is in the batch. Fisher
-information is that of the losses, before the hold is added. The full paper could not be read: the source is a
-description of the authors' code.
+information is that of the losses alone. The pull is a step of its own, as long as in the authors' SGD (lr 0.002,
+momentum 0.9), where theirs is part of the gradient: AdamW would scale it with the gradient. The full paper could not be
+read: the source is the authors' code.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from torch.nn.utils import parameters_to_vector
 
 from pipeline.modelling.encoders import ImageEncoder, TransformerEncoder, fill_absent
 from pipeline.modelling.interface import CXR, EHR, Batch, Epoch, Output, Shapes, Strategy, mean_where, sample_losses
+
+PULL = 0.002 / (1 - 0.9)  # a step's share of the way back for beta = 1: the authors' lr, and their momentum
 
 
 def truth(logits: Tensor, targets: Tensor, task_kind: str) -> Tensor:
@@ -114,7 +117,7 @@ class InfoReg(Strategy):
         return torch.where(regulated, self.hold * torch.exp(torch.tanh(lead)), 0.0)
 
     def after_backward(self) -> None:
-        """Adds up squared gradients, a mean a tensor; then pulls the stronger encoder back to the epoch's start."""
+        """Adds up squared gradients, a mean a tensor; and pulls the stronger encoder back to the epoch's start."""
         beta = self.held()
         with torch.no_grad():
             for modality, (name, encoder) in enumerate(self.encoders().items()):
@@ -124,4 +127,4 @@ class InfoReg(Strategy):
                     offset += parameter.numel()
                     if parameter.grad is not None:
                         self.fisher[modality] += parameter.grad.square().mean()
-                        parameter.grad += beta[modality] * (parameter - part)
+                        parameter.lerp_(part, PULL * beta[modality])
