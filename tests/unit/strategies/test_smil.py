@@ -95,7 +95,7 @@ def test_the_inner_loop_changes_its_parameters_and_its_outcome_depends_on_them(s
 
 
 def test_the_outer_losses_are_of_the_pairs_that_the_inner_step_left_out():
-    model = with_prototypes(model_of(inner_lr=0.1, align_joint=0.3, align_hidden=0.7))
+    model = with_prototypes(model_of(inner_lr=0.1, meta=0.2, align_joint=0.3, align_hidden=0.7))
     batch = batch_of(model)
     targets = example_targets(model.shapes, 6)
     torch.manual_seed(4)
@@ -108,10 +108,33 @@ def test_the_outer_losses_are_of_the_pairs_that_the_inner_step_left_out():
     with torch.no_grad():
         noisy, clean = model.called(own, blind(batch)), model.called(own, batch)
     z, y = noisy.logits[outer, 0].numpy(), targets[outer, 0].numpy()
-    assert float(losses["meta"].detach()) == pytest.approx(np.mean(np.log1p(np.exp(z)) - y * z), abs=1e-5)
+    assert float(losses["meta"].detach()) == pytest.approx(0.2 * np.mean(np.log1p(np.exp(z)) - y * z), abs=1e-5)
     for key, weight in (("joint", 0.3), ("hidden", 0.7)):
         distance = np.mean((noisy.features[key][outer].numpy() - clean.features[key][outer].numpy()) ** 2)
         assert float(losses[f"align_{key}"].detach()) == pytest.approx(weight * distance, abs=1e-5)
+
+
+def test_in_training_the_inner_step_is_noisy_and_the_outer_pass_is_not():
+    model = with_prototypes(model_of()).train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    batch, own = batch_of(model), dict(model.named_parameters())
+    with torch.no_grad():
+        quiet, again = (model.called(own, blind(batch), noise=False).logits for _ in range(2))
+        noisy, other = (model.called(own, blind(batch)).logits for _ in range(2))
+        assert torch.equal(quiet, again)
+        assert (noisy - other).abs().max() > 1e-3
+        torch.testing.assert_close(quiet, model.eval()(blind(batch)).logits)
+    calls, called = [], model.called
+
+    def noted(*given, noise=True):
+        calls.append((noise, given[1].present[:, 1].any().item()))
+        return called(*given, noise=noise)
+
+    model.train().called = noted
+    model.losses(model(batch), batch, example_targets(model.shapes, 6))
+    assert calls[:2] == [(True, False), (False, False)]  # the inner step; the outer pass without images
 
 
 def test_without_pairs_the_outer_losses_are_zero():
@@ -131,7 +154,7 @@ def test_pixels_of_an_absent_image_are_not_there_to_matter():
         assert torch.allclose(model(batch).logits[[1, 4]], model(hidden).logits[[1, 4]], atol=1e-6)
 
 
-@pytest.mark.parametrize("hyper", [{"prototypes": 0}, {"inner_lr": -1.0}])
+@pytest.mark.parametrize("hyper", [{"prototypes": 0}, {"inner_lr": -1.0}, {"meta": -0.1}])
 def test_impossible_knobs_are_refused(hyper):
     with pytest.raises(InputError, match=r"strategies\.smil: "):
         model_of(**hyper)
