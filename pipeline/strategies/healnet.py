@@ -7,7 +7,8 @@ Missing image: its update is skipped and the latents go on untouched, in trainin
 Changed: the tokens are those of the shared encoders, where the paper reads raw values (`tokens: raw`: hours, pixels);
 the passes after the first share their weights; max_freq 10, since the authors' 2 makes all bands equal; the latents
 attend to each other once a pass, where the authors' do so after each modality, a skipped one too. 16 latents, where
-CareBench has 256. CareBench never skips, and in the authors' code a skip hangs on an exception that is swallowed.
+CareBench has 256. Queries and values have biases, which the authors' have not. CareBench never skips, and in the
+authors' code a skip hangs on an exception that is swallowed.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from pipeline.modelling.interface import EHR, Batch, Output, Shapes, Strategy
 
 
 def fourier(shape: tuple[int, ...], bands: int, max_freq: float, like: Tensor) -> Tensor:
-    """[N, axes · (2 · bands + 1)] of the N cells of a grid: sines, cosines of each coordinate in [0, 1], and it."""
-    axes = [torch.linspace(0, 1, length, device=like.device) for length in shape]
+    """[N, axes · (2 · bands + 1)] of the N cells of a grid: sines, cosines of each coordinate in [-1, 1], and it."""
+    axes = [torch.linspace(-1, 1, length, device=like.device) for length in shape]
     place = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
     angles = place[..., None] * torch.linspace(1, max_freq / 2, bands, device=like.device) * math.pi
     return torch.cat([angles.sin(), angles.cos(), place[..., None]], dim=-1).flatten(1)

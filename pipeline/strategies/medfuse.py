@@ -6,7 +6,8 @@ the sequence shorter, and nothing is imputed.
 Missing image: the sequence is the EHR step alone, in training and at inference; a missing EHR is left out likewise.
 Changed: the shared encoders, where the paper has a two-layer LSTM (`series: lstm` is the nearest) and a ResNet-34, and
 their width for the fusion LSTM, where the paper has 512; one training from the start, where the paper first trains each
-encoder alone. CareBench sends blank images through the CNN, and its train configs cannot be built.
+encoder alone; dropout of the state that predicts, where the authors' is of the EHR's vector. CareBench sends blank
+images through the CNN, and its train configs cannot be built.
 """
 
 from __future__ import annotations

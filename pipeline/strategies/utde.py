@@ -14,6 +14,8 @@ sequences are 500 copies of one vector each.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -163,9 +165,11 @@ class UTDE(Strategy):
     def forward(self, batch: Batch) -> Output:
         """Logits from the series' last hour and the mean of the image's tokens."""
         features = self.embed(batch)
-        series = features["mixed"] + self.positions
         when = self.image_time(self.time(batch.image_hours[:, None, None]))
-        image = self.image(batch.images).tokens + when
+        # Both streams enter times the root of their width, as in the authors' code, beside positions that stay small.
+        loud = math.sqrt(self.positions.shape[1])
+        series = loud * features["mixed"] + self.positions
+        image = loud * (self.image(batch.images).tokens + when)
         for layer in self.cross:
             series, image = layer(series, image, batch.image_sample)
         last = fill_absent(self.norms[1](image).mean(dim=1), batch, self.absent)

@@ -64,7 +64,7 @@ def test_places_are_sines_cosines_and_the_coordinate_itself():
     for row in range(2):
         for column in range(3):
             expected = []
-            for place in (row / 1, column / 2):
+            for place in (2 * row - 1, column - 1):
                 angles = [place * scale * math.pi for scale in (1, 3, 5)]
                 expected += [math.sin(a) for a in angles] + [math.cos(a) for a in angles] + [place]
             np.testing.assert_allclose(found[3 * row + column], expected, atol=1e-5)

@@ -95,6 +95,18 @@ def test_the_order_of_charted_hours_and_the_time_of_the_image_matter():
     assert difference[~WITH_IMAGE].max() == 0
 
 
+def test_both_streams_enter_the_layers_times_the_root_of_their_width():
+    model = made()
+    batch = example_batch(model.shapes, 5, WITH_IMAGE)
+    entered = []
+    model.cross[0].register_forward_pre_hook(lambda module, given: entered.extend(given[:2]))
+    model(batch)
+    series, image = entered
+    torch.testing.assert_close(series, 4 * model.embed(batch)["mixed"] + model.positions)
+    when = model.image_time(model.time(batch.image_hours[:, None, None]))
+    torch.testing.assert_close(image, 4 * (model.image(batch.images).tokens + when))
+
+
 def test_without_an_image_the_cross_attention_is_skipped():
     model = made()
     layer, rows = model.cross[0], torch.nonzero(WITH_IMAGE).squeeze(1)
