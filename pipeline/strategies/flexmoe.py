@@ -9,7 +9,8 @@ in training and at inference, and the sample's tokens are routed to expert 1. Re
 one that is removed at inference enters as a record in which nothing was charted.
 Changed: tokens are hours and cells of the image's grid, not linear views of a pooled vector; pre-norm with true
 residuals. The loop draws the samples' order, so the warm-up (complete samples first) is that the special router waits.
-With one incomplete combination, an even load over the other experts would oppose the special router and is left out. In
+With one incomplete combination, an even load over the other experts would oppose the special router and is left out.
+Load is counted over both modalities' tokens at once, where the authors' code calls the experts once a modality. In
 the matched cohort no image is missing in training: the bank is then not trained, and an image removed at inference is
 replaced by its random start. The full paper could not be read: the source is a description of the authors' code.
 """
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d, gelu, softplus
 
-from pipeline.modelling.encoders import ImageEncoder, TransformerEncoder
+from pipeline.modelling.encoders import Attention, ImageEncoder, TransformerEncoder
 from pipeline.modelling.interface import CXR, Batch, Epoch, Output, Shapes, Strategy, mean_where
 
 EHR_ALONE = 1  # the combination without an image, and the number of its expert; 0 is the complete one
@@ -47,7 +48,7 @@ def chance_of_choice(clean: Tensor, noisy: Tensor, deviation: Tensor, k: int) ->
 
 
 class Experts(nn.Module):
-    """Noisy top-k gate and its experts, two-layer perceptrons. All experts see all tokens; most get a weight of 0."""
+    """Noisy top-k gate and its experts, two-layer perceptrons. An expert sees the tokens that chose it alone."""
 
     def __init__(self, width: int, count: int, chosen: int) -> None:
         super().__init__()
@@ -76,9 +77,13 @@ class Experts(nn.Module):
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Mixture [N, D] and what `route` gives."""
         logits, gates, load = self.route(tokens)
-        hidden = gelu(tokens @ self.first + self.first_bias)
-        answers = hidden @ self.second + self.second_bias
-        return torch.einsum("ne,end->nd", gates.to(answers.dtype), answers), logits, gates, load
+        expert, token = gates.T.nonzero(as_tuple=True)  # in the order of the experts
+        counts = torch.bincount(expert, minlength=gates.shape[1]).tolist()
+        weights = zip(self.first, self.first_bias, self.second, self.second_bias, strict=True)
+        asked = tokens.index_select(0, token).split(counts)
+        answers = torch.cat([gelu(x @ w + a) @ v + b for x, (w, a, v, b) in zip(asked, weights, strict=True)])
+        answers = answers * gates[token, expert].to(answers.dtype)[:, None]
+        return torch.zeros_like(tokens, dtype=answers.dtype).index_add(0, token, answers), logits, gates, load
 
 
 class FlexMoE(Strategy):
@@ -111,7 +116,7 @@ class FlexMoE(Strategy):
         self.bank = nn.Parameter(torch.randn(patches, size.width))
         self.positions = nn.Parameter(torch.zeros(2 * patches, size.width))
         self.norm, self.norm_experts = nn.LayerNorm(size.width), nn.LayerNorm(size.width)
-        self.attention = nn.MultiheadAttention(size.width, size.heads, size.dropout, batch_first=True)
+        self.attention = Attention(size.width, size.heads)
         self.experts = Experts(size.width, experts, chosen)
         self.dropout = nn.Dropout(size.dropout)
         self.head = nn.Linear(2 * size.width, shapes.outputs)
@@ -132,7 +137,7 @@ class FlexMoE(Strategy):
         """Logits from both modalities' mean tokens; `features` holds what the gate did, [B, 2·patches, E]."""
         tokens = self.tokens(batch)
         normed = self.norm(tokens)
-        tokens = tokens + self.dropout(self.attention(normed, normed, normed, need_weights=False)[0])
+        tokens = tokens + self.dropout(self.attention(normed, normed))
         flat = self.norm_experts(tokens).flatten(0, 1)
         mixture, *routed = self.experts(flat)
         tokens = tokens + self.dropout(mixture.unflatten(0, (batch.size, -1)))

@@ -62,14 +62,15 @@ class TimeAttention(nn.Module):
         """
         query, key = (x.unflatten(1, (self.heads, -1)).transpose(0, 1) for x in (self.query(times), self.key(times)))
         scores = (query @ key.transpose(1, 2)).float() / query.shape[2] ** 0.5
-        weights = torch.exp(scores - scores.amax(dim=2, keepdim=True))
-        counts = charted.to(values.dtype)
-        sums = torch.einsum("hqk,bkc->bqhc", weights, torch.cat([counts, counts * values], dim=2))
-        total, mean = sums.chunk(2, dim=3)
-        mean = mean / total.clamp(min=1e-12)
-        of_mean, of_ever = self.out.weight.unflatten(1, (self.heads, 2, -1)).unbind(dim=2)
-        ever = charted.any(dim=1).to(mean.dtype) @ of_ever.sum(dim=1).T  # the same for every hour and head
-        found: Tensor = nn.functional.linear(mean.flatten(2), of_mean.flatten(1), self.out.bias) + ever[:, None]
+        weights = torch.exp(scores - scores.amax(dim=2, keepdim=True)).clamp(min=1e-12)  # those charted may be far off
+        ever = charted.any(dim=1)  # [B, C]
+        counts = (charted | ~ever[:, None]).to(values.dtype)  # of what never was, the mean is that of zeros
+        counts, sums = (x.transpose(0, 1).flatten(1) for x in (counts, charted * values))  # [T, B · C]
+        of_mean, of_ever = self.out.weight.unflatten(1, (self.heads, 2, -1)).unbind(dim=2)  # [D, heads, C]
+        found: Tensor = (ever.to(values.dtype) @ of_ever.sum(dim=1).T + self.out.bias)[:, None]  # the same every hour
+        for head, weight in enumerate(weights):  # head by head, what is divided stays in the processor's cache
+            mean = ((weight @ sums) / (weight @ counts)).unflatten(1, charted.shape[::2])  # [T, B, C]
+            found = found + (mean @ of_mean[:, head].T).transpose(0, 1)
         return found
 
 

@@ -43,6 +43,22 @@ def test_the_mixture_weighs_the_chosen_experts():
     assert logits.shape == (3, 5)
 
 
+def test_an_expert_sees_the_tokens_that_chose_it_alone():
+    torch.manual_seed(1)
+    experts, tokens = Experts(8, 5, 2).eval(), torch.randn(40, 8).abs()
+    with torch.no_grad():
+        experts.gate[:, :2], experts.gate[:, 2:] = 1.0, -1.0  # all choose the first two
+        experts.first[2:] = math.nan
+        mixture, _, gates, _ = experts(tokens)
+    assert torch.equal(gates > 0, torch.tensor([True, True, False, False, False]).expand(40, -1))
+    assert mixture.isfinite().all()
+
+
+def test_no_attention_weight_is_dropped():
+    """That takes the slow attention, which stores them all."""
+    assert not [each for each in model_of().modules() if isinstance(each, torch.nn.MultiheadAttention)]
+
+
 def test_the_load_is_the_chance_to_be_chosen_again():
     torch.manual_seed(2)
     clean, deviation = torch.randn(2, 4), torch.rand(2, 4) + 0.5

@@ -50,6 +50,16 @@ def test_each_channel_is_averaged_over_its_own_charted_hours():
             np.testing.assert_allclose(found[b, hour], linear(attention.out, np.array(heads)), atol=1e-5)
 
 
+def test_what_was_charted_far_from_the_hour_asked_is_still_finite():
+    torch.manual_seed(0)
+    embedding, attention = TimeEmbedding(6), TimeAttention(time=6, heads=2, channels=1, width=4)
+    attention.query.weight.data *= 1e4
+    charted = torch.zeros(1, 48, 1, dtype=torch.bool)
+    charted[0, 40] = True
+    hours = torch.arange(48)[:, None] / 48
+    assert attention(embedding(hours), torch.ones(1, 48, 1), charted).isfinite().all()
+
+
 @pytest.mark.parametrize(("level", "shape"), [("stay", (5, 1, 1)), ("hour", (5, 48, 1)), ("feature", (5, 48, 16))])
 def test_the_gate_mixes_two_different_embeddings(level, shape):
     model = made(gate=level)
