@@ -1,9 +1,12 @@
 """Attention against a naive loop, and its padding."""
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import torch
 
+from pipeline.modelling import encoders
 from pipeline.modelling.encoders import Attention, AttentionLayer
 from pipeline.modelling.examples import SMALL
 
@@ -44,3 +47,26 @@ def test_a_layer_does_not_see_padding():
     short = layer(x[:, :3])
     torch.testing.assert_close(layer(padded, real)[:, :3], short, atol=1e-5, rtol=0)
     assert not torch.allclose(layer(padded)[:, :3], short, atol=1e-3)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_few_entries_and_many_are_attended_to_alike(padded, monkeypatch):
+    """A CPU multiplies matrices where entries are few; torch's kernel, which keeps no weights, does the rest."""
+    torch.manual_seed(0)
+    attention = Attention(8, 2, context=5)
+    x, context = torch.randn(3, 4, 8, requires_grad=True), torch.randn(3, 6, 5)
+    real = torch.tensor([[True] * 6, [True] + [False] * 5, [False, True, True] * 2]) if padded else None
+
+    def attend():
+        found = attention(x, context, real)
+        return found, *torch.autograd.grad(found.square().sum(), [x, *attention.parameters()])
+
+    few = attend()
+    kernel = Mock(wraps=torch.nn.functional.scaled_dot_product_attention)
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", kernel)
+    assert torch.equal(attend()[0], few[0])
+    assert kernel.call_count == 0
+    monkeypatch.setattr(encoders, "SHORT", 5)
+    for one, other in zip(few, attend(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    assert kernel.call_count == 1
