@@ -5,6 +5,8 @@ On a GPU series and images are moved there once; on a CPU they stay where they a
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,17 +22,24 @@ def image_format(device: torch.device) -> torch.memory_format:
 
 
 class Batches:
-    """Gathers Batch objects by row numbers. `removed` bool [N]: images that are not there for this purpose."""
+    """Gathers Batch objects by row numbers. `removed` bool [N]: images that are not there for this purpose.
 
-    def __init__(self, data: FoldTensors, device: torch.device) -> None:
+    `sees` are the modalities of who is given them. Of one that it does not look at only the shapes are there, all zero:
+    moving series and pixels would be a tenth of an LSTM's step.
+    """
+
+    def __init__(self, data: FoldTensors, device: torch.device, sees: Set[str] = frozenset({"ehr", "cxr"})) -> None:
         def put(array: Array) -> Tensor:
             return torch.from_numpy(array).to(device)
 
+        def put_if(modality: str, array: Array) -> Tensor:
+            return put(array) if modality in sees else put(np.zeros_like(array, shape=())).expand(array.shape)
+
         self.device = device
         self._ehr, self._observed, self._since = (
-            put(a) for a in (data.series.ehr, data.series.observed, data.series.since)
+            put_if("ehr", a) for a in (data.series.ehr, data.series.observed, data.series.since)
         )
-        self._pixels = put(np.asarray(data.pixels))
+        self._pixels = put_if("cxr", np.asarray(data.pixels))
         self._image_row, self._image_hours = put(data.image_row), put(data.image_hours / np.float32(HOURS))
         self._image_view, self._image_count = put(data.image_view), put(data.image_count)
         self._targets = put(data.targets)
@@ -49,11 +58,11 @@ class Batches:
         image_row = self._image_row[rows]
         has_cxr = (image_row >= 0) & ~(self._never if removed is None else removed)[rows]
         sample = torch.nonzero(has_cxr).squeeze(1)
-        images = self._pixels[image_row[sample]].unsqueeze(1).float() / 255.0
+        images = _take(self._pixels, image_row[sample]).unsqueeze(1).float() / 255.0
         return Batch(
-            ehr=self._ehr[rows],
-            observed=self._observed[rows],
-            since=self._since[rows],
+            ehr=_take(self._ehr, rows),
+            observed=_take(self._observed, rows),
+            since=_take(self._since, rows),
             images=images.contiguous(memory_format=image_format(self.device)),
             image_sample=sample,
             image_hours=self._image_hours[rows[sample]],
@@ -62,3 +71,10 @@ class Batches:
             present=torch.stack([torch.ones_like(has_cxr), has_cxr], dim=1),
             index=rows,
         )
+
+
+def _take(packed: Tensor, rows: Tensor) -> Tensor:
+    """The rows of `packed`; of what is not looked at, as many as there are rows, in no memory."""
+    if packed.stride(-1) == 0:
+        return packed.new_zeros(()).expand(len(rows), *packed.shape[1:])
+    return packed[rows]

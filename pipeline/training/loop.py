@@ -149,8 +149,9 @@ def train_step(
     training: Training,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """Augments the batch's images in place, steps down the sum of the losses; returns the losses, detached."""
-    batch.images.copy_(augment(batch.images, training.augment, generator))
+    """Augments in place images that are looked at, steps down the sum of the losses; returns the losses, detached."""
+    if "cxr" in strategy.modalities:
+        batch.images.copy_(augment(batch.images, training.augment, generator))
     with autocast(targets.device, training.precision):
         losses = strategy.losses(strategy(batch), batch, targets)
     optimiser.zero_grad(set_to_none=True)

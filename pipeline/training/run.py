@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from pipeline import files
 from pipeline.data.batches import Batches, image_format
@@ -72,14 +73,18 @@ def trained(spec: RunSpec, store: Store, tensors: FoldTensors, device: torch.dev
 
 
 def _learn_from_earlier(
-    strategy: Strategy, spec: RunSpec, store: Store, tensors: FoldTensors, batches: Batches
+    strategy: Strategy, spec: RunSpec, store: Store, tensors: FoldTensors, device: torch.device
 ) -> None:
     """Hands the strategy what earlier runs have learned; its encoders start there where training.start says so."""
-    device, every = batches.device, torch.arange(len(tensors.stay_id), device=batches.device)
+
+    def answers(model: Strategy, needed: RunSpec) -> Tensor:
+        every = torch.arange(len(tensors.stay_id), device=device)
+        return logits_of(model, Batches(tensors, device, model.modalities), every, needed)
+
     earlier = {}
     for name, needed in spec.needs.items():
         model = trained(needed, store, tensors, device)
-        earlier[name] = Earlier(model, functools.partial(logits_of, model, batches, every, needed))
+        earlier[name] = Earlier(model, functools.partial(answers, model, needed))
     if spec.training.start == "unimodal":
         start_encoders(strategy, [each.strategy for each in earlier.values()])
     strategy.learn_from(earlier)
@@ -105,8 +110,8 @@ def make_run(spec: RunSpec, store: Store, data: Path, report: Report) -> None:
             what = "unknown; it is fitted, not descended" if "lr" in spec.hyper else "missing"
             raise InputError(f"strategies.{spec.strategy}.lr: {what}")
         strategy.to(memory_format=image_format(device))
-        batches = Batches(tensors, device)
-        _learn_from_earlier(strategy, spec, store, tensors, batches)
+        batches = Batches(tensors, device, strategy.modalities)
+        _learn_from_earlier(strategy, spec, store, tensors, device)
         checkpoint = folder / "checkpoint.safetensors"
         if isinstance(strategy, Fitted):
             history = fit_once(strategy, tensors, batches, spec, task, report)

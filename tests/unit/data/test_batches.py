@@ -1,6 +1,7 @@
 """Batches: only images that are there are gathered."""
 
 import numpy as np
+import pytest
 import torch
 
 from pipeline.data.batches import Batches
@@ -26,3 +27,17 @@ def test_a_batch_holds_the_images_that_are_there_and_no_others(tmp_path):
     assert 0 < len(some.images) < len(batch.images)
     assert not some.present[removed[rows], 1].any()
     assert len(batches.gather(rows, torch.ones(len(has) * 3, dtype=torch.bool)[: len(tensors.stay_id)]).images) == 0
+
+
+@pytest.mark.parametrize("unseen", ["ehr", "cxr"])
+def test_what_is_not_looked_at_is_not_moved_and_its_shapes_are_there(tmp_path, unseen):
+    tensors = load_fold(fabricate(tmp_path, n=40), 0, get_task("mortality"), VARIABLES, "mcar")
+    rows = torch.arange(20)
+    whole = Batches(tensors, torch.device("cpu")).gather(rows)
+    part = Batches(tensors, torch.device("cpu"), {"ehr", "cxr"} - {unseen}).gather(rows)
+    for name, value in vars(whole).items():
+        found = getattr(part, name)
+        blank = name in {"ehr": ("ehr", "observed", "since"), "cxr": ("images",)}[unseen]
+        assert (found.shape, found.dtype) == (value.shape, value.dtype), name
+        assert torch.equal(found, torch.zeros_like(value) if blank else value), name
+        assert not blank or name == "images" or set(found.stride()) == {0}, name
