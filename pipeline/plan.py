@@ -87,6 +87,7 @@ def time_batch(spec: RunSpec, px: int, image_share: float, batches: int = 5) -> 
 
     from pipeline.data.inputs import HOURS, channel_variables
     from pipeline.data.statics import model_variables
+    from pipeline.modelling.encoders import image_format
     from pipeline.modelling.examples import example_batch, example_targets
     from pipeline.modelling.fitted import Fitted
     from pipeline.modelling.interface import Shapes
@@ -107,6 +108,7 @@ def time_batch(spec: RunSpec, px: int, image_share: float, batches: int = 5) -> 
         spec.training.pretrained,
     )
     strategy = build(spec.strategy, shapes, spec.hyper).to(device)
+    strategy.to(memory_format=image_format(spec.encoders, device))
     if isinstance(strategy, Fitted):
         many = [example_batch(shapes, FITTED_STAYS, torch.zeros(FITTED_STAYS).bool(), seed) for seed in range(2)]
         told = [strategy.summary(batch).numpy() for batch in many]

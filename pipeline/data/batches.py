@@ -16,11 +16,6 @@ from pipeline.data.tensors import Array, FoldTensors
 from pipeline.modelling.interface import Batch
 
 
-def image_format(device: torch.device) -> torch.memory_format:
-    """The layout of images and of what they go through: channels last where the device's convolutions gain from it."""
-    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
-
-
 class Batches:
     """Gathers Batch objects by row numbers. `removed` bool [N]: images that are not there for this purpose.
 
@@ -63,7 +58,7 @@ class Batches:
             ehr=_take(self._ehr, rows),
             observed=_take(self._observed, rows),
             since=_take(self._since, rows),
-            images=images.contiguous(memory_format=image_format(self.device)),
+            images=images,
             image_sample=sample,
             image_hours=self._image_hours[rows[sample]],
             image_view=self._image_view[rows[sample]],

@@ -243,6 +243,14 @@ def _weights(name: str, source: str) -> dict[str, Tensor]:
     }
 
 
+def image_format(size: Encoders, device: torch.device) -> torch.memory_format:
+    """The layout of a CNN's weights, which its maps follow: channels last where convolutions gain from it.
+
+    On a CPU these are ResNet's; what the narrow CNN's gain, its GroupNorm loses.
+    """
+    return torch.channels_last if device.type == "cuda" or size.cnn != "narrow" else torch.contiguous_format
+
+
 class ImageEncoder(nn.Module):
     """CNN stages as a list (`stages`), and projections to width D. Input: grey in [0, 1].
 

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from pipeline.errors import InputError
 from pipeline.processes import end_with_parent, interrupt_deferred
 from pipeline.training.grid import RunSpec
+from pipeline.training.machine import gpus
 from pipeline.training.store import Store
 
 log = logging.getLogger("train")
@@ -95,7 +96,7 @@ def pool(specs: Sequence[RunSpec], store: Store, data: Path, workers: int) -> No
     """At most `workers` runs at a time, each in a process of its own."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
-    gpus = _gpus(specs[0].training.device)
+    devices = gpus(specs[0].training.device)
     todo, slots, active = list(specs), list(range(workers)), list[_Worker]()
     bar = _Bar(specs)
     try:
@@ -103,7 +104,7 @@ def pool(specs: Sequence[RunSpec], store: Store, data: Path, workers: int) -> No
             while todo and slots:
                 spec, slot = todo.pop(0), slots.pop(0)
                 receiver, sender = context.Pipe(duplex=False)
-                gpu = gpus[slot % len(gpus)] if gpus else None
+                gpu = devices[slot % len(devices)] if devices else None
                 process = context.Process(target=_work, args=(spec, store, data, gpu, sender), daemon=True)
                 with interrupt_deferred():
                     process.start()
@@ -137,16 +138,6 @@ def pool(specs: Sequence[RunSpec], store: Store, data: Path, workers: int) -> No
 EXECUTORS = {"inline": inline, "pool": pool}
 
 
-def _gpus(device: str) -> list[str]:
-    """GPUs that runs on `device` (training.device) may use, as CUDA_VISIBLE_DEVICES names them; without torch."""
-    if device == "cpu":
-        return []
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
-    return [str(i) for i in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
-
-
 def choice(device: str) -> tuple[str, int]:
     """The executor's name and how many processes it may use: of a pool, one a GPU, or a core where there is no GPU.
 
@@ -158,7 +149,7 @@ def choice(device: str) -> tuple[str, int]:
         raise InputError(f"FUSION_EXECUTOR: {wanted!r} is not auto, inline, pool or pool:N")
     if name == "inline":
         return name, 1
-    return name, int(count) if colon else len(_gpus(device)) or len(os.sched_getaffinity(0))
+    return name, int(count) if colon else len(gpus(device)) or len(os.sched_getaffinity(0))
 
 
 def execute(specs: Sequence[RunSpec], store: Store, data: Path) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from pipeline.params import Encoders, Training, TrainingScale
+from pipeline.training.machine import precision
 
 
 class RunKey(NamedTuple):
@@ -44,7 +45,10 @@ def run_keys(scale: TrainingScale, task: str) -> list[RunKey]:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """All that a run is a function of, data and code apart. `needs`: the runs that must be made before, by a name."""
+    """All that a run is a function of, data and code apart. `training.precision` is never auto, but what that means.
+
+    `needs`: the runs that must be made before, by a name.
+    """
 
     strategy: str
     task: str
@@ -84,7 +88,8 @@ def runs(
     encoders: Encoders,
     scale: TrainingScale,
 ) -> list[RunSpec]:
-    """A strategy's runs on a task, as run_keys names them."""
+    """A strategy's runs on a task, as run_keys names them, with the precision of this machine where it is auto."""
+    training = replace(training, precision=precision(training, encoders))
     return [
         RunSpec(
             strategy=strategy,

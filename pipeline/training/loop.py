@@ -53,8 +53,8 @@ def stream(*key: int) -> int:
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
-    """bf16 autocast where it is asked for, or where `auto` finds a GPU, which gains from it."""
-    if precision == "bf16" or (precision == "auto" and device.type == "cuda"):
+    """bf16 autocast where a run's precision is bf16 (pipeline.training.machine)."""
+    if precision == "bf16":
         return torch.autocast(device.type, torch.bfloat16)
     return contextlib.nullcontext()
 

@@ -17,12 +17,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline import files
-from pipeline.data.batches import Batches, image_format
+from pipeline.data.batches import Batches
 from pipeline.data.inputs import HOURS, channel_variables
 from pipeline.data.statics import model_variables
 from pipeline.data.tensors import FoldTensors, load_fold
 from pipeline.errors import InputError
-from pipeline.modelling.encoders import start_encoders
+from pipeline.modelling.encoders import image_format, start_encoders
 from pipeline.modelling.fitted import Fitted
 from pipeline.modelling.interface import Earlier, Shapes, Strategy, probabilities
 from pipeline.modelling.registry import build
@@ -69,7 +69,7 @@ def trained(spec: RunSpec, store: Store, tensors: FoldTensors, device: torch.dev
     """The finished run's strategy with the weights of the run store, in eval mode."""
     strategy = untrained(spec, tensors).to(device)
     strategy.load_state_dict(load_file(store.folder(spec) / "weights.safetensors", device=str(device)))
-    return strategy.to(memory_format=image_format(device)).eval()
+    return strategy.to(memory_format=image_format(spec.encoders, device)).eval()
 
 
 def _learn_from_earlier(
@@ -109,7 +109,7 @@ def make_run(spec: RunSpec, store: Store, data: Path, report: Report) -> None:
         if ("lr" in spec.hyper) == isinstance(strategy, Fitted):
             what = "unknown; it is fitted, not descended" if "lr" in spec.hyper else "missing"
             raise InputError(f"strategies.{spec.strategy}.lr: {what}")
-        strategy.to(memory_format=image_format(device))
+        strategy.to(memory_format=image_format(spec.encoders, device))
         batches = Batches(tensors, device, strategy.modalities)
         _learn_from_earlier(strategy, spec, store, tensors, device)
         checkpoint = folder / "checkpoint.safetensors"

@@ -42,6 +42,7 @@ _PLUMBING = {
         "files",
         "closure",
         "training/grid",
+        "training/machine",
         "training/store",
     )
 }

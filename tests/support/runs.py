@@ -16,14 +16,14 @@ SCALE = TrainingScale(
 VARIABLES = load_variables("core")
 
 
-def grid(training, strategy="late_fusion", task="mortality", **scale):
+def grid(training, strategy="late_fusion", task="mortality", encoders=ENCODERS, **scale):
     return runs(
         strategy,
         task,
         hyper={} if issubclass(strategy_class(strategy), Fitted) else {"lr": 0.003},
         tier="core",
         training=training,
-        encoders=ENCODERS,
+        encoders=encoders,
         scale=dataclasses.replace(SCALE, **scale),
     )
 

@@ -11,6 +11,7 @@ from pipeline import files
 from pipeline.errors import InputError
 from pipeline.training import executors
 from pipeline.training.cell import train_cell
+from pipeline.training.machine import gpus
 from pipeline.training.run import make_run
 from pipeline.training.store import Store, data_fingerprint
 from tests.support.processes import at_work_in, wait_until
@@ -115,7 +116,7 @@ def test_an_unknown_executor_is_named(data, tmp_path, training, monkeypatch):
 def test_gpus_are_those_that_the_environment_names_and_none_for_runs_on_the_cpu(monkeypatch):
     monkeypatch.delenv("FUSION_EXECUTOR", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, MIG-7f")
-    assert executors._gpus("auto") == ["2", "MIG-7f"]
+    assert gpus("auto") == ["2", "MIG-7f"]
     assert executors.choice("auto") == ("auto", 2)
     monkeypatch.setattr(executors.os, "sched_getaffinity", lambda _: range(7))
     assert executors.choice("cpu") == ("auto", 7)

@@ -148,7 +148,7 @@ def test_removing_training_images_changes_the_model_and_only_the_matched_cohort(
 def test_a_run_on_the_gpu(data, tmp_path, training):
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    spec = dataclasses.replace(grid(training)[1], training=dataclasses.replace(training, device="cuda"))
+    spec = grid(dataclasses.replace(training, device="cuda"))[1]
     store = Store(tmp_path, data_fingerprint(data))
     make_run(spec, store, data, silent)
     assert json.loads((store.folder(spec) / "result.json").read_text())["device"] != "cpu"

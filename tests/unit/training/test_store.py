@@ -21,7 +21,7 @@ def test_a_run_is_filed_under_what_it_is_a_function_of(data, tmp_path, training)
     assert store.folder(dataclasses.replace(spec, encoders=dataclasses.replace(ENCODERS, width=16))) != folder
     assert Store(tmp_path, "other data").folder(spec) != folder
     often = dataclasses.replace(training, checkpoint_seconds=99.0)
-    assert store.folder(dataclasses.replace(spec, training=often)) == folder
+    assert store.folder(grid(often)[0]) == folder
 
 
 def test_the_data_fingerprint_sees_every_packed_file(tmp_path):
@@ -57,7 +57,7 @@ def test_every_file_that_a_run_needs_is_in_its_fingerprint_but_those_that_cannot
         monkeypatch.setattr(files, "sha256", lambda p, path=path: "x" if str(p).endswith(f"/{path}") else digest(p))
         if fingerprint("late_fusion") == before:
             unseen.add(path.as_posix())
-    names = ("params", "strict", "errors", "files", "closure", "training/grid", "training/store")
+    names = ("params", "strict", "errors", "files", "closure", "training/grid", "training/machine", "training/store")
     assert unseen <= {f"pipeline/{name}.py" for name in names}
     assert "pipeline/modelling/registry.py" not in unseen
 
