@@ -4,6 +4,10 @@ Run it after `dvc repro` at the scale `demo`, whose data/ it reads. Each strateg
 in a process of its own, one after the other, on one core. An epoch is its steps, `between_epochs` and the validation;
 the fastest of some is taken, in processor time, so that other processes disturb little. Memory is the largest that the
 process held, and how much of it was there before the model was built.
+
+`--against REV` writes nothing: it measures every strategy at REV, checked out beside, and here, one after the other,
+and prints milliseconds of processor a stay and epoch, their ratio, and the arithmetic limit: the FLOPs of forward and
+backward (2 a multiply-add, pipeline.cost) over the rate at which this machine multiplies matrices of 1024 × 1024.
 """
 
 import argparse
@@ -14,10 +18,12 @@ import os
 import platform
 import re
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.closure import ROOT
@@ -46,12 +52,13 @@ def peak_mb() -> float:
 
 
 def measure(strategy: str, data: Path, epochs: int = EPOCHS) -> dict[str, float]:
-    """FIELDS of a strategy, how many stays trained, and how many of them with an image. In this process.
+    """FIELDS of a strategy, how many stays trained, how many with an image, and FLOPs a stay. In this process.
 
     `data`: the folder of the packed artefacts.
     """
     import torch
 
+    from pipeline.cost import FlopCounter
     from pipeline.data.batches import Batches
     from pipeline.data.inputs import HOURS, channel_variables
     from pipeline.data.tensors import load_fold
@@ -92,7 +99,13 @@ def measure(strategy: str, data: Path, epochs: int = EPOCHS) -> dict[str, float]
             lambda *_: ends.append(time.process_time()),
         )
     train = fold.part == "train"
+    batches = Batches(fold, torch.device("cpu"))
+    rows = torch.from_numpy(train.nonzero()[0][:256])
+    with FlopCounter() as counter:
+        batch = batches.gather(rows)
+        torch.stack(list(model.losses(model(batch), batch, batches.targets(rows)).values())).sum().backward()
     return {
+        "flops_a_stay": counter.flops / len(rows),
         "seconds_per_epoch": min(after - start for start, after in itertools.pairwise(ends)),
         "peak_mb": peak_mb(),
         "mb_before": before,
@@ -111,6 +124,56 @@ def table(measured: dict[str, dict[str, float]], kind: dict[str, object]) -> str
     return "\n".join(lines) + "\n"
 
 
+def comparison(measured: Mapping[str, tuple[dict[str, float], dict[str, float]]], flops_a_second: float) -> str:
+    """A Markdown table of (before, after) by strategy: ms a stay and epoch, ratio, arithmetic limit; and the ratios'
+    median and largest."""
+    lines = ["| strategy | before, ms a stay | after | ratio | arithmetic limit, ms |", "|---|---|---|---|---|"]
+    ratios = []
+    for name, pair in sorted(measured.items()):
+        before, after = (found["seconds_per_epoch"] / found["stays"] * 1e3 for found in pair)
+        ratios.append(after / before)
+        limit = pair[1]["flops_a_stay"] / flops_a_second * 1e3
+        lines.append(f"| {name} | {before:.3f} | {after:.3f} | {ratios[-1]:.2f} | {limit:.3f} |")
+    return "\n".join([*lines, "", f"median ratio {statistics.median(ratios):.2f}, largest {max(ratios):.2f}"])
+
+
+def matmul_rate(size: int = 1024, times: int = 9) -> float:
+    """FLOPs a second of processor time of a product of two square fp32 matrices, one thread: the best of some."""
+    import torch
+
+    torch.set_num_threads(1)
+    a, seconds = torch.randn(size, size), []
+    for _ in range(times):
+        start = time.process_time()
+        a @ a
+        seconds.append(time.process_time() - start)
+    return 2 * size**3 / min(seconds)
+
+
+def one(strategy: str, data: Path, root: Path) -> dict[str, float]:
+    """What the code below `root` measures of a strategy, in a process of its own."""
+    command = [sys.executable, "-m", "tests.benchmarks.cost", "--one", strategy, "--data", str(data.resolve())]
+    done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def against(revision: str, data: Path) -> str:
+    """comparison() of the strategies that both `revision` and this code have."""
+    measured = {}
+    with tempfile.TemporaryDirectory() as folder:
+        before = Path(folder) / "before"
+        git = ("git", "-C", str(ROOT), "worktree")
+        subprocess.run([*git, "add", "--quiet", "--detach", str(before), revision], check=True)
+        try:
+            for name in networks():
+                if (before / f"pipeline/strategies/{name}.py").is_file():
+                    measured[name] = one(name, data, before), one(name, data, ROOT)
+        finally:
+            subprocess.run([*git, "remove", "--force", str(before)], check=True)
+    return comparison(measured, matmul_rate())
+
+
 def networks() -> list[str]:
     """Strategies that the loop trains."""
     from pipeline.modelling.fitted import Fitted
@@ -126,15 +189,17 @@ def main() -> None:
     )
     parser.add_argument("--one", help="measure this strategy alone, and print it")
     parser.add_argument("--data", type=Path, default=ROOT / "data", help="the folder of the packed data")
+    parser.add_argument("--against", metavar="REV", help="compare with this commit, and print a table")
     chosen = parser.parse_args()
     if chosen.one:
         print(json.dumps(measure(chosen.one, chosen.data)))
         return
+    if chosen.against:
+        print(against(chosen.against, chosen.data))
+        return
     measured = {}
     for each in networks():
-        command = [sys.executable, "-m", "tests.benchmarks.cost", "--one", each, "--data", str(chosen.data.resolve())]
-        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-        measured[each] = json.loads(done.stdout.splitlines()[-1])
+        measured[each] = one(each, chosen.data, ROOT)
         print(f"{each}: {measured[each]['seconds_per_epoch']:.3g} s an epoch, {measured[each]['peak_mb']:.0f} MB")
     OUT.write_text(table(measured, machine()), encoding="utf-8")
 
