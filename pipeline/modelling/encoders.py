@@ -301,7 +301,7 @@ def fill_absent(pooled: Tensor, batch: Batch, absent: Tensor) -> Tensor:
     return filled.index_copy(0, batch.image_sample, pooled)
 
 
-SHORT = 64  # so many entries a CPU attends to by matrix products, in 40 % of the time of torch's kernel
+SHORT = 64  # so many entries a CPU attends to by matrix products in training: torch's kernel is slow backwards
 
 
 class Attention(nn.Module):
@@ -323,7 +323,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, context: Tensor, real: Tensor | None = None) -> Tensor:
         """[B, N, D]."""
         query, key, value = self.query(x), self.key(context), self.value(context)
-        short = x.device.type == "cpu" and context.shape[1] <= SHORT
+        short = x.device.type == "cpu" and torch.is_grad_enabled() and context.shape[1] <= SHORT
         found: Tensor = self.out((self._short if short else self._long)(query, key, value, real))
         return found
 

@@ -70,3 +70,7 @@ def test_few_entries_and_many_are_attended_to_alike(padded, monkeypatch):
     for one, other in zip(few, attend(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
     assert kernel.call_count == 1
+    monkeypatch.setattr(encoders, "SHORT", 6)
+    with torch.no_grad():  # forwards the kernel is the faster one
+        torch.testing.assert_close(attention(x, context, real), few[0], atol=1e-5, rtol=1e-5)
+    assert kernel.call_count == 2
