@@ -123,6 +123,8 @@ class Lines:
         self._decode(b"", final=True)
 
     def _decode(self, chunk: bytes, final: bool) -> None:
+        if chunk.isascii() and not self.decoder.getstate()[0]:  # nothing to decode, and no half of a sign before it
+            return
         try:
             self.decoder.decode(chunk, final)
         except UnicodeDecodeError as error:  # its object begins with what is left of the piece before: no line end

@@ -50,6 +50,13 @@ def test_lines_are_counted_whatever_the_pieces(text, cuts):
     assert lines.count == text.count("\n") + bool(text.rpartition("\n")[2])
 
 
+def test_half_a_sign_at_the_end_of_a_piece_is_not_forgotten():
+    lines = Lines(Path("a.csv"))
+    lines.feed(b"a\n" + "é".encode()[:1])
+    with pytest.raises(InputError, match=r"a\.csv: line 2: not UTF-8"):
+        lines.feed(b"ASCII\n")
+
+
 def tree(folder: Path) -> dict[Path, bool]:
     """Four files, of which the last but one is needed by nobody."""
     needed = {}
