@@ -33,12 +33,12 @@ judged as (
 )
 select
     row, hour, variable,
-    -- Each aggregate sees its own rows alone: kept for all variables, the ordered sums would sort every row. `order by`
-    -- inside of them: floating-point addition in another order gives other last digits.
+    -- Each aggregate sees its own rows alone: kept for all variables, the sums would sort every row. Sorted they must
+    -- be: floating-point addition in another order gives other last digits.
     case when bool_or(used) then coalesce(
         arg_max(value, {'at': charttime, 'value': value}) filter (used and aggregate = 'last'),
-        avg(value order by value) filter (used and aggregate = 'mean'),
-        greatest(sum(value order by value) filter (used and aggregate = 'sum'), any_value(sum_at_least))
+        list_avg(list_sort(list(value) filter (used and aggregate = 'mean'))),
+        greatest(list_sum(list_sort(list(value) filter (used and aggregate = 'sum'))), any_value(sum_at_least))
     ) end as value,
     count(*) as rows,
     count(*) filter (used) as used,
