@@ -19,6 +19,8 @@ from pipeline.mimic.rawfile import MAX_LINE
 from pipeline.mimic.schema import Table, place_columns
 
 WHOLE = {"SMALLINT": 2**15, "INTEGER": 2**31, "BIGINT": 2**53}  # types of whole numbers, and the bound below which
+TRIMMED = "nullif(trim({text}), '')"
+PLAIN = "%Y-%m-%d %H:%M:%S"
 YEARS = "{kind} '0001-01-01' and {kind} '9999-12-31'"
 NO_DATE = "is no date of the years 1 to 9999"
 DAY = r"\s*\d+\D\d+\D\d+\s*"
@@ -35,14 +37,17 @@ def csv_query(path: Path, header: list[str], table: Table) -> str:
     """A query for the needed columns of a CSV file, typed; the others are text that is never looked at.
 
     Nothing is sniffed: names come from the header, only the empty field is null, a row with another number of fields
-    than the header is an error.
+    than the header is an error. Of a table with itemids text is as it stands: of most rows nobody reads it.
     """
     places, _ = place_columns(header, table.columns)
     names = [places.get(i, f"unused {i}") for i in range(len(header))]
     columns = ", ".join(f"{quoted(name)}: {quoted(_parsed(table.columns.get(name, 'VARCHAR')))}" for name in names)
-    chosen = ", ".join(f'{_typed(column, kind)} as "{column}"' for column, kind in table.columns.items())
+    chosen = ", ".join(
+        f'"{column}"' if table.itemids and kind == "VARCHAR" else f'{_typed(column, kind)} as "{column}"'
+        for column, kind in table.columns.items()
+    )
     times = "".join(
-        f', try_cast("{column}" as timestamp) as "{column} parsed"'
+        f', try_strptime("{column}", {quoted(PLAIN)}) as "{column} plain"'
         for column, kind in table.columns.items()
         if kind == "TIMESTAMP"
     )
@@ -70,7 +75,7 @@ def _typed(column: str, kind: str) -> str:
     whose place in the order would be a matter of chance.
     """
     if kind == "VARCHAR":
-        return f"nullif(trim(\"{column}\"), '')"
+        return TRIMMED.format(text=f'"{column}"')
     if kind == "DOUBLE":
         return f'case when isfinite("{column}") then "{column}" + 0.0 end'
     if kind in WHOLE:
@@ -82,14 +87,18 @@ def _typed(column: str, kind: str) -> str:
 
 
 def _time(column: str) -> str:
-    """A column of times: date and clock, local, in the years 1 to 9999. Nearly all are of one form, told cheaply."""
-    text, time = f'"{column}"', f'"{column} parsed"'
-    there = f"{time} between {YEARS.format(kind='TIMESTAMP')}"
+    """A column of times: date and clock, local, in the years 1 to 9999. Nearly all are PLAIN, told cheaply.
+
+    What DuckDB takes for that of other length ("2150-1-1 1:00:00"), or by a name ("epoch"), is looked at like the rest.
+    """
+    text, plain = f'"{column}"', f'"{column} plain"'
+    time = f"try_cast({text} as timestamp)"
+    years = YEARS.format(kind="TIMESTAMP")
     return (
-        f"case when {there} and strlen({text}) = 19 and {text}[14] = ':' and {text}[17] = ':' then {time}"
+        f"case when {plain} between {years} and strlen({text}) = 19 and {text} < ':' then {plain}"
         f" when {text} is null then null"
         f" when {time} is null then {_refused(column, 'is not a time')}"
-        f" when not {there} then {_refused(column, NO_DATE)}"
+        f" when not {time} between {years} then {_refused(column, NO_DATE)}"
         f" when regexp_full_match({text}, {quoted(CLOCK)}) then {time}"
         f" when regexp_full_match({text}, {quoted(DAY)}) then {_refused(column, 'has no time of day')}"
         f" when regexp_full_match({text}, {quoted(OFFSET)})"

@@ -13,31 +13,38 @@ with stays as (
                            rows between unbounded preceding and 1 preceding)
     from icustays
 ),
+said as (
+    -- the text counts where there is no number: '___' says nothing, the comments may
+    select source.*, needed.unit as expected,
+        case when valuenum is null then trimmed(value) end as text,
+        case when valuenum is null then trimmed(comments) end as comment
+    from source
+    join needed using (itemid)
+),
 results as (
     select
-        subject_id, hadm_id, source.itemid, charttime, storetime, valueuom, needed.unit as expected,
+        subject_id, hadm_id, itemid, charttime, storetime, valueuom, expected,
         -- greatest() looks past nulls; a result is not there before the blood is drawn
         greatest(charttime, storetime) as available,
         -- + 0.0: no negative zero, whose place in the order would be a matter of chance
-        coalesce(valuenum, case when isfinite(number_in(value)) then number_in(value) + 0.0 end) as number,
+        coalesce(valuenum, case when isfinite(number_in(text)) then number_in(text) + 0.0 end) as number,
         -- beyond what the method can tell: "<0.01", ">70,000" as value or, mostly, at the head of the comments. The bound
         -- stands for the value: half of all troponins are below it, and left out they would all be high. It is none
         -- where other words follow ("GREATER THAN 6 HOURS OLD"): than the end, a full stop, an asterisk, or a unit.
         case when valuenum is null then
             regexp_extract(
-                upper(case when value is null or value = '___' then comments else value end),
+                upper(case when text is null or text = '___' then comment else text end),
                 '^(?:[<>]=?|(?:LESS|GREATER) THAN)\s*(\d[\d,]*(?:\.\d+)?|\.\d+)\s*([^.*]*)(?:$|\*|\.(?:\D|$))',
                 ['digits', 'unit']
             )
         end as told
-    from source
-    join needed using (itemid)
+    from said
 ),
 named as (
     select *, number_in(told.digits) as bound,
         number is null and told.unit <> '' as worded,    -- what is said beside the bound counts, else valueuom
         case when worded then told.unit else valueuom end as stated,
-        case when stated <> expected then spelled(stated) end as other
+        other_unit(stated, expected) as other
     from results
 ),
 joined as (

@@ -2,7 +2,7 @@
 -- of one size at one time are two bags where anything else tells them apart, when they were stored (`apart`), too.
 with named as (
     select source.*, icustays.stay_id is null as astray, icustays.subject_id as patient,
-        case when valueuom <> needed.unit then spelled(valueuom) end as other
+        other_unit(valueuom, needed.unit) as other
     from source
     join needed using (itemid)
     left join icustays on icustays.stay_id = source.stay_id
@@ -10,7 +10,7 @@ with named as (
 select
     stay_id, charttime, named.itemid,
     case when other is null then value else (value - subtract) * multiply / divide end as value,
-    storetime as apart,
+    trimmed(storetime) as apart,
     case
         when stay_id is null then 'no stay_id'
         when charttime is null then 'no charttime'

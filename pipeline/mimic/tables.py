@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from pipeline import files
 from pipeline.errors import InputError
-from pipeline.mimic.csv_query import csv_query, empty_query, one_line, quoted
+from pipeline.mimic.csv_query import TRIMMED, csv_query, empty_query, one_line, quoted
 from pipeline.mimic.manifest import find_table, lines_of
 from pipeline.mimic.schema import TABLES, Table
 from pipeline.mimic.variables import Conversion, Wanted
@@ -120,10 +120,15 @@ def _ingest_table(
 
 def want(connection: duckdb.DuckDBPyConnection, itemids: Mapping[int, Wanted]) -> None:
     """Make what the queries ask about itemids: `needed` (itemid, has_text, unit), a row each; `units` (itemid, unit,
-    subtract, multiply, divide, converted), a row for each unit, `spelled`, that a row may name; and three macros."""
+    subtract, multiply, divide, converted), a row for each unit, `spelled`, that a row may name; and five macros."""
+    connection.execute(f"create or replace temp macro trimmed(text) as {TRIMMED.format(text='text')}")
     connection.execute("create or replace temp macro spelled(unit) as translate(lower(unit), 'µμ ', 'uu')")
     connection.execute(
         "create or replace temp macro unit_of(unit, itemid) as 'unit ' || left(unit, 20) || ' of itemid ' || itemid"
+    )
+    connection.execute(  # nearly all rows name the expected one to the letter
+        "create or replace temp macro other_unit(named, expected) as"
+        " case when named <> expected and trimmed(named) <> expected then spelled(trimmed(named)) end"
     )
     connection.execute(  # with or without separators of thousands
         "create or replace temp macro number_in(text) as try_cast(case when"

@@ -77,6 +77,7 @@ def test_a_date_is_no_time(tmp_path, moment):
         ("13:00:00", "is not a time"),
         ("noon", "is not a time"),
         (" ", "is not a time"),
+        ("epoch".ljust(19), "is not a time"),  # as long as a plain time
         ("infinity", "is no date of the years 1 to 9999"),
         ("0000-12-31 23:59:59", "is no date of the years 1 to 9999"),
         ("10000-01-01 00:00:00", "is no date of the years 1 to 9999"),
