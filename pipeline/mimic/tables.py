@@ -1,7 +1,8 @@
 """Raw CSV files -> typed, sorted Parquet with the needed columns and itemids only: data/interim.
 
-DuckDB streams each file once; what is kept is staged in a table that spills to a scratch folder, and sorted from there,
-so that memory stays below `ingest.memory_gb` whatever the size of the files. What the rows mean is decided downstream.
+DuckDB streams each file once and sorts on the way into a table that spills to a scratch folder, so that memory stays
+below `ingest.memory_gb` whatever the size of the files; rows that stand twice are neighbours there. What the rows mean
+is decided downstream.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ QUERIES = {
     "cxr_metadata": "cxr_metadata.sql",
     "cxr_findings": "cxr_findings.sql",
 }
+BESIDE = ("dropped", "noted", "apart")
 ROW_GROUP = 262_144
 
 # rows_read, kept, dropped: {reason: rows}; noted: {words: rows}, of tables that note something; where there are any,
@@ -90,14 +92,12 @@ def _ingest_table(
         connection.execute(f"create or replace temp view source as {source}")
         query = (SQL_FOLDER / QUERIES[name]).read_text(encoding="utf-8")
         with _progress(connection, f"reading {path.name}" if path else ""):
-            connection.execute(f"create or replace table staged as {query}")
-        read = _rows_scanned(connection) if path else 0
+            connection.execute(f"create or replace table staged as {_in_order(connection, query, table)}")
+        read, needed = _rows_scanned(connection) if path else (0, 0)
         kept, dropped, noted = _tally(connection)
-        if table.itemids and _without_repeated(connection):
-            every, (kept, dropped, noted) = kept, _tally(connection)
-            dropped[REPEATED] = every - kept
-        unneeded = read - kept - sum(dropped.values())
-        if unneeded:
+        if repeated := needed - kept - sum(dropped.values()):
+            dropped[REPEATED] = repeated
+        if unneeded := read - needed:
             dropped["itemid not needed"] = unneeded
         if table.key:
             _check_key(connection, path or out, table.key)
@@ -105,12 +105,13 @@ def _ingest_table(
             connection.execute(
                 "create or replace table icustays as select stay_id, subject_id, hadm_id, intime, outtime from staged"
             )
-        order = ", ".join(f'"{column}"' for column in table.order)
+        # what stood twice left holes, at which row groups would end earlier or later with another number of threads
+        again = " order by rowid" if repeated else ""
         with files.atomic(out) as beside:
             connection.execute(
-                "copy (select columns(lambda c: c not in ('dropped', 'noted', 'apart')) from staged"
-                f" where dropped is null order by {order})"
-                f" to {quoted(str(beside))} (format parquet, compression zstd, row_group_size {ROW_GROUP})"
+                f"copy (select columns(lambda c: c not in {BESIDE}) from staged"
+                f" where dropped is null{again}) to {quoted(str(beside))}"
+                f" (format parquet, compression zstd, row_group_size {ROW_GROUP})"
             )
         connection.execute("drop table staged")
     if path and table.required and not kept:
@@ -186,22 +187,20 @@ def _tally(connection: duckdb.DuckDBPyConnection) -> tuple[int, dict[str, int], 
     return kept, dropped, noted
 
 
-def _without_repeated(connection: duckdb.DuckDBPyConnection) -> bool:
-    """Leave each kept row of `staged` once; says whether one stood there again.
-
-    Digests tell, cheaply, which rows may be alike; these alone are compared.
-    """
-    columns = ", ".join(row[0] for row in connection.execute("describe staged").fetchall())
-    alike = f"select hash({columns}) from staged where dropped is null group by all having count(*) > 1"
-    connection.execute(f"create or replace temp table alike as {alike}")
-    if not connection.execute("select 1 from alike limit 1").fetchone():
-        return False
-    connection.execute(
-        "delete from staged where rowid in (select row from ("
-        f"select rowid as row, row_number() over (partition by {columns}) as place from staged"
-        f" where dropped is null and hash({columns}) in (from alike)) where place > 1)"
+def _in_order(connection: duckdb.DuckDBPyConnection, query: str, table: Table) -> str:
+    """`query`'s rows sorted, those that are dropped last; of events that are kept each row once."""
+    rows = f"select * from ({query}) order by dropped nulls first, {', '.join(table.order)}"
+    if not table.itemids:
+        return rows
+    columns = [row[0] for row in connection.execute(f"describe {query}").fetchall()]
+    others = (column for column in columns if column not in (*table.order, "dropped"))
+    rows += "".join(f", {column}" for column in others)  # or alike ones might not be neighbours
+    before = ", ".join(f"lag({column}) over () as before_{column}" for column in columns)  # in this order
+    alike = " and ".join(f"{column} is not distinct from before_{column}" for column in columns)
+    return (
+        f"select {', '.join(columns)} from (select *, {before} from ({rows}))"
+        f" where dropped is not null or not ({alike})"
     )
-    return True
 
 
 def _check_key(connection: duckdb.DuckDBPyConnection, path: Path, key: tuple[str, ...]) -> None:
@@ -216,16 +215,22 @@ def _check_key(connection: duckdb.DuckDBPyConnection, path: Path, key: tuple[str
         raise InputError(f"{path}: {columns} {', '.join(map(repr, twice))} stands twice")
 
 
-def _rows_scanned(connection: duckdb.DuckDBPyConnection) -> int:
-    """Rows that the last query parsed from CSV files, from DuckDB's profile: counting must not take a second pass."""
+def _rows_scanned(connection: duckdb.DuckDBPyConnection) -> tuple[int, int]:
+    """Rows that the last query parsed from CSV files, and how many of them `csv_query` let through for their itemid.
+
+    From DuckDB's profile: counting must not take a second pass.
+    """
     todo = json.loads(connection.get_profiling_information(format="json"))["operator"]
-    rows = 0
+    read, needed = 0, None
     while todo:
         operator = todo.pop()
-        if operator.get("extra_info", {}).get("Function") == "READ_CSV":
-            rows += operator["rows_scanned"]
+        about = operator.get("extra_info", {})
+        if about.get("Function") == "READ_CSV":
+            read += operator["rows_scanned"]
+        elif about.get("Join Type") == "SEMI":
+            needed = operator["intermediate_rows"]
         todo.extend(operator.get("children", ()))
-    return int(rows)
+    return int(read), int(read if needed is None else needed)
 
 
 @contextlib.contextmanager

@@ -164,6 +164,23 @@ def test_bytes_do_not_depend_on_threads_and_memory(tmp_path):
     assert len(digests) == 1
 
 
+def test_row_groups_are_full_whatever_stood_twice_and_however_many_threads(tmp_path):
+    """So many rows that DuckDB sorts them in pieces; a hundredth stands twice."""
+    rows = "".join(
+        f"1,11,31,,2150-01-01 12:30:00,,220045,,{1000 + i},bpm,0\n" * (1 + (i % 100 == 0)) for i in range(300_000)
+    )
+    sizes = set()
+    for threads in (1, 2):
+        _, counts = run(tmp_path / str(threads), {CHART_FILE: CHARTEVENTS + rows}, Ingest(1.0, threads))
+        assert counts["chart"]["dropped"]["the same row again"] == 3_000
+        path = tmp_path / str(threads) / "data/interim/chart.parquet"
+        groups = duckdb.sql(
+            f"select distinct row_group_id, row_group_num_rows from parquet_metadata('{path}')"
+        ).fetchall()
+        sizes.add(tuple(size for _, size in sorted(groups)))
+    assert sizes == {(262_144, 300_004 - 262_144)}
+
+
 def test_missing_findings_become_an_empty_table(tmp_path):
     frames, counts = run(tmp_path, {"cxr/mimic-cxr-2.0.0-chexpert.csv.gz": None})
     assert frames["cxr_findings"].is_empty()

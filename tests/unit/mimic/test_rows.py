@@ -104,6 +104,28 @@ def test_a_row_that_stands_again_counts_once_and_two_bags_of_one_size_are_two(tm
     assert counts["output"]["dropped"] == {"the same row again": 1}
 
 
+def test_rows_of_one_volume_in_two_units_are_two_in_whatever_order_they_stand(tmp_path):
+    row = OUTPUTEVENTS.splitlines()[1]
+    litres = row.replace("120.5,ml", "0.1205,L")
+    frames, counts = run(tmp_path, {OUTPUT_FILE: OUTPUTEVENTS + "\n".join([litres, row, litres]) + "\n"})
+    assert frames["output"]["value"].to_list() == [0.0, 120.5, 120.5]
+    assert counts["output"]["dropped"] == {"the same row again": 2}
+    assert counts["output"]["noted"] == {"unit l of itemid 226559: converted": 1}
+
+
+def test_blanks_around_texts_and_units_say_nothing(tmp_path):
+    rows = CHARTEVENTS.replace("224650,None,,,", "224650, None ,,,").replace("90,90,bpm", "90,90, bpm ")
+    rows = rows.replace("88,88,bpm", "  ,, ")
+    frames, counts = run(tmp_path, {CHART_FILE: rows})
+    assert frames["chart"].select("itemid", "value", "valuenum").rows() == [
+        (220045, None, 90.0),
+        (223900, "NA", None),
+        (224650, "None", None),
+    ]
+    assert counts["chart"]["dropped"]["no value"] == 2
+    assert "noted" not in counts["chart"]
+
+
 def test_a_lab_that_two_stays_see_counts_once_however_often_it_stands(tmp_path):
     """Drawn in the first stay of the admission and known in the second."""
     stays = ICUSTAYS.replace("2150-01-05 12:00:00", "2150-01-01 13:30:00") + (
