@@ -28,11 +28,12 @@ def stays_contradict_records(a: Artefacts) -> Leak | None:
 
 
 def dead_at_prediction_time(a: Artefacts) -> Leak | None:
-    """Death in hospital, or the end of the stay, before intime + 48 h: the label would be known when the prediction is
-    made. Recounted from interim/icustays and interim/admissions (deathtime, else dischtime of who died there). Not
-    from dod: a date without time, which linkage can get wrong."""
+    """Death in hospital, in whatever admission of the subject, or the end of the stay, before intime + 48 h: the label
+    would be known when the prediction is made. Recounted from interim/icustays and interim/admissions (deathtime, else
+    dischtime of who died there). Not from dod: a date without time, which linkage can get wrong."""
     cohort = a.icustays.join(a.stays.select("stay_id"), on="stay_id", how="semi")
-    frame = cohort.join(a.admissions.select("hadm_id", died_at=died_at()), on="hadm_id", how="left")
+    deaths = a.admissions.group_by("subject_id").agg(died_at().min().alias("died_at"))
+    frame = cohort.join(deaths, on="subject_id", how="left")
     end = pl.col("intime") + WINDOW
     return leak_of("dead before intime + 48 h", frame.filter(pl.col("died_at") < end)) or leak_of(
         "discharged before intime + 48 h", frame.filter((pl.col("outtime") < end).fill_null(True))

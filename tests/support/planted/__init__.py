@@ -18,6 +18,7 @@ PLANTED = {
     "dead_at_prediction_time": (
         people.dead_at_hour_45_though_the_bed_was_left_later,
         people.dead_at_hour_40_without_deathtime,
+        people.dead_in_an_admission_before,
         people.discharged_at_hour_47,
     ),
     "subjects_cross_parts": (

@@ -53,6 +53,14 @@ def dead_at_hour_40_without_deathtime(a):
     }
 
 
+def dead_in_an_admission_before(a):
+    """Of a stay that begins as if the patient had come back: an organ donor's second admission."""
+    rows = of_several_admissions(a, "train", "val", "test", "dev").sort("intime")
+    before = pl.col("hadm_id") == rows["hadm_id"][0]
+    death = rows["intime"][1] - timedelta(hours=5)
+    return {"admissions": a.admissions.with_columns(deathtime=pl.when(before).then(death).otherwise("deathtime"))}
+
+
 def discharged_at_hour_47(a):
     short = a.stays["intime"][3] + timedelta(hours=47)
     row = pl.col("stay_id") == a.stays["stay_id"][3]

@@ -115,7 +115,7 @@ def test_dead_before_48h() -> None:
     kept, _ = cohort.apply_rules(some.stays, careless)
     of_admission = ["deathtime", "dischtime", "hospital_expire_flag"]
     stays = kept.drop(of_admission)
-    audited = SimpleNamespace(stays=stays, icustays=stays, admissions=kept.select("hadm_id", *of_admission))
+    audited = SimpleNamespace(stays=stays, icustays=stays, admissions=kept.select("subject_id", *of_admission))
     leak = dead_at_prediction_time(cast(Any, audited))
     assert leak is not None
     assert "dead before intime + 48 h" in leak.text
