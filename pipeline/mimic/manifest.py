@@ -1,7 +1,7 @@
-"""Which files there are, and which release they are: the manifest, from which every later stage finds the raw tables.
+"""What the raw files are, and of which release: the manifest, from which every later stage finds the raw tables.
 
-Files are found and compared here: with the schema, with the publisher's checksums, with the releases that are known.
-scan.py reads them; what is inside of the rows is the business of tables.py.
+Files are compared here: with the schema, with the publisher's checksums, with the releases that are known. folders.py
+finds them and scan.py reads them; what is inside of the rows is the business of tables.py.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.mimic import checksums, schema
+from pipeline.mimic.folders import find_files
 from pipeline.mimic.rawfile import read_header
 from pipeline.mimic.scan import scan
 from pipeline.mimic.schema import Database
@@ -26,18 +27,8 @@ def build_manifest(data: Data) -> dict[str, Any]:
     Raises InputError, naming key, file or column, where a folder or needed table is missing, empty or damaged, a
     needed column is missing, or the release is not known and `data.accept_unlisted_release` is false.
     """
-    try:
-        return _build(data)
-    except OSError as error:  # a folder that may not be read, a name that the system refuses
-        raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from None
-
-
-def _build(data: Data) -> dict[str, Any]:
     roots: dict[Database, str] = {"mimiciv": data.mimiciv, "mimic_cxr": data.mimic_cxr}
-    found = {
-        "mimiciv": _mimiciv_files(_root("data.mimiciv", data.mimiciv)),
-        "mimic_cxr": _cxr_files(_root("data.mimic_cxr", data.mimic_cxr), data.cxr_tables),
-    }
+    found = find_files(data)
     tables = {(database, name): path for database, paths in found.items() for name, path in paths.items()}
     columns = {key: _columns(path, _table(*key)) for key, path in tables.items()}
     scanned = scan({path: _table(*key) is not None for key, path in tables.items()})
@@ -126,54 +117,6 @@ def _imitated(mark: Path) -> str:
     if not isinstance(content, dict) or not {"imitates", "release"} <= set(content):
         return ""
     return f" ({content['imitates']} {content['release']})"
-
-
-def _root(key: str, given: str) -> Path:
-    root = Path(given)
-    if not root.is_dir():
-        raise InputError(f"{key}: {given}: no such folder")
-    if any(sign in given for sign in "*?["):  # DuckDB would take them for a pattern
-        raise InputError(f"{key}: {given}: a path with *, ? or [ cannot be read")
-    return root
-
-
-def _mimiciv_files(root: Path) -> dict[str, Path]:
-    """All CSV files of hosp/ and icu/, sorted by name; every needed table is among them, once."""
-    if (root / "core").is_dir() and not any((root / f"hosp/patients{suffix}").is_file() for suffix in schema.SUFFIXES):
-        raise InputError(
-            f"data.mimiciv: {root}: has core/, the layout of MIMIC-IV 1.x, which is not read; 2.0 and later have hosp/ "
-            "and icu/ alone"
-        )
-    missing = [folder for folder in ("hosp", "icu") if not (root / folder).is_dir()]
-    if missing:
-        if root.name in ("hosp", "icu"):
-            raise InputError(f"data.mimiciv: {root}: name the folder above hosp/ and icu/")
-        raise InputError(f"data.mimiciv: {root}: has no folder {missing[0]}/")
-    files = {
-        f"{folder}/{path.name}": path
-        for folder in ("hosp", "icu")
-        for path in sorted((root / folder).iterdir())
-        if path.is_file() and path.name.endswith(schema.SUFFIXES) and not path.name.startswith(".")  # ._NAME: macOS
-    }
-    for source, table in schema.tables_of("mimiciv").items():
-        names = [source + suffix for suffix in schema.SUFFIXES if source + suffix in files]
-        if len(names) > 1:
-            raise InputError(f"data.mimiciv: {root}: has both {names[0]} and {names[1]}; leave one")
-        if not names and table.required:
-            raise InputError(f"data.mimiciv: {root / source}.csv.gz: not found (.csv neither)")
-    return files
-
-
-def _cxr_files(root: Path, suffix: str) -> dict[str, Path]:
-    """Those of the four tables that are there, stored as `suffix`; the metadata is among them."""
-    files = {f"{name}.{suffix}": root / f"{name}.{suffix}" for name in schema.CXR_TABLES}
-    for source, table in schema.tables_of("mimic_cxr").items():
-        path = files[f"{source}.{suffix}"]
-        if table.required and not path.is_file():
-            other = "csv" if suffix == "csv.gz" else "csv.gz"
-            hint = f"; {source}.{other} is there: set data.cxr_tables" if (root / f"{source}.{other}").is_file() else ""
-            raise InputError(f"data.mimic_cxr: {path}: not found{hint}")
-    return {name: path for name, path in sorted(files.items()) if path.is_file()}
 
 
 def _stem(name: str) -> str:

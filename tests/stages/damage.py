@@ -211,22 +211,22 @@ def gigabyte(file: str, before: bytes) -> Damage:
 
 # case -> (the stage that refuses it, the damage). A stage's forerunners run after the damage.
 REFUSED: dict[str, tuple[str, Damage]] = {
-    "wrong-path": ("manifest", params("data.mimiciv", "nowhere")),
-    "folder-too-deep": ("manifest", params("data.mimiciv", "iv/hosp")),
-    "folders-swapped": ("manifest", chain(params("data.mimiciv", "cxr"), params("data.mimic_cxr", "iv"))),
+    "wrong-path": ("paths", params("data.mimiciv", "nowhere")),
+    "folder-too-deep": ("paths", params("data.mimiciv", "iv/hosp")),
+    "folders-swapped": ("paths", chain(params("data.mimiciv", "cxr"), params("data.mimic_cxr", "iv"))),
     "layout-of-1.0": (
-        "manifest",
+        "paths",
         chain(
             lambda folder: (folder / "iv/core").mkdir(),
             *(move(name, name.replace("hosp", "core")) for name in (PATIENTS, ADMISSIONS)),
         ),
     ),
     "unknown-release": ("manifest", params("data.accept_unlisted_release", False)),
-    "missing-table": ("manifest", remove(CHART)),
-    "missing-metadata": ("manifest", remove(METADATA)),
-    "other-suffix": ("manifest", chain(write(METADATA.removesuffix(".gz"), "dicom_id\n"), remove(METADATA))),
-    "table-twice": ("manifest", write(CHART.removesuffix(".gz"), "stay_id\n")),
-    "table-is-a-folder": ("manifest", chain(remove(CHART), lambda folder: (folder / CHART).mkdir())),
+    "missing-table": ("paths", remove(CHART)),
+    "missing-metadata": ("paths", remove(METADATA)),
+    "other-suffix": ("paths", chain(write(METADATA.removesuffix(".gz"), "dicom_id\n"), remove(METADATA))),
+    "table-twice": ("paths", write(CHART.removesuffix(".gz"), "stay_id\n")),
+    "table-is-a-folder": ("paths", chain(remove(CHART), lambda folder: (folder / CHART).mkdir())),
     "missing-column": ("manifest", rewritten(CHART, lambda row: row[:2] + row[3:])),
     "misnamed-column": ("manifest", swap(PATIENTS, "anchor_age", "age")),
     "column-twice": ("manifest", swap(CHART, "warning", "VALUE")),
@@ -300,14 +300,14 @@ REFUSED: dict[str, tuple[str, Damage]] = {
     "too-many-threads": ("manifest", params("ingest.threads", 1_000_000)),
     "key-twice": ("manifest", text("params.yaml", lambda yaml: "scale: tiny\n" + yaml)),
     "stage-before-not-run": ("labels", remove("data/interim")),
-    "no-hosp": ("manifest", remove("iv/hosp")),
-    "no-icu": ("manifest", remove("iv/icu")),
+    "no-hosp": ("paths", remove("iv/hosp")),
+    "no-icu": ("paths", remove("iv/icu")),
     "differs-from-the-published-list": (
         "manifest",
         chain(params("data.accept_unlisted_release", False), published(), swap(CHART, "88,88", "89,89")),
     ),
-    "data-is-a-link": ("manifest", link("data")),
-    "data-raw-is-a-link": ("manifest", link("data/raw")),
+    "data-is-a-link": ("paths", link("data")),
+    "data-raw-is-a-link": ("paths", link("data/raw")),
 }
 AT_ONCE = {"changed-since-the-manifest", "stage-before-not-run"}  # the stages before do not run after the damage
 

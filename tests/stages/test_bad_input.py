@@ -21,7 +21,7 @@ from pipeline.closure import ROOT
 from tests.stages.damage import AT_ONCE, COUNTED, GIGABYTES, JPEG, REFUSED, SAME, SAME_RESULTS
 from tests.support.raw_tree import raw_tree
 
-CHAIN = ("manifest", "ingest", "cohort", "labels", "series", "images")
+CHAIN = ("paths", "manifest", "ingest", "cohort", "labels", "series", "images")
 ROWS = [
     [cell.strip() for cell in line.strip("| \n").split(" | ")]
     for line in (ROOT / "docs" / "bad-input.md").read_text(encoding="utf-8").splitlines()
@@ -165,7 +165,7 @@ def test_memory_follows_no_claim(own, case):
 def test_a_refusal_is_one_line_and_status_1_in_a_shell(own):
     (own / "iv/icu/chartevents.csv.gz").unlink()
     done = subprocess.run(
-        [sys.executable, "-m", "stages.manifest"],
+        [sys.executable, "-m", "stages.paths"],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
