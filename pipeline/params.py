@@ -41,6 +41,10 @@ def _at_least(low: float, **values: float) -> None:
 
 def _distinct(name: str, values: tuple[Any, ...]) -> None:
     _require(len(values) > 0, f"{name}: must not be empty")
+    _unrepeated(name, values)
+
+
+def _unrepeated(name: str, values: tuple[Any, ...]) -> None:
     _require(len(set(values)) == len(values), f"{name}: holds an item twice: {list(values)}")
 
 
@@ -174,19 +178,21 @@ class Series:
 
 @dataclass(frozen=True)
 class Images:
-    """What happens to a damaged JPEG, which are damaged, and how many processes decode.
+    """Which JPEGs are left out rather than an error, which are damaged, and how many processes decode.
 
-    `checksums`: each JPEG is compared with the release's SHA256SUMS.txt, where there is one. `follow_links`: a link may
-    lead out of the release's folder files/, as where the JPEGs lie in a store.
+    `skip`: DVC makes a stage `watch` of each. `checksums`: each JPEG is compared with the release's SHA256SUMS.txt,
+    where there is one. `follow_links`: a link may lead out of the release's folder files/, as where the JPEGs lie in a
+    store.
     """
 
-    damaged: Literal["error", "skip"]
+    skip: tuple[Literal["damaged"], ...]
     checksums: bool
     follow_links: bool
     workers: int
 
     def __post_init__(self) -> None:
         _at_least(1, workers=self.workers)
+        _unrepeated("skip", self.skip)
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import polars as pl
+
 from pipeline import files
 from pipeline.mimic.images import release_folder, write_images
 from pipeline.params import read
 from stages import stage
 
+
+GIVEN = Path("data/given")
 
 @stage
 def main() -> None:

@@ -1,7 +1,7 @@
 """Chest radiographs -> one memory-mapped array: the rank-1 image of every stay that has one, decoded and resized once.
 
-index.parquet says which row belongs to which stay and is the truth for models: an image that `images.damaged: skip`
-left out has no row there, though the stay's `has_cxr` (an image was taken) stays true.
+index.parquet says which row belongs to which stay and is the truth for models: an image that `images.skip` left out has
+no row there, though the stay's `has_cxr` (an image was taken) stays true.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import collections
 import contextlib
 import functools
 import hashlib
-import json
 import logging
 import multiprocessing
 from collections.abc import Generator, Mapping, Sequence
@@ -27,11 +26,10 @@ from pipeline import files
 from pipeline.errors import InputError
 from pipeline.mimic.checksums import LIST, read_sums
 from pipeline.mimic.pixels import ImageError, pack, read_jpeg
+from pipeline.mimic.jpegs import image_table
 from pipeline.processes import end_with_parent, interrupt_deferred
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from pipeline.params import Images
 
 IMAGES_PER_WORKER = 256  # fewer are decoded sooner than a process has started
@@ -42,7 +40,7 @@ ADVICE = {  # a reason -> the knob that lets all such images through
     OUTSIDE: "images.follow_links: true uses what it leads to",
     CHANGED: "images.checksums: false does not compare",
 }
-SKIP = "images.damaged: skip leaves such images out"
+SKIP = "images.skip: [damaged] leaves such images out"
 log = logging.getLogger(__name__)
 
 Pixels = np.memmap[Any, np.dtype[np.uint8]]  # [M, px, px]
@@ -68,39 +66,13 @@ class Fault:
     reason: str
 
 
-def release_folder(manifest: Path) -> Path:
-    """The folder of MIMIC-CXR-JPG, above files/, that manifest.json names."""
-    try:
-        return Path(json.loads(manifest.read_text(encoding="utf-8"))["mimic_cxr"]["root"])
-    except FileNotFoundError:
-        raise InputError(f"{manifest}: not found; the stage manifest writes it") from None
-
-
-def image_table(cxr: pl.DataFrame, metadata: pl.DataFrame) -> pl.DataFrame:
-    """The images to pack (rank 1 of cxr.parquet) in the order of stay_id, with `path` below the folder of the release.
-
-    `rows` and `columns` are those of `metadata` (cxr_metadata.parquet), null where not known.
-    """
-    import polars as pl
-
-    subject, study = pl.col("subject_id").cast(pl.String), pl.col("study_id").cast(pl.String)
-    return (
-        cxr.filter(pl.col("rank") == 1)
-        .join(metadata.select("dicom_id", "rows", "columns"), on="dicom_id", how="left")
-        .sort("stay_id")
-        .with_columns(
-            pl.format("files/p{}/p{}/s{}/{}.jpg", subject.str.slice(0, 2), subject, study, "dicom_id").alias("path")
-        )
-    )
-
-
 def write_images(
     cxr_file: Path, metadata_file: Path, root: Path, px: int, settings: Images, folder: Path
 ) -> dict[str, Any]:
     """Write `folder`/pixels.npy and index.parquet (docs/artefacts.md); returns the counts for the stage's report.
 
-    Raises InputError for a damaged or missing file that it names, unless `settings.damaged` is `skip`; then where more
-    than half of the images would be left out.
+    Raises InputError for a damaged or missing file that it names, unless `settings.skip` holds `damaged`; then where
+    more than half of the images would be left out.
     """
     import polars as pl
 
@@ -119,7 +91,7 @@ def write_images(
         ):
             for result in progress:
                 if isinstance(result, Fault):
-                    if settings.damaged == "error":
+                    if "damaged" not in settings.skip:
                         raise InputError(f"{result.message} ({'; '.join([*_advice(result.reason), SKIP])})")
                     log.warning("left out: %s", result.message)
                 results.append(result)

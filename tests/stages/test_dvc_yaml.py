@@ -101,9 +101,9 @@ def test_stages_stand_in_the_order_in_which_data_flow_each_with_its_line():
 
 def test_there_is_room_for_ten_more_strategies():
     """DVC's own cost grows with the square of the stages: at most about 100."""
-    grids = [name for name, stage in STAGES.items() if "matrix" in stage]
-    assert grids == ["train", "probe"]
-    assert all(list(STAGES[name]["matrix"]) == ["strategy"] for name in grids)
+    matrices = {name: list(stage["matrix"]) for name, stage in STAGES.items() if "matrix" in stage}
+    assert matrices == {"watch": ["what"], "train": ["strategy"], "probe": ["strategy"]}  # `watch`: of one, or of none
+    grids = ["train", "probe"]
     assert len(STAGES) - len(grids) + 32 * len(grids) < 100
 
 
@@ -176,6 +176,25 @@ def test_only_the_manifest_depends_on_the_raw_data_and_nothing_on_the_jpegs():
         if name == "paths":
             assert raw == ["data/raw/synthetic/mimic-cxr-jpg/mimic-cxr-2.0.0-chexpert.csv.gz"]
         assert not [dep for dep in stage["deps"] if "files" in dep.split("/") or dep.endswith("${data.mimic_cxr}")]
+
+
+def test_no_stage_depends_on_a_table_that_may_be_absent():
+    """Of an absent dependency DVC says `[Errno 2]`; `paths` looks for these, and the manifest depends on its list."""
+    optional = [table.source for table in TABLES.values() if not table.required]
+    assert optional
+    for name, stage in STAGES.items():
+        assert not [dep for dep in stage["deps"] for source in optional if "${data." in dep and source in dep], name
+    assert "data/given/tables.json" in STAGES["manifest"]["deps"]
+
+
+def test_watches_are_of_what_images_skips_and_the_images_depend_on_their_folder_alone():
+    """The folder is there without any, since `paths` writes into it."""
+    watch, (out,) = STAGES["watch"], STAGES["watch"]["outs"]
+    assert watch["matrix"] == {"what": "${images.skip}"}
+    assert watch["always_changed"] is True
+    assert [path.rpartition("/")[0] for path in out] == ["data/given"]
+    assert [dep for dep in STAGES["images"]["deps"] if dep.startswith("data/given")] == ["data/given"]
+    assert load(ROOT / "params.yaml").images.skip == ()  # `dvc status` of the project as it comes has nothing to say
 
 
 def test_nothing_but_a_report_on_the_planted_truth_reads_it():

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -24,11 +23,11 @@ from tests.support.processes import alive, children, wait_until
 from tests.support.radiographs import _noise, _truncated, jpeg, radiograph
 
 
-def settings(damaged="error", workers=1, checksums=True, follow_links=False):
-    return Images(damaged=damaged, workers=workers, checksums=checksums, follow_links=follow_links)
+def settings(skip=(), workers=1, checksums=True, follow_links=False):
+    return Images(skip=skip, workers=workers, checksums=checksums, follow_links=follow_links)
 
 
-STRICT, SKIP = settings(), settings("skip")
+STRICT, SKIP = settings(), settings(("damaged",))
 
 
 def release(folder, count, shapes=((64, 80), (80, 64), (70, 70))):
@@ -103,7 +102,7 @@ def test_a_damaged_file_stops_the_stage_and_leaves_nothing(tmp_path, monkeypatch
     release(tmp_path, 24)
     _truncated(path_of(tmp_path, 9))
     _noise(path_of(tmp_path, 17))
-    with pytest.raises(InputError, match=r"00000009-aaaa\.jpg: damaged: .*images\.damaged: skip"):
+    with pytest.raises(InputError, match=r"00000009-aaaa\.jpg: damaged: .*images\.skip: \[damaged\]"):
         run(tmp_path, settings(workers=workers))
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -130,13 +129,6 @@ def test_no_image_at_all_is_legal(tmp_path):
     assert index.height == report["images"] == 0
 
 
-def test_the_manifest_names_the_folder(tmp_path):
-    with pytest.raises(InputError, match=r"manifest\.json: not found"):
-        release_folder(tmp_path / "manifest.json")
-    (tmp_path / "manifest.json").write_text('{"mimic_cxr": {"root": "some/where"}}', encoding="utf-8")
-    assert release_folder(tmp_path / "manifest.json") == Path("some/where")
-
-
 def test_an_absent_table_is_named(tmp_path):
     with pytest.raises(InputError, match=r"cxr\.parquet: not found"):
         run(tmp_path)
@@ -157,7 +149,7 @@ def test_links_into_a_store_are_refused_with_advice_that_helps(tmp_path):
     stored(folder, tmp_path / "store")
     with pytest.raises(InputError, match=r"leads out of the folder files/ \(images\.follow_links: true uses") as caught:
         run(folder)
-    assert "images.damaged: skip" in str(caught.value)
+    assert "images.skip: [damaged]" in str(caught.value)
     packed, _, _ = run(folder, settings(follow_links=True))
     assert (packed == expected).all()
 
@@ -208,7 +200,7 @@ def test_each_image_is_compared_with_its_published_checksum(tmp_path):
         run(tmp_path, out="error")
     assert str(caught.value) == (
         f"{path_of(tmp_path, 2)}: damaged or changed: its SHA-256 is not that of SHA256SUMS.txt "
-        "(images.checksums: false does not compare; images.damaged: skip leaves such images out)"
+        "(images.checksums: false does not compare; images.skip: [damaged] leaves such images out)"
     )
     _, index, report = run(tmp_path, SKIP, out="skip")
     assert index["stay_id"].to_list() == [30_000_000 + i for i in (0, 1, 3, 4)]
@@ -272,7 +264,6 @@ def test_a_full_disk_is_an_error_before_any_work(tmp_path, monkeypatch):
 SCRIPT = """
 import sys
 import time
-from pathlib import Path
 from pipeline.mimic import images
 from pipeline.params import Images
 
@@ -285,7 +276,7 @@ images.pack = slowly
 def main():
     images.IMAGES_PER_WORKER = 8
     folder = Path(sys.argv[1])
-    settings = Images(damaged="error", checksums=True, follow_links=False, workers=2)
+    settings = Images(skip=(), checksums=True, follow_links=False, workers=2)
     images.write_images(folder / "cxr.parquet", folder / "cxr_metadata.parquet", folder, 8, settings, folder / "out")
 
 if __name__ == "__main__":
