@@ -104,6 +104,14 @@ def part_of(whole: int, part: int) -> Count:
     return parted([whole], [part], [told(whole)])[0][0]
 
 
+def pieces(counts: Sequence[int], whole: Count) -> list[Count]:
+    """Counts that make up a whole, which is shown as `whole`: where that is a word, they do not add up to it either."""
+    if isinstance(whole, str):
+        largest = max(range(len(counts)), key=lambda i: counts[i], default=0)
+        return protected(counts, [], [few(count) or i == largest for i, count in enumerate(counts)])
+    return protected(counts, [range(len(counts))])
+
+
 def groups(wholes: Sequence[int], parts: Sequence[int]) -> tuple[list[Count], list[Count], list[Count]]:
     """(wholes, parts, rests) of groups that make up a cohort of known size, of whom a known number has the part."""
     shown = protected(wholes, [range(len(wholes))])

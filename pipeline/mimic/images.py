@@ -23,10 +23,11 @@ import numpy as np
 from tqdm import tqdm
 
 from pipeline import files
+from pipeline.disclosure import few, part_of, pieces, protected, told
 from pipeline.errors import InputError
 from pipeline.mimic.checksums import LIST, read_sums
-from pipeline.mimic.pixels import ImageError, pack, read_jpeg
 from pipeline.mimic.jpegs import image_table
+from pipeline.mimic.pixels import ImageError, pack, read_jpeg
 from pipeline.processes import end_with_parent, interrupt_deferred
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Fault:
 def write_images(
     cxr_file: Path, metadata_file: Path, root: Path, px: int, settings: Images, folder: Path
 ) -> dict[str, Any]:
-    """Write `folder`/pixels.npy and index.parquet (docs/artefacts.md); returns the counts for the stage's report.
+    """Write `folder`/pixels.npy and index.parquet (docs/artefacts.md); returns exact counts, for the stage's log.
 
     Raises InputError for a damaged or missing file that it names, unless `settings.skip` holds `damaged`; then where
     more than half of the images would be left out.
@@ -133,6 +134,31 @@ def write_images(
             side: {"min": index[side].min(), "median": index[side].median(), "max": index[side].max()}
             for side in ("height", "width")
         },
+    }
+
+
+def disclosed(counts: Mapping[str, Any], stays: int) -> dict[str, Any]:
+    """The counts of `write_images` for reports/, of a cohort of so many stays: an image in use is a stay of its.
+
+    That goes for their number, their colour modes and how many the list names. What is wrong with files is no count of
+    people, and exact, unless it would give one away.
+    """
+    packed, left = counts["images"], counts["left_out"]["images"]
+    linked = part_of(stays, packed + left)  # as reports/data/cohort.json has it
+    known_sum = [] if isinstance(linked, str) else [(0, 1)]
+    told_packed, told_left = protected([packed, left], known_sum, [few(packed) or isinstance(linked, str), False])
+    reasons, checksums, modes = counts["left_out"]["reasons"], counts["checksums"], counts["colour_modes"]
+    if isinstance(told_left, str):
+        reasons = dict(zip(reasons, pieces(list(reasons.values()), told_left), strict=True))
+    if "equal" in checksums:
+        equal, not_listed = pieces([checksums["equal"], checksums["not_listed"]], told_packed)
+        checksums = checksums | {"equal": equal, "not_listed": not_listed}
+    return dict(counts) | {
+        "images": told_packed,
+        "distinct_images": told_packed if isinstance(told_packed, str) else told(counts["distinct_images"]),
+        "left_out": {"images": told_left, "reasons": reasons},
+        "checksums": checksums,
+        "colour_modes": dict(zip(modes, pieces(list(modes.values()), told_packed), strict=True)),
     }
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.disclosure import HIDDEN, SMALL, groups, levels, parted, protected, suppressed, told
+from pipeline.disclosure import HIDDEN, SMALL, groups, levels, parted, pieces, protected, suppressed, told
 
 SHORT = st.lists(st.integers(0, 14), min_size=2, max_size=4)
 
@@ -108,3 +108,20 @@ def test_between_two_levels_that_are_shown_nobody_went_or_ten_did(counts):
     )
     assert all(word == count for word, count in zip(shown, counts, strict=True) if isinstance(word, int))
     assert all(isinstance(word, str) for word, count in zip(shown, counts, strict=True) if 0 < count < 10)
+
+
+@pytest.mark.parametrize(
+    ("counts", "whole", "shown"),
+    [
+        ([30, 12], 42, [30, 12]),
+        ([38, 4], 42, [HIDDEN, SMALL]),  # 4 is 42 less 38
+        ([42, 0], 42, [42, 0]),
+        ([30, 12], HIDDEN, [HIDDEN, 12]),  # together they would tell the whole
+        ([42], HIDDEN, [HIDDEN]),
+        ([6, 2], SMALL, [SMALL, SMALL]),
+        ([], 0, []),
+        ([], SMALL, []),
+    ],
+)
+def test_pieces_tell_neither_themselves_nor_their_whole(counts, whole, shown):
+    assert pieces(counts, whole) == shown

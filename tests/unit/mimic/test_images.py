@@ -16,7 +16,8 @@ from pipeline.closure import ROOT
 from pipeline.errors import InputError
 from pipeline.mimic import images
 from pipeline.mimic.checksums import LIST
-from pipeline.mimic.images import image_table, release_folder, write_images
+from pipeline.mimic.images import disclosed, write_images
+from pipeline.mimic.jpegs import image_table
 from pipeline.mimic.pixels import pack
 from pipeline.params import Images
 from tests.support.processes import alive, children, wait_until
@@ -119,6 +120,48 @@ def test_a_damaged_file_is_left_out_and_counted(tmp_path):
         assert (packed[row] == packed_alone(path_of(tmp_path, i))).all()
     assert report["left_out"] == {"images": 2, "reasons": {"damaged": 1, "not found": 1}}
     assert "aaaa" not in str(report)
+
+
+COUNTS = {
+    "left_out": {"images": 0, "reasons": {}},
+    "checksums": {"list": "absent"},
+    "oddities": {"images_of_one_grey": 2},
+}
+
+
+@pytest.mark.parametrize(
+    ("stays", "images", "distinct", "modes", "shown"),
+    [
+        (90, 40, 40, {"L": 40}, {"images": 40, "distinct_images": 40, "colour_modes": {"L": 40}}),
+        (90, 40, 38, {"L": 37, "CMYK": 3}, {"distinct_images": 38, "colour_modes": {"L": "hidden", "CMYK": "<10"}}),
+        (90, 5, 5, {"L": 5}, {"images": "<10", "distinct_images": "<10", "colour_modes": {"L": "<10"}}),
+        # as many as the cohort has stays, but for three: so few without an image are not told
+        (43, 40, 40, {"L": 40}, {"images": "hidden", "distinct_images": "hidden", "colour_modes": {"L": "hidden"}}),
+        (43, 40, 40, {"L": 25, "RGB": 15}, {"images": "hidden", "colour_modes": {"L": "hidden", "RGB": 15}}),
+        (40, 40, 40, {"L": 40}, {"images": 40}),
+        (90, 0, 0, {}, {"images": 0, "distinct_images": 0, "colour_modes": {}}),
+    ],
+)
+def test_an_image_in_use_is_a_stay_and_few_are_not_told(stays, images, distinct, modes, shown):
+    found = disclosed(COUNTS | {"images": images, "distinct_images": distinct, "colour_modes": modes}, stays)
+    assert {key: found[key] for key in shown} == shown
+    assert found["left_out"] == COUNTS["left_out"]
+    assert found["oddities"] == {"images_of_one_grey": 2}  # what is wrong with files
+
+
+def test_what_is_wrong_with_images_is_exact_unless_it_tells_how_few_there_are():
+    counts = COUNTS | {"distinct_images": 37, "colour_modes": {"L": 37}, "images": 37}
+    left = {"left_out": {"images": 3, "reasons": {"not found": 2, "damaged": 1}}}
+    compared = {"checksums": {"list": LIST, "equal": 35, "differ": 1, "not_listed": 2}}
+    found = disclosed(counts | left | compared, 90)
+    assert found["images"] == 37
+    assert found["left_out"] == left["left_out"]
+    assert found["checksums"] == {"list": LIST, "equal": "hidden", "differ": 1, "not_listed": "<10"}
+    # cohort.json tells 12 stays with an image: 8 in use would follow from 4 left out
+    few = counts | {"images": 8, "distinct_images": 8, "colour_modes": {"L": 8}}
+    found = disclosed(few | {"left_out": {"images": 4, "reasons": {"not found": 4}}}, 90)
+    assert found["images"] == "<10"
+    assert found["left_out"] == {"images": "<10", "reasons": {"not found": "<10"}}
 
 
 def test_no_image_at_all_is_legal(tmp_path):
