@@ -307,6 +307,7 @@ def test_a_full_disk_is_an_error_before_any_work(tmp_path, monkeypatch):
 SCRIPT = """
 import sys
 import time
+from pathlib import Path
 from pipeline.mimic import images
 from pipeline.params import Images
 
