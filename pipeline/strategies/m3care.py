@@ -6,11 +6,11 @@ modality's latent from those alike; where the modality is there a gate mixes it 
 Missing image: native. Its latent is gathered from the memory, in training and at inference; so is an absent record's.
 Changed: neighbours are the first training stays with both modalities, encoded anew between epochs, not the batch: a
 prediction depends on nobody else in it. The `neighbours` most similar are kept, where the authors keep what exceeds a
-learned threshold: one that leaves nobody alone kept nearly all, and an imputation was then the same for everybody. So
-the threshold is gone (in CareBench no similarity can reach it, so its graph is always empty). A stay is not its own
-neighbour; one that is remembered is that of itself, as in the authors' notebook, where everybody is. Rows of the graph
-are normalised, similarity is a mean over what a pair has in common, LayerNorm stands for BatchNorm. The full paper
-could not be read: the source is a description of the authors' notebook.
+learned threshold: one low enough to leave nobody alone kept nearly all, and imputed the same for everybody (CareBench's
+no similarity can reach, so its graph is always empty). A stay is not its own neighbour; one that is remembered is, as
+everybody in the authors' notebook. Rows of the graph are normalised, its layers start at He et al.'s size, similarity
+is a mean over what a pair has in common, LayerNorm stands for BatchNorm. The full paper could not be read: the source
+is a description of the authors' notebook.
 """
 
 from __future__ import annotations

@@ -120,7 +120,8 @@ class UMSE(Strategy):
         tokens, real = self._ehr_tokens(batch)
         real = torch.cat([real.new_ones(batch.size, count + 1), real], dim=1)
         ehr, image = self._stream(EHR, tokens), self._stream(CXR, self._image_tokens(batch))
-        ehr, image = self.dropout(ehr), self.dropout(image + sinusoids(image.shape[1], image.shape[2], image))
+        placed = image + sinusoids(image.shape[1], image.shape[2], image)
+        ehr, image = self.dropout(ehr), self.dropout(placed)
         shared = self.bottlenecks.to(ehr.dtype).expand(batch.size, -1, -1)
         for number, (record, picture) in enumerate(zip(self.ehr_layers, self.image_layers, strict=True), 1):
             first = count + 1 if number == len(self.ehr_layers) else None  # of the last layers, class tokens are read

@@ -102,6 +102,21 @@ def test_shared_representations_come_to_agree_more_than_own_ones():
     assert shared < 0.5 * trained_divergence(align=0.0)[0]  # that is the divergence's doing
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_in_the_image_encoder_the_predictions_outweigh_the_separation(seed):
+    torch.manual_seed(seed)
+    model = build("drfuse", small_shapes("phenotype", 32), {"lr": 1e-3})
+    batch = example_batch(model.shapes, 16, torch.ones(16).bool(), seed)
+    losses = model.losses(model(batch), batch, example_targets(model.shapes, 16, seed))
+    weights = list(model.image_own.parameters())
+
+    def pull(loss):
+        gradients = torch.autograd.grad(loss, weights, retain_graph=True)
+        return float(torch.cat([gradient.flatten() for gradient in gradients]).norm())
+
+    assert pull(losses["separate_cxr"]) < pull(losses["task"] + losses["predict_cxr"])  # with weights of 1: sixfold
+
+
 def test_a_missing_image_is_masked_and_only_pairs_are_compared():
     model = model_of().eval()
     batch = example_batch(model.shapes, 4, torch.tensor([1, 0, 1, 0]).bool())
