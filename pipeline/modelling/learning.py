@@ -16,8 +16,9 @@ from pipeline.modelling.registry import build
 from pipeline.tasks import get_task
 
 SIGNALS = ("ehr", "cxr", "xor")  # label k of the phenotypes is what signal k mod 3 says
-STEPS, EPOCH = 800, 20
-LR, WARM_UP = 3e-3, 80  # of training's own order, and the steps in which it rises, as it does there
+STEPS, EPOCH = 600, 20
+LR = 3e-3  # training's own scale: at 1e-2 some initialisations learn nothing of the image
+WARM_UP = 0.1  # share of the steps, as the loop's
 FITTED_COPIES = 40  # of the four pairs, where leaves must hold some samples
 
 Labelled = tuple[Batch, Tensor]
@@ -34,6 +35,12 @@ class Learned(NamedTuple):
 def optimiser_of(model: Strategy) -> torch.optim.Optimizer:
     """The loop's groups, at the highest learning rate."""
     return AdamW(optimiser_groups(model, 0.0), lr=LR)
+
+
+def set_rate(optimiser: torch.optim.Optimizer, lr: float, step: int, steps: int) -> None:
+    """The learning rate of a step, which rises linearly over the first WARM_UP of the steps, as the loop's does."""
+    for group in optimiser.param_groups:
+        group["lr"] = lr * min(1.0, (step + 1) / (WARM_UP * steps))
 
 
 def take_step(
@@ -63,8 +70,13 @@ def four_pairs(copies: int = 2) -> tuple[Shapes, Batch, Tensor]:
     shapes = Shapes(get_task("phenotype"), hours=12, channel_variable=(0, 1, 2, 2), px=16, encoders=SMALL)
     two = example_batch(shapes, 2, torch.ones(2).bool())
     record, image = torch.tensor([0, 0, 1, 1] * copies), torch.tensor([0, 1, 0, 1] * copies)
+    return shapes, pairs(two, record, image), by_signal(record, image, shapes)
+
+
+def by_signal(record: Tensor, image: Tensor, shapes: Shapes) -> Tensor:
+    """Labels [B, K] by SIGNALS of what record and image show, each long [B] of 0 and 1."""
     signals = torch.stack([record, image, record ^ image], dim=1).float()
-    return shapes, pairs(two, record, image), signals[:, torch.arange(shapes.outputs) % len(SIGNALS)]
+    return signals[:, torch.arange(shapes.outputs) % len(SIGNALS)]
 
 
 def joint(model: Strategy) -> bool:
@@ -106,7 +118,6 @@ def learned(name: str, hyper: dict[str, Any], seed: int) -> Learned:
                 break
             model.train()
         if step < STEPS:
-            for group in optimiser.param_groups:
-                group["lr"] = LR * min(1.0, (step + 1) / WARM_UP)
+            set_rate(optimiser, LR, step, STEPS)
             take_step(model, optimiser, [(batch, targets)])
     return Learned(model, right, step)
