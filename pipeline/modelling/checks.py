@@ -1,7 +1,7 @@
 """The contract that every strategy is held to: `check_strategy(name)`. It says in one line what a strategy gets wrong.
 
 Public: a third party runs their own strategy through it. One function a point; those that take training are in
-learning.py, the batches in examples.py.
+learning.py and faint.py, the batches in examples.py.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pipeline.modelling.examples import (
     without_images,
     without_record,
 )
+from pipeline.modelling.faint import SHARE, VARIED, Seen, imputed, measure, seen
 from pipeline.modelling.fitted import Fitted
 from pipeline.modelling.interface import Batch, Epoch, Output, Strategy, probabilities
 from pipeline.modelling.learning import Labelled, fit, joint, learned, optimiser_of, take_step
@@ -36,6 +37,7 @@ PX = 32  # four tokens in the image's grid: attention over a single one is const
 PHASES = 12  # epochs that the contract drives a strategy through
 NOISE = 1e-6  # a gradient this much smaller than the step's largest one is what float32's rounding leaves of zero
 FLOOR = -10.0  # no loss lies below it, whatever the weights are
+FAINT_SEEDS = (2, 0, 1)  # the one first in which most of those fail that the others find
 CLOSE = 1e-5  # how far a sample's logits may move with its batch
 
 
@@ -54,6 +56,9 @@ def check_strategy(
         _check_memory(model, name, 200 if thorough else 20)
         for seed in range(3 if thorough else 1):
             _check_learning(name, hyper or {}, seed)
+        if "cxr" in model.modalities:
+            for seed in FAINT_SEEDS if thorough else FAINT_SEEDS[:1]:
+                _check_imputed(_check_faint_image(name, hyper or {}, seed), name)
     finally:
         torch.set_num_threads(threads)
 
@@ -359,3 +364,30 @@ def _check_learning(name: str, hyper: dict[str, Any], seed: int) -> None:
     wanted = joint(found.model)
     said = "is not learned, though it is declared joint" if wanted else "is learned by a strategy that is not joint"
     _require(("xor" in found.right) == wanted, name, f"the exclusive or of EHR and image {said} {after}")
+
+
+def _check_faint_image(name: str, hyper: dict[str, Any], seed: int) -> Seen:
+    """Of an image that is faint beside a clear record it uses a fair share of what late_fusion does, in as many steps.
+
+    What is used is what it costs in AUROC to exchange the images, of labels that the image alone tells.
+    """
+    wanted = SHARE * measure(seed)
+    found = seen(name, hyper, seed, enough=wanted)
+    message = (
+        f"its image is starved: {found.use:.3f} of AUROC hang on it, {wanted:.3f} would be {SHARE:g} of late_fusion's"
+    )
+    _require(found.use >= wanted, name, f"{message} ({found.steps} steps, seed {seed})")
+    return found
+
+
+def _check_imputed(found: Seen, name: str) -> None:
+    """Where it tells what it imputes: that varies between patients, as their images do, and goes with their records."""
+    if found.imputed is None or found.real is None:
+        return
+    message = f"imputed images hardly differ: {found.imputed:.2g} over patients, where real ones have {found.real:.2g}"
+    _require(found.imputed >= VARIED * found.real, name, message)
+    batch, order = without_images(example_batch(found.model.shapes, 5, torch.ones(5).bool())), torch.arange(5).flip(0)
+    series = {key: getattr(batch, key)[order] for key in ("ehr", "observed", "since")}
+    own, other = (imputed(found.model, each) for each in (batch, dataclasses.replace(batch, **series)))
+    follows = own is not None and other is not None and torch.allclose(own[order], other, atol=CLOSE)
+    _require(follows, name, "imputed images do not go with the records")

@@ -93,9 +93,15 @@ def without_record(batch: Batch) -> Batch:
     )
 
 
+def keep_images(batch: Batch, there: Tensor) -> Batch:
+    """The batch with no images but those of the samples where bool [B] is true."""
+    present = batch.present.clone()
+    present[:, CXR] &= there
+    kept = there[batch.image_sample]
+    images = {key: value[kept] for key, value in vars(batch).items() if key.startswith("image")}
+    return dataclasses.replace(batch, **images, present=present)
+
+
 def without_images(batch: Batch) -> Batch:
     """The batch with nobody's image."""
-    present = batch.present.clone()
-    present[:, CXR] = False
-    none = {key: value[:0] for key, value in vars(batch).items() if key.startswith("image")}
-    return dataclasses.replace(batch, **none, present=present)
+    return keep_images(batch, torch.zeros(batch.size, dtype=torch.bool))

@@ -79,7 +79,9 @@ class Batch:
 class Output:
     """Logits [B, K], never probabilities; and what `losses` needs of the forward pass, by name.
 
-    `unimodal`: logits of single branches; `features`: everything else (embeddings, gates, …).
+    `unimodal`: logits of single branches; `features`: everything else (embeddings, gates, …). Who imputes a missing
+    image from the record says so in features["imputed"], [B, D]: the images' vectors that the answer is made of, its
+    own where there is an image, the imputed one elsewhere. `check_strategy` then asks that it varies with the record.
     """
 
     logits: Tensor

@@ -140,6 +140,7 @@ class M3Care(Strategy):
             latents.append(torch.where(batch.present[:, modality, None], trust * g + (1 - trust) * x, g))
         tokens = self.interact(torch.stack(latents, dim=1) + self.kind)
         features = {"own_ehr": own[EHR], "own_cxr": own[CXR], "latent_ehr": latents[EHR], "latent_cxr": latents[CXR]}
+        features["imputed"] = latents[CXR]
         return Output(self.head(tokens.flatten(1)) + self.prior, features=features)
 
     def losses(self, output: Output, batch: Batch, targets: Tensor) -> dict[str, Tensor]:

@@ -112,11 +112,12 @@ class SMIL(Strategy):
             image = fill_absent(pooled, batch, pooled.new_zeros(pooled.shape[1]))
         series = self.series(batch).pooled
         missing = ~batch.present[:, CXR, None]
-        joint = torch.cat([series, torch.where(missing, self.rebuild(series), image)], dim=1)
+        filled = torch.where(missing, self.rebuild(series), image)
+        joint = torch.cat([series, filled], dim=1)
         joint = joint + missing * shift(self.shift_joint(series))
         hidden = torch.relu(self.hidden(joint)) + missing * shift(self.shift_hidden(joint))
         logits = self.head(self.dropout(hidden)) + self.prior
-        return Output(logits, features={"image": image, "joint": joint, "hidden": hidden})
+        return Output(logits, features={"image": image, "imputed": filled, "joint": joint, "hidden": hidden})
 
     def adapted(self, batch: Batch, targets: Tensor, inner: Tensor) -> dict[str, Tensor]:
         """Parameters of series encoder and head after the inner steps on the samples [B] that are `inner`, unseen."""
