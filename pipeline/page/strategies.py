@@ -1,7 +1,8 @@
 """`python -m pipeline.page.strategies` writes docs/strategies.md: all cards, and what docs/study found of each.
 
 The cards are at the head of the strategies' files, on which training depends. What was found stands in the study's
-tables alone, and is read from them, so that it cannot differ from them and a new study trains nothing again.
+tables alone, and is read from them, so that it cannot differ from them and a new study trains nothing again. What moves
+a strategy before it is trained is read from docs/sensitivity.csv, which tests/benchmarks/sensitivity.py writes.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from pipeline.evaluation.reading import read_table
 from pipeline.evaluation.scores import MACRO
 from pipeline.modelling.cards import ENTRIES, Card, read_card
 from pipeline.modelling.registry import names
-from pipeline.presentation.text import with_interval
+from pipeline.presentation.text import markdown_table, with_interval
 
-DOCUMENT, STUDY = Path("docs/strategies.md"), Path("docs/study")
+DOCUMENT, STUDY, SENSITIVITY = Path("docs/strategies.md"), Path("docs/study"), Path("docs/sensitivity.csv")
 COMMAND = "python -m pipeline.page.strategies"
 BOUNDS, LOSS = ("difference", "low", "high"), ("loss", "loss_low", "loss_high")
 GROUPS = {"unimodal": "One modality", "control": "Controls that see no pixel", "fusion": "Fusion"}
@@ -37,6 +38,19 @@ whatever the image, `joint` if not; `check_strategy` holds each to what it decla
 single modality that validation chose, with 95 % intervals; *synergistic* is of the phenotypes that only both modalities
 together tell. Where the difference is not above 0, the strategy does not show there what its paper claims.
 """
+BEFORE = """## Before training
+
+Written by `python -m tests.benchmarks.sensitivity`. How far the logits of the untrained strategy move (mean absolute
+change) with another patient's pixels or another patient's record, and the norm of the gradient of all losses at the
+CNN's first filters and at the record's embedding: the scale `study`, phenotypes, a made-up batch of 32, the mean of
+three initialisations. Where the image moves far less than the record, the record is learned first, and alone.
+"""
+MOVES = {
+    "logit_cxr": "pixels move logits",
+    "logit_ehr": "record moves logits",
+    "gradient_cxr": "gradient at filters",
+    "gradient_ehr": "gradient at record's embedding",
+}
 
 
 def _read(study: Path, name: str, texts: tuple[str, ...], numbers: tuple[str, ...]) -> pl.DataFrame:
@@ -68,8 +82,25 @@ def found(study: Path) -> dict[str, str]:
     return texts
 
 
-def render(cards: list[Card], texts: dict[str, str]) -> str:
-    """Markdown: a table of what each declares, then the cards, group by group, by name; `texts`: what was found."""
+def read_sensitivity(path: Path) -> pl.DataFrame:
+    """Columns `strategy` and MOVES. Raises InputError where the file or a column is absent."""
+    return read_table(path, {"strategy": pl.String, **dict.fromkeys(MOVES, pl.Float64)})
+
+
+def _moves(sensitivity: pl.DataFrame) -> list[str]:
+    """The section on what moves a strategy before it is trained."""
+    rows = [
+        [name, *("–" if value is None else f"{value:.2g}" for value in values)]
+        for name, *values in sensitivity.select("strategy", *MOVES).rows()
+    ]
+    return [BEFORE, markdown_table(["strategy", *MOVES.values()], rows).rstrip()]
+
+
+def render(cards: list[Card], texts: dict[str, str], sensitivity: pl.DataFrame) -> str:
+    """Markdown: a table of what each declares, then the cards, group by group, by name; `texts`: what was found.
+
+    Last what moves each before it is trained, as `read_sensitivity` gives it.
+    """
     groups = {group: sorted((c for c in cards if c.group == group), key=lambda c: c.name) for group in GROUPS}
     lines = [HEAD, "| strategy | group | sees | missing | interaction |", "|---|---|---|---|---|"]
     for group, members in groups.items():
@@ -86,8 +117,11 @@ def render(cards: list[Card], texts: dict[str, str]) -> str:
             entries |= {"Found": texts[card.name]} if card.name in texts else {}
             for entry, text in entries.items():
                 lines += ["", f"**{entry}.** {text}"]
+    lines += ["", *_moves(sensitivity)]
     return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
-    files.write_text(render([read_card(name) for name in names()], found(STUDY)), DOCUMENT)
+    files.write_text(
+        render([read_card(name) for name in names()], found(STUDY), read_sensitivity(SENSITIVITY)), DOCUMENT
+    )

@@ -3,13 +3,14 @@
 import polars as pl
 
 from pipeline.modelling.cards import Card, read_card
-from pipeline.modelling.registry import names
-from pipeline.page.strategies import COMMAND, DOCUMENT, STUDY, found, render
+from pipeline.modelling.fitted import Fitted
+from pipeline.modelling.registry import names, strategy_class
+from pipeline.page.strategies import COMMAND, DOCUMENT, MOVES, SENSITIVITY, STUDY, found, read_sensitivity, render
 
 
 def test_the_document_is_fresh(root):
     written = (root / DOCUMENT).read_text(encoding="utf-8")
-    fresh = render([read_card(name) for name in names()], found(root / STUDY))
+    fresh = render([read_card(name) for name in names()], found(root / STUDY), read_sensitivity(root / SENSITIVITY))
     assert written == fresh, f"{DOCUMENT} is stale: run `{COMMAND}`"
 
 
@@ -17,13 +18,16 @@ def test_cards_stand_in_groups_with_what_they_declare_and_what_was_found():
     entries = {"Paper": "p", "Idea": "i", "Missing image": "m", "Changed": "c"}
     kinds = {"b": ("cxr", "ehr"), "a": ("cxr", "ehr"), "z": ("ehr",), "y": ("ehr", "metadata", "presence")}
     cards = [Card(name, f"of {name}", entries, sees, "native", "joint") for name, sees in kinds.items()]
-    text = render(cards, {"a": "much."})
+    moves = pl.DataFrame([["a", 0.021, 1.5, 0.3, None]], schema=["strategy", *MOVES], orient="row")
+    text = render(cards, {"a": "much."}, moves)
     places = [
         text.index(f"\n{line}\n") for line in ("## One modality", "### z", "### y", "## Fusion", "### a", "### b")
     ]
     assert places == sorted(places)
     assert "| [y](#y) | control | ehr, presence, metadata | – | joint |" in text
     card = "\n\n**Paper.** p\n\n**Idea.** i\n\n**Missing image.** m\n\n**Changed.** c\n"
+    head = f"| strategy | {' | '.join(MOVES.values())} |\n| --- | ---: | ---: | ---: | ---: |\n"
+    assert text.endswith(f"{head}| a | 0.021 | 1.5 | 0.3 | – |\n")
     assert f"### a\n\nof a{card}\n**Found.** much.\n\n### b\n\nof b{card}" in text
 
 
@@ -63,3 +67,8 @@ def test_found_is_of_the_mean_over_labels_the_synergistic_ones_and_removed_image
         "x": "all phenotypes 0.200 (0.100–0.300) in base, 0.050 (−0.050 to 0.150) in matched; "
         "synergistic 0.300 in base; lost without images 0.420 (0.000–0.500) in base."
     }
+
+
+def test_the_table_before_training_is_of_every_strategy_that_descends(root):
+    descending = [name for name in names() if not issubclass(strategy_class(name), Fitted)]
+    assert read_sensitivity(root / SENSITIVITY)["strategy"].to_list() == descending
