@@ -282,13 +282,18 @@ class ImageEncoder(nn.Module):
         """Features of the P images; P may be 0."""
         return self.encode(self.normalise(images))
 
+    def grid(self, maps: Tensor) -> Tensor:
+        """Tokens [P, Hs·Ws, D] of the last stage's maps."""
+        tokens: Tensor = self.norm(self.project(maps.flatten(2).transpose(1, 2)))
+        return tokens
+
     def encode(self, x: Tensor) -> ImageFeatures:
         """Features of what `normalise` gives, or an earlier stage where the first ones were taken out of `stages`."""
         maps = []
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
-        tokens = self.norm(self.project(x.flatten(2).transpose(1, 2)))
+        tokens = self.grid(x)
         return ImageFeatures(maps, tokens, tokens.mean(dim=1))
 
 

@@ -85,6 +85,6 @@ class DAFT(Strategy):
         other = ehr[batch.image_sample]
         scale, shift = self.transform(x.mean(dim=(2, 3)), other)
         changed = scale[:, :, None, None] * x + shift[:, :, None, None]
-        grid = self.image.norm(self.image.project(last(changed).flatten(2).transpose(1, 2)))
+        grid = self.image.grid(last(changed))
         image = fill_absent(grid.mean(dim=1), batch, self.absent)
         return torch.cat([ehr, image], dim=1), {"before": x, "other": other, "after": changed}

@@ -71,6 +71,6 @@ class MMTM(Strategy):
             x = features[f"stage {number}"] = stage(x)
             if number >= self.first_stage:
                 x, series = self.transfer[number - self.first_stage](x, series, batch)
-        image = fill_absent(self.image.project(x.mean(dim=(2, 3))), batch, self.absent)
+        image = fill_absent(self.image.grid(x).mean(dim=1), batch, self.absent)
         joint = torch.cat([self.after(series).mean(dim=1), image], dim=1)
         return Output(self.head(self.dropout(joint)) + self.prior, features=features)
