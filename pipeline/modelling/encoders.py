@@ -342,13 +342,14 @@ class Attention(nn.Module):
     def _short(self, query: Tensor, key: Tensor, value: Tensor, real: Tensor | None) -> Tensor:
         """The same with the weights in memory, and heads [B · H, D / H, N or M]: narrow ones are multiplied best so."""
         query, key, value = (
-            each.transpose(1, 2).reshape(len(each) * self.heads, -1, each.shape[1]) for each in (query, key, value)
+            each.transpose(1, 2).reshape(len(each) * self.heads, each.shape[2] // self.heads, each.shape[1])
+            for each in (query, key, value)
         )
         scores = torch.bmm(query.transpose(1, 2) * self.scale, key)
         if real is not None:
             scores = scores.masked_fill(~real.repeat_interleave(self.heads, dim=0)[:, None], -torch.inf)
         found = torch.bmm(value, scores.softmax(dim=2).transpose(1, 2))
-        return found.reshape(-1, self.heads * found.shape[1], found.shape[2]).transpose(1, 2)
+        return found.reshape(len(found) // self.heads, self.heads * found.shape[1], found.shape[2]).transpose(1, 2)
 
 
 class AttentionLayer(nn.Module):

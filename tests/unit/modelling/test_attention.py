@@ -62,6 +62,7 @@ def test_few_entries_and_many_are_attended_to_alike(padded, monkeypatch):
         return found, *torch.autograd.grad(found.square().sum(), [x, *attention.parameters()])
 
     few = attend()
+    assert attention(x[:0], context[:0], None if real is None else real[:0]).shape == (0, 4, 8)
     kernel = Mock(wraps=torch.nn.functional.scaled_dot_product_attention)
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", kernel)
     assert torch.equal(attend()[0], few[0])
