@@ -25,7 +25,7 @@ from pipeline.modelling.examples import (
     without_images,
     without_record,
 )
-from pipeline.modelling.faint import SHARE, VARIED, Seen, imputed, measure, seen
+from pipeline.modelling.faint import SAMPLES, SHARE, VARIED, Seen, imputed, measure, seen
 from pipeline.modelling.fitted import Fitted
 from pipeline.modelling.interface import Batch, Epoch, Output, Strategy, probabilities
 from pipeline.modelling.learning import Labelled, fit, joint, learned, optimiser_of, take_step
@@ -387,6 +387,7 @@ def _check_imputed(found: Seen, name: str) -> None:
     message = f"imputed images hardly differ: {found.imputed:.2g} over patients, where real ones have {found.real:.2g}"
     _require(found.imputed >= VARIED * found.real, name, message)
     batch, order = without_images(example_batch(found.model.shapes, 5, torch.ones(5).bool())), torch.arange(5).flip(0)
+    batch = dataclasses.replace(batch, index=batch.index + SAMPLES)  # nobody that a strategy may remember
     series = {key: getattr(batch, key)[order] for key in ("ehr", "observed", "since")}
     own, other = (imputed(found.model, each) for each in (batch, dataclasses.replace(batch, **series)))
     follows = own is not None and other is not None and torch.allclose(own[order], other, atol=CLOSE)

@@ -16,7 +16,7 @@ from pipeline.modelling.registry import build
 from pipeline.tasks import get_task
 
 SIGNALS = ("ehr", "cxr", "xor")  # label k of the phenotypes is what signal k mod 3 says
-STEPS, EPOCH = 600, 20
+STEPS, EPOCH = 800, 20
 LR = 3e-3  # training's own scale: at 1e-2 some initialisations learn nothing of the image
 WARM_UP = 0.1  # share of the steps, as the loop's
 FITTED_COPIES = 40  # of the four pairs, where leaves must hold some samples
