@@ -21,7 +21,7 @@ def made(task="phenotype", **hyper):
 
 def naive_logits(model, batch, i):
     """One sample's, from lists of tokens: no padding, no mask, no batch."""
-    tokens = [model.tokens[0]]
+    tokens = []
     for hour in range(48):
         for channel, variable in enumerate(model.shapes.channel_variable):
             value = batch.ehr[i, hour, channel]
@@ -31,18 +31,15 @@ def naive_logits(model, batch, i):
             ):  # from 10 on: two categories
                 when = torch.tensor([hour / 48])
                 tokens.append(model.value(value[None]) + model.time(when) + model.kind.weight[channel])
-    streams = [torch.stack(tokens)]
+    streams = [torch.cat([model.tokens[:1], model.norms[0](torch.stack(tokens))] if tokens else [model.tokens[:1]])]
     if batch.present[i, 1]:
         place = int(torch.nonzero(batch.image_sample == i))
         grid = model.image(batch.images[place : place + 1]).tokens[0]
         when = model.time(batch.image_hours[place : place + 1])
         assert len(grid) == 1
-        streams.append(torch.stack([model.tokens[1], grid[0] + when + model.kind.weight[-1]]))
-    streams = [norm(stream) for norm, stream in zip(model.norms, streams, strict=False)]
-    for image in streams[1:]:
-        angles = torch.arange(2)[:, None] / 10000 ** (torch.arange(8) / 8)  # of the class token and the one of the grid
-        image[:, 0::2] += angles.sin()
-        image[:, 1::2] += angles.cos()
+        placed = model.norms[1](grid[0] + when + model.kind.weight[-1])
+        placed[1::2] += 1.0  # the first place's sines are 0, its cosines 1
+        streams.append(torch.stack([model.tokens[1], placed]))
     shared = model.bottlenecks
     answers = []
     for layers in zip(model.ehr_layers, model.image_layers, strict=True):
