@@ -34,10 +34,10 @@ given one; either way the card says which. *Interaction*: `additive` if what a r
 whatever the image, `joint` if not; `check_strategy` holds each to what it declares, and to the rest of the contract
 (CONTRIBUTING.md). Hyper-parameters stand under `strategies` in params.yaml.
 
-*Found*: in the study (synthetic hospital, phenotypes, untuned, one fold, one seed), by the code of then: most strategies
-have changed since (CHANGELOG.md). Differences are of AUROC, to the
-single modality that validation chose, with 95 % intervals; *synergistic* is of the phenotypes that only both modalities
-together tell. Where the difference is not above 0, the strategy does not show there what its paper claims.
+*Found*: in the study (synthetic hospital, phenotypes, untuned, one fold, one seed), by the code of then; most have
+changed since (CHANGELOG.md). Differences are of AUROC, to the single modality that validation chose, with 95 %
+intervals; *synergistic* is of the phenotypes that only both modalities together tell. Where the difference is not above
+0, the strategy does not show there what its paper claims.
 """
 BEFORE = """## Before training
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 STRATEGIES = ["lstm", "resnet", "late_fusion"]
+TRAINED = [*STRATEGIES, "transformer"]  # late_fusion's encoders start where those of transformer and resnet ended
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ def test_the_document_is_fresh(root):
 def test_cards_stand_in_groups_with_what_they_declare_and_what_was_found():
     entries = {"Paper": "p", "Idea": "i", "Missing image": "m", "Changed": "c"}
     kinds = {"b": ("cxr", "ehr"), "a": ("cxr", "ehr"), "z": ("ehr",), "y": ("ehr", "metadata", "presence")}
-    cards = [Card(name, f"of {name}", entries, sees, "native", "joint") for name, sees in kinds.items()]
+    cards = [Card(name, f"of {name}", entries, sees, "native", "joint", ()) for name, sees in kinds.items()]
     moves = pl.DataFrame([["a", 0.021, 1.5, 0.3, None]], schema=["strategy", *MOVES], orient="row")
     text = render(cards, {"a": "much."}, moves)
     places = [
