@@ -124,23 +124,28 @@ class LSTMEncoder(nn.Module):
 def start_encoders(strategy: nn.Module, trained: Iterable[nn.Module]) -> list[str]:
     """Gives each shared encoder in `strategy` the weights of the one of its kind in `trained`; returns their names.
 
-    An encoder of which some stages were taken out or replaced gets the weights of those that are left as they were.
+    One whose first stages were taken out gets those of the others. Raises RuntimeError where weights do not fit.
     """
     kinds = (TransformerEncoder, LSTMEncoder, ImageEncoder)
-    weights = {
-        type(each): each.state_dict() for model in trained for each in model.modules() if isinstance(each, kinds)
-    }
+    ended = {type(each): each for model in trained for each in model.modules() if isinstance(each, kinds)}
     started = []
     for name, encoder in strategy.named_modules():
-        if isinstance(encoder, kinds) and type(encoder) in weights:
-            own = encoder.state_dict()
-            fitting = {
-                key: value
-                for key, value in weights[type(encoder)].items()
-                if key in own and own[key].shape == value.shape
+        source = ended.get(type(encoder)) if isinstance(encoder, kinds) else None
+        if source is None:
+            continue
+        weights = source.state_dict()
+        if isinstance(encoder, ImageEncoder) and isinstance(source, ImageEncoder):
+            out = len(source.stages) - len(encoder.stages)
+            places = {f"stages.{i + out}.": f"stages.{i}." for i in range(len(encoder.stages))}
+            parts = {"project.": "project.", "norm.": "norm."} | places
+            weights = {
+                here + key.removeprefix(there): value
+                for key, value in weights.items()
+                for there, here in parts.items()
+                if key.startswith(there)
             }
-            encoder.load_state_dict(fitting, strict=False)
-            started.append(name)
+        encoder.load_state_dict(weights)
+        started.append(name)
     return started
 
 

@@ -13,6 +13,7 @@ from pipeline.modelling.cards import ENTRIES, read_card
 from pipeline.modelling.checks import check_strategy
 from pipeline.modelling.encoders import fill_absent
 from pipeline.modelling.examples import example_batch, small_shapes
+from pipeline.modelling.fitted import Fitted
 from pipeline.modelling.interface import CXR, Output, Strategy
 from pipeline.modelling.learning import learned
 from pipeline.params import load
@@ -49,7 +50,8 @@ def test_who_is_declared_complete_has_the_shared_treatment_of_absent_images_and_
     if model.missing == "native":
         assert not stand_ins
         return
-    assert sys.modules[type(model).__module__].fill_absent is encoders.fill_absent
+    module = "pipeline.modelling.fitted" if isinstance(model, Fitted) else type(model).__module__
+    assert sys.modules[module].fill_absent is encoders.fill_absent
     learned_here = model.interaction == "joint" or name in ("inforeg", "late_fusion")
     with_image = torch.tensor([1, 0, 1, 0, 0]).bool()
     batch = example_batch(model.shapes, 5, with_image)

@@ -6,7 +6,7 @@ from pipeline.mimic.variables import load_variables
 from pipeline.modelling.fitted import Fitted
 from pipeline.modelling.registry import strategy_class
 from pipeline.params import TrainingScale
-from pipeline.training.grid import runs
+from pipeline.training.settings import Common
 from tests.support.small import ENCODERS
 
 SCALE = TrainingScale(
@@ -16,16 +16,12 @@ SCALE = TrainingScale(
 VARIABLES = load_variables("core")
 
 
-def grid(training, strategy="late_fusion", task="mortality", encoders=ENCODERS, **scale):
-    return runs(
-        strategy,
-        task,
-        hyper={} if issubclass(strategy_class(strategy), Fitted) else {"lr": 0.003},
-        tier="core",
-        training=training,
-        encoders=encoders,
-        scale=dataclasses.replace(SCALE, **scale),
-    )
+def grid(training, strategy="late_fusion", task="mortality", **scale):
+    """A strategy's runs from scratch, and those that they need all the same."""
+    own = Common("core", dataclasses.replace(training, start="scratch"), ENCODERS, dataclasses.replace(SCALE, **scale))
+    hyper = {"resnet": {"lr": 0.003}}
+    hyper[strategy] = {} if issubclass(strategy_class(strategy), Fitted) else {"lr": 0.003}
+    return own.runs(strategy, task, {name: own.written(each) for name, each in hyper.items()})
 
 
 def silent(epoch, row):

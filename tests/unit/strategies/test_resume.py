@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from pipeline.modelling import registry
 from pipeline.modelling.fitted import Fitted
 from pipeline.params import TrainingScale, load
-from pipeline.training.grid import runs
 from pipeline.training.run import make_run
+from pipeline.training.settings import Common
 from pipeline.training.store import Store, data_fingerprint
 from tests.support.made_up_data import fabricate
 from tests.support.small import ENCODERS
@@ -33,15 +33,9 @@ def data(tmp_path_factory):
 def test_a_killed_run_goes_on_to_the_same_weights(root, data, tmp_path, strategy):
     params = load(root / "params.yaml")
     training = dataclasses.replace(params.training, device="cpu", checkpoint_seconds=0.0)
-    (spec,) = runs(
-        strategy,
-        "mortality",
-        hyper=load(root / "params.yaml").strategies[strategy],
-        tier="core",
-        training=training,
-        encoders=ENCODERS,
-        scale=SCALE,
-    )
+    common = Common("core", dataclasses.replace(training, start="scratch"), ENCODERS, SCALE)
+    settings = {name: common.written(hyper) for name, hyper in params.strategies.items()}
+    (spec,) = common.runs(strategy, "mortality", settings)
     whole, broken = Store(tmp_path / "a", data_fingerprint(data)), Store(tmp_path / "b", data_fingerprint(data))
     make_run(spec, whole, data, lambda epoch, row: None)
 

@@ -54,7 +54,7 @@ def test_each_encoder_is_heard(fold, strategy, hyper, count):
     encoders = [module for module in model.modules() if isinstance(module, ImageEncoder)]
     assert len(encoders) == count
     assert found.shape == (len(batch.images), sum(encoder.stage_widths[-1] for encoder in encoders))
-    assert (np.abs(found).max(axis=0) > 0).mean() > 0.9
+    assert (np.abs(found).max(axis=0) > 0).mean() > 0.8  # some of a ReLU are dead at the start
 
 
 def test_what_is_heard_is_the_mean_of_the_last_map(fold):

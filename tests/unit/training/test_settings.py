@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 from pipeline import files
 from pipeline.data.batches import Batches
 from pipeline.data.tensors import load_fold
+from pipeline.modelling.cards import read_card
 from pipeline.modelling.encoders import ImageEncoder, LSTMEncoder, TransformerEncoder, start_encoders
 from pipeline.modelling.examples import small_shapes
-from pipeline.modelling.registry import build, strategy_class
+from pipeline.modelling.registry import build, names, strategy_class
 from pipeline.strict import build as strictly
 from pipeline.tasks import get_task
 from pipeline.training.executors import execute
@@ -146,6 +147,24 @@ def test_encoders_of_the_same_kind_are_started_and_others_left():
     lstm = build("lstm", shapes, {})
     assert isinstance(lstm.encoder, LSTMEncoder)
     assert not start_encoders(lstm, [image, series])
+
+
+def test_an_encoder_without_its_first_stage_starts_with_the_stages_that_it_has():
+    shapes = small_shapes("mortality", 32)
+    torch.manual_seed(0)
+    image, fused = build("resnet", shapes, {}), build("drfuse", shapes, {})
+    assert len(fused.image_own.stages) == len(image.encoder.stages) - 1
+    start_encoders(fused, [image])
+    for own, ended in zip(fused.image_own.stages, image.encoder.stages[1:], strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(own.parameters(), ended.parameters(), strict=True))
+    assert torch.equal(fused.image_own.project.weight, image.encoder.project.weight)
+
+
+@pytest.mark.parametrize("name", [name for name in names() if read_card(name).group == "fusion"])
+def test_every_fusion_strategy_can_start(name):
+    shapes = small_shapes("mortality", 32)
+    fused = build(name, shapes, {})
+    start_encoders(fused, [build(each, shapes, {}) for each in ("resnet", "transformer", "lstm")])
 
 
 def test_a_killed_run_with_needs_goes_on_to_the_same_bytes(common, data, tmp_path):
