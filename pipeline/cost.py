@@ -1,8 +1,8 @@
 """What a strategy costs to run: its parameters, and the FLOPs of a forward pass over a stay with or without an image.
 
-Nothing is computed: parameters are on the meta device, which knows shapes and no values, and each operation's FLOPs
-follow from its shapes by torch.utils.flop_counter: matrix products, convolutions and attention, 2 a multiply-add, the
-rest left out. The batch itself is real, since its values decide shapes (which images are there, what was charted).
+Nothing is computed where shapes suffice: parameters are on the meta device, which knows no values, and each operation's
+FLOPs follow from its shapes by torch.utils.flop_counter: matrix products, convolutions and attention, 2 a multiply-add,
+the rest left out. The batch itself is real, since its values decide shapes (which images are there, what was charted).
 """
 
 from __future__ import annotations
@@ -81,7 +81,17 @@ def cost(name: str, shapes: Shapes, hyper: dict[str, Any], counter: FlopCounter)
     """
     if issubclass(strategy_class(name), Fitted):
         return (None,) * len(COUNTS)
-    with torch.device("meta"):
+    try:
+        return _cost("meta", name, shapes, hyper, counter)
+    except NotImplementedError:  # what is computed depends on values: which expert a token goes to, whose a booster is
+        torch.manual_seed(0)
+        return _cost("cpu", name, shapes, hyper, counter)
+
+
+def _cost(
+    device: str, name: str, shapes: Shapes, hyper: dict[str, Any], counter: FlopCounter
+) -> tuple[int | None, ...]:
+    with torch.device(device):
         model = build(name, shapes, hyper).eval()
     found = [sum(parameter.numel() for parameter in model.parameters())]
     for with_image in (True, False):
