@@ -57,7 +57,7 @@ def test_the_lstm_encoder_by_hand():
     shapes = small_shapes("mortality")
     hours, width = shapes.hours, shapes.encoders.width
     directions = 2 * (linear(hours, width, 4 * width) + linear(hours, width, 4 * width))
-    projected = linear(hours + 1, 2 * width, width)
+    projected = linear(1, 2 * width, width)  # of the pooled states; tokens wait until somebody asks
     expected = linear(hours, shapes.channels + 2 * shapes.variables, width) + directions + projected
     assert counted(on_meta(LSTMEncoder, shapes), example_batch(shapes, 1, torch.zeros(1))) == expected
 
