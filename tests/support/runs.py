@@ -16,9 +16,9 @@ SCALE = TrainingScale(
 VARIABLES = load_variables("core")
 
 
-def grid(training, strategy="late_fusion", task="mortality", **scale):
+def grid(training, strategy="late_fusion", task="mortality", encoders=ENCODERS, **scale):
     """A strategy's runs from scratch, and those that they need all the same."""
-    own = Common("core", dataclasses.replace(training, start="scratch"), ENCODERS, dataclasses.replace(SCALE, **scale))
+    own = Common("core", dataclasses.replace(training, start="scratch"), encoders, dataclasses.replace(SCALE, **scale))
     hyper = {"resnet": {"lr": 0.003}}
     hyper[strategy] = {} if issubclass(strategy_class(strategy), Fitted) else {"lr": 0.003}
     return own.runs(strategy, task, {name: own.written(each) for name, each in hyper.items()})
