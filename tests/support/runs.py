@@ -2,10 +2,13 @@
 
 import dataclasses
 
+import pytest
+
 from pipeline.mimic.variables import load_variables
 from pipeline.modelling.fitted import Fitted
 from pipeline.modelling.registry import strategy_class
 from pipeline.params import TrainingScale
+from pipeline.training.run import make_run
 from pipeline.training.settings import Common
 from tests.support.small import ENCODERS
 
@@ -26,3 +29,19 @@ def grid(training, strategy="late_fusion", task="mortality", encoders=ENCODERS, 
 
 def silent(epoch, row):
     pass
+
+
+class KilledError(Exception):
+    """Stands for a power cut."""
+
+
+def killed_and_resumed(spec, store, data, at):
+    """Makes the run, which is killed when it reports the epoch `at`, and then made again."""
+
+    def killed(epoch, row):
+        if epoch == at:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        make_run(spec, store, data, killed)
+    make_run(spec, store, data, silent)

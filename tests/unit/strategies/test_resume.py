@@ -13,15 +13,12 @@ from pipeline.training.run import make_run
 from pipeline.training.settings import Common
 from pipeline.training.store import Store, data_fingerprint
 from tests.support.made_up_data import fabricate
+from tests.support.runs import killed_and_resumed
 from tests.support.small import ENCODERS
 
 SCALE = TrainingScale(
     cohorts=("base",), folds=(0,), seeds=(0,), train_missing=(0.0,), batch_size=16, max_epochs=3, patience=9
 )
-
-
-class KilledError(Exception):
-    """Stands for a power cut."""
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +36,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(root, data, tmp_path, strategy
     whole, broken = Store(tmp_path / "a", data_fingerprint(data)), Store(tmp_path / "b", data_fingerprint(data))
     make_run(spec, whole, data, lambda epoch, row: None)
 
-    last = 1 if issubclass(registry.strategy_class(strategy), Fitted) else 3
-
-    def killed(epoch, row):
-        if epoch == last:
-            raise KilledError
-
-    with pytest.raises(KilledError):
-        make_run(spec, broken, data, killed)
-    make_run(spec, broken, data, lambda epoch, row: None)
+    killed_and_resumed(spec, broken, data, 1 if issubclass(registry.strategy_class(strategy), Fitted) else 3)
     one, other = (load_file(store.folder(spec) / "weights.safetensors") for store in (whole, broken))
     assert one.keys() == other.keys()
     for key in one:

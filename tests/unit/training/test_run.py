@@ -18,11 +18,7 @@ from pipeline.training.probe import trained
 from pipeline.training.run import make_run
 from pipeline.training.store import Store, data_fingerprint
 from tests.support.made_up_data import fabricate
-from tests.support.runs import VARIABLES, grid, silent
-
-
-class KilledError(Exception):
-    """Stands for a power cut."""
+from tests.support.runs import VARIABLES, KilledError, grid, killed_and_resumed, silent
 
 
 def test_a_run_killed_after_any_epoch_goes_on_to_the_same_bytes(data, tmp_path, training):
@@ -74,14 +70,7 @@ def test_what_a_strategy_keeps_between_epochs_is_resumed_to_the_same_bytes(data,
     spec = grid(training, "lstm")[1]
     whole, broken = Store(tmp_path / "a", data_fingerprint(data)), Store(tmp_path / "b", data_fingerprint(data))
     make_run(spec, whole, data, silent)
-
-    def killed(epoch, row):
-        if epoch == 3:
-            raise KilledError
-
-    with pytest.raises(KilledError):
-        make_run(spec, broken, data, killed)
-    make_run(spec, broken, data, silent)
+    killed_and_resumed(spec, broken, data, 3)
     one, other = (load_file(store.folder(spec) / "weights.safetensors") for store in (whole, broken))
     assert (one["seen"] > 0).all()
     for key in one:

@@ -22,7 +22,7 @@ from pipeline.training.loop import logits_of
 from pipeline.training.run import make_run, trained
 from pipeline.training.settings import Common, Settings, needed
 from pipeline.training.store import Store, data_fingerprint
-from tests.support.runs import SCALE, VARIABLES, silent
+from tests.support.runs import SCALE, VARIABLES, killed_and_resumed, silent
 from tests.support.small import ENCODERS
 
 SETTINGS = {
@@ -164,21 +164,17 @@ def test_an_encoder_without_its_first_stage_starts_with_the_stages_that_it_has()
 def test_every_fusion_strategy_can_start(name):
     shapes = small_shapes("mortality", 32)
     fused = build(name, shapes, {})
-    start_encoders(fused, [build(each, shapes, {}) for each in ("resnet", "transformer", "lstm")])
+    started = start_encoders(fused, [build(each, shapes, {}) for each in ("resnet", "transformer", "lstm")])
+    kinds = (ImageEncoder, TransformerEncoder, LSTMEncoder)
+    assert started == [place for place, module in fused.named_modules() if isinstance(module, kinds)]
+    assert started
 
 
 def test_a_killed_run_with_needs_goes_on_to_the_same_bytes(common, data, tmp_path):
     (spec,) = common.runs("late_fusion", "mortality", SETTINGS)
     whole, broken = Store(tmp_path / "a", data_fingerprint(data)), Store(tmp_path / "b", data_fingerprint(data))
     make_run(spec, whole, data, silent)
-
-    def killed(epoch, row):
-        if epoch == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        make_run(spec, broken, data, killed)
-    make_run(spec, broken, data, silent)
+    killed_and_resumed(spec, broken, data, 2)
     for name in ("predictions.safetensors", "weights.safetensors"):
         assert files.sha256(whole.folder(spec) / name) == files.sha256(broken.folder(spec) / name), name
 
