@@ -1,7 +1,8 @@
 """Writing: beside, then renamed; the same bytes for the same content. All that stages write goes through here.
 
-What is being written is called `.NAME.PID.part`. A process that is killed leaves it behind; the next one that writes
-NAME removes it.
+What is being written is called `.NAME.OWNER.RANDOM.part`: several processes, of several machines, may write one NAME at
+a time. They write the same bytes, and the last rename stays. A process that is killed leaves it behind; the next one
+that writes NAME removes it, at once where it knows that the owner has ended (pipeline.owners), after a day where not.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ import glob
 import hashlib
 import json
 import os
+import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline import owners
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, over the quota, over the file size that is allowed
 PROBE = 1 << 20  # bytes
+DAY = 86_400.0  # seconds
 
 
 @contextlib.contextmanager
@@ -41,7 +46,7 @@ def writing(path: Path | str, probe: Path | None = None) -> Iterator[None]:
         raise
     except Exception as error:
         told = next((text for text in map(os.strerror, FULL) if text in str(error)), "")
-        why = told or _refusal(probe or path.with_name(_beside(path.name)))
+        why = told or _refusal(probe or beside(path))
         if not why:
             raise
         raise InputError(f"{path}: cannot be written: {why}") from None
@@ -71,63 +76,76 @@ def atomic(path: Path | str) -> Iterator[Path]:
     Raises InputError, naming `path`, where the disk is full or cannot be written to.
     """
     path = Path(path)
-    beside = path.with_name(_beside(path.name))
+    part = beside(path)
     try:
-        with writing(path, beside):
+        with writing(path, part):
             path.parent.mkdir(parents=True, exist_ok=True)
-            _remove_left(path)
-            yield beside
-            beside.replace(path)
+            remove_left(path.parent, path.name)
+            yield part
+            part.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def scratch(path: Path | str) -> Iterator[Path]:
     """An empty folder beside `path`, removed at the end unless the block has renamed it. Raises as `atomic` does."""
     path = Path(path)
-    beside = path.with_name(_beside(path.name))
+    part = beside(path)
     try:
-        with writing(beside, beside / "probe"):
+        with writing(part, part / "probe"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            _remove_left(path)
-            beside.mkdir()
-            yield beside
+            remove_left(path.parent, path.name)
+            part.mkdir()
+            yield part
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(part, ignore_errors=True)
 
 
-def _beside(name: str) -> str:
-    return f".{name}.{os.getpid()}.part"
+def beside(path: Path) -> Path:
+    """A new name beside `path`, in no other use; `remove_left` knows it."""
+    return path.with_name(f".{path.name}.{owners.this_process()}.{secrets.token_hex(4)}.part")
 
 
-def _remove_left(path: Path) -> None:
-    """What processes that were killed have left of `path`; one with our own id is of a container before."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        pid = left.name.removesuffix(".part").rpartition(".")[2]
-        if pid.isdigit() and (int(pid) == os.getpid() or not _alive(int(pid))):
-            if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
+def remove_left(folder: Path, name: str | None = None, idle: float = DAY) -> None:
+    """What processes that were killed have left of `name` in `folder`, or of every name.
+
+    What a process of this machine writes is left of a dead one alone; of another machine, it is what was not written to
+    for `idle` seconds.
+    """
+    for part in folder.glob(f".{glob.escape(name) if name else '*'}.*.part"):
+        owner = part.name.removesuffix(".part").rpartition(".")[0].rpartition(".")[2]
+        with contextlib.suppress(FileNotFoundError):
+            old = owners.elsewhere(owner) and time.time() - part.stat().st_mtime > idle
+            if not old and not owners.gone(owner):
+                continue
+            if part.is_dir():
+                shutil.rmtree(part, ignore_errors=True)
             else:
-                left.unlink(missing_ok=True)
+                part.unlink()
 
 
-def _alive(pid: int) -> bool:
-    """Whether a process is there and still at work: one that has ended may wait, for long, to be collected."""
-    import psutil  # of use after a kill alone
+def flush(*paths: Path) -> None:
+    """The files `paths`, and their names, are on the disk when this returns: they outlive a power cut.
 
-    try:
-        return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:  # another user's
-        return True
+    Raises InputError where a disk turns out to be full only now, as network file systems do.
+    """
+    for path in paths:
+        with writing(path), path.open("rb") as file:
+            os.fsync(file.fileno())
+    for folder in {path.parent for path in paths}:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # of a folder, not every file system can
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_text(text: str, path: Path | str) -> None:
     """UTF-8 text with Unix line ends."""
-    with atomic(path) as beside:
-        beside.write_text(text, encoding="utf-8", newline="\n")
+    with atomic(path) as part:
+        part.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(content: Any, path: Path | str, digits: int = 6) -> None:
@@ -166,8 +184,8 @@ def significant(frame: pl.DataFrame, digits: int = 9) -> pl.DataFrame:
 
 def write_parquet(frame: pl.DataFrame, path: Path | str) -> None:
     """Parquet, zstd, rows in the frame's order: the caller sorts by a total key."""
-    with atomic(path) as beside:
-        frame.write_parquet(beside, compression="zstd", compression_level=3, statistics=True, row_group_size=262_144)
+    with atomic(path) as part:
+        frame.write_parquet(part, compression="zstd", compression_level=3, statistics=True, row_group_size=262_144)
 
 
 def safe_csv(frame: pl.DataFrame) -> pl.DataFrame:
@@ -186,15 +204,15 @@ def safe_csv(frame: pl.DataFrame) -> pl.DataFrame:
 
 def write_csv(frame: pl.DataFrame, path: Path | str, digits: int = 6) -> None:
     """CSV with floats rounded to `digits` decimals; null is an empty field, and text is text to a spreadsheet, too."""
-    with atomic(path) as beside:
-        safe_csv(frame).write_csv(beside, float_precision=digits)
+    with atomic(path) as part:
+        safe_csv(frame).write_csv(part, float_precision=digits)
 
 
 def write_array(array: np.ndarray[Any, Any], path: Path | str) -> None:
     """A .npy file, to be opened with `np.load(path, mmap_mode="r")`."""
     import numpy as np
 
-    with atomic(path) as beside, beside.open("wb") as file:
+    with atomic(path) as part, part.open("wb") as file:
         np.save(file, array, allow_pickle=False)
 
 

@@ -203,10 +203,10 @@ def test_a_second_repro_beside_the_first_is_turned_away_and_harms_nothing(projec
 OUTPUTS = {
     "synthesize": "data/raw",
     "manifest": "data/manifest.json",
-    "ingest": r"data/\.ingest\.\d+\.part",
+    "ingest": r"data/\.ingest\.[\w-]+\.\w+\.part",
     "cohort": "data/cohort/stays.parquet",
     "labels": "data/cohort/labels.parquet",
-    "series": r"data/\.series\.\d+\.part",
+    "series": r"data/\.series\.[\w-]+\.\w+\.part",
     "images": "data/images/pixels.npy",
     "splits": "data/splits.parquet",
     "masks": "data/masks.parquet",

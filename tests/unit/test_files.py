@@ -4,6 +4,8 @@ import os
 import resource
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -11,7 +13,7 @@ import polars as pl
 import pytest
 from safetensors.numpy import save_file
 
-from pipeline import files
+from pipeline import files, owners
 from pipeline.errors import InputError
 from pipeline.processes import alone
 
@@ -134,24 +136,60 @@ def test_an_error_on_a_disk_with_room_stays_what_it_is(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def part(name, owner):
+    """What `owner` calls `name` while it writes it."""
+    return f".{name}.{owner}.0a1b2c3d.part"
+
+
 def test_what_killed_processes_left_is_removed_and_what_living_ones_write_is_not(tmp_path):
-    dead, own, living = 999_999_999, os.getpid(), os.getppid()
-    for pid in (dead, own, living):
-        (tmp_path / f".a.txt.{pid}.part").write_text("half")
-        (tmp_path / f".b.{pid}.part").mkdir()
-        (tmp_path / f".b.{pid}.part/staged").write_text("half")
-    other = tmp_path / f".c.{dead}.part"
-    other.write_text("half")
+    machine, own, start = owners.this_process().split("-")
+    dead, reused = f"{machine}-999999999-{start}", f"{machine}-{own}-{int(start) - 1}"
+    living, other_machine = owners.this_process(), f"00000000-999999999-{start}"
+    for owner in (dead, reused, living, other_machine):
+        (tmp_path / part("a.txt", owner)).write_text("half")
+        (tmp_path / part("b", owner)).mkdir()
+        (tmp_path / part("b", owner) / "staged").write_text("half")
+    (tmp_path / part("c", dead)).write_text("half")
     files.write_text("whole", tmp_path / "a.txt")
     with files.scratch(tmp_path / "b") as folder:
         assert list(folder.iterdir()) == []
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"a.txt", f".a.txt.{living}.part", f".b.{living}.part", other.name}
+    kept = {part(name, owner) for name in ("a.txt", "b") for owner in (living, other_machine)}
+    assert {path.name for path in tmp_path.iterdir()} == {"a.txt", part("c", dead), *kept}
+    files.remove_left(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.txt", *kept}
+
+
+def test_what_another_machine_writes_is_left_of_a_dead_process_where_nobody_has_written_to_it_for_a_day(tmp_path):
+    for name, hours in {"a": 25, "b": 23}.items():
+        (tmp_path / part(name, "00000000-1-1")).write_text("half")
+        then = time.time() - 3600 * hours
+        os.utime(tmp_path / part(name, "00000000-1-1"), (then, then))
+    files.remove_left(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [part("b", "00000000-1-1")]
+
+
+def test_what_was_left_under_the_names_of_an_earlier_version_goes_after_a_day_too(tmp_path):
+    for pid, hours in {1: 25, 2: 23}.items():
+        (tmp_path / f".a.txt.{pid}.part").write_text("half")
+        os.utime(tmp_path / f".a.txt.{pid}.part", (time.time() - 3600 * hours,) * 2)
+    files.remove_left(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".a.txt.2.part"]
 
 
 def test_a_process_that_has_ended_and_waits_to_be_collected_writes_no_more(tmp_path):
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie
-        (tmp_path / f".a.txt.{ended.pid}.part").write_text("half")
+        start = Path(f"/proc/{ended.pid}/stat").read_text().split()[21]
+        owner = f"{owners.this_process().split('-')[0]}-{ended.pid}-{start}"
+        (tmp_path / part("a.txt", owner)).write_text("half")
         files.write_text("whole", tmp_path / "a.txt")
         assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_several_writers_of_one_name_do_not_meet_and_the_last_one_stays(tmp_path):
+    """Two threads are two writers of one process; of two processes the owner differs too."""
+    with files.atomic(tmp_path / "a.txt") as one, files.atomic(tmp_path / "a.txt") as other:
+        assert one != other
+        one.write_text("same")
+        other.write_text("same")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.txt", "same")]
