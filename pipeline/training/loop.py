@@ -30,6 +30,7 @@ from pipeline.modelling.optimiser import AdamW, optimiser_groups, schedule
 from pipeline.params import Training
 from pipeline.tasks import Task
 from pipeline.training.augment import augment
+from pipeline.training.claim import Stopped
 from pipeline.training.grid import RunSpec
 from pipeline.training.monitor import monitor_score
 
@@ -176,12 +177,15 @@ def fit(
     task: Task,
     checkpoint: Path,
     report: Callable[[int, dict[str, Any]], None],
+    check: Callable[[], None] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> list[dict[str, Any]]:
     """Trains `strategy` in place, leaves it with its best weights, and returns the history, a row an epoch.
 
     The best epoch has the highest validation metric; where that is not estimable, the lowest validation task loss;
-    where there is no validation stay, it is the last. The history's `monitor` says which. Raises InputError where there
-    is nothing to train on, or the loss is not finite.
+    where there is no validation stay, it is the last. The history's `monitor` says which. `check` is called before each
+    batch, and whatever it raises ends the fit; where `stop` says so between epochs, the checkpoint is written and
+    Stopped raised. Raises InputError where there is nothing to train on, or the loss is not finite.
     """
     device, training = batches.device, spec.training
     train, val = rows_of(data, spec, device)
@@ -218,6 +222,8 @@ def fit(
         generator = torch.Generator().manual_seed(stream(spec.seed, epoch, 2))
         totals: dict[str, Tensor] = {}
         for index, rows in enumerate(_epoch_batches(train, spec.seed, epoch, spec.batch_size)):
+            if check:
+                check()
             factor = schedule(epoch * steps_per_epoch + index, steps, training.warmup_share)
             for group in optimiser.param_groups:
                 group["lr"] = spec.hyper["lr"] * factor
@@ -246,9 +252,12 @@ def fit(
         progress.history.append(row)
         progress.epoch = epoch + 1
         report(progress.epoch, row)
-        if time.monotonic() - saved >= training.checkpoint_seconds:
+        stopping = stop is not None and stop()
+        if stopping or time.monotonic() - saved >= training.checkpoint_seconds:
             save_checkpoint(checkpoint, strategy, optimiser, best, progress)
             saved = time.monotonic()
+        if stopping:
+            raise Stopped(f"{spec.name}: stopped after epoch {progress.epoch}")
 
     strategy.load_state_dict(best)
     return [{**row, "best": row["epoch"] == progress.best + 1} for row in progress.history]

@@ -27,13 +27,15 @@ from pipeline.modelling.fitted import Fitted
 from pipeline.modelling.interface import Earlier, Shapes, Strategy, probabilities
 from pipeline.modelling.registry import build
 from pipeline.tasks import get_task
+from pipeline.training.claim import Claim, LeaseLost
 from pipeline.training.fitting import fit_once
 from pipeline.training.grid import RunSpec
 from pipeline.training.loop import fit, logits_of, stream
-from pipeline.training.store import Store
+from pipeline.training.store import CHECKPOINT, Store
 
 log = logging.getLogger("train")
 Report = Callable[[int, dict[str, Any]], None]
+Stop = Callable[[], bool]
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -90,49 +92,66 @@ def _learn_from_earlier(
     strategy.learn_from(earlier)
 
 
-def make_run(spec: RunSpec, store: Store, data: Path, report: Report) -> None:
-    """Makes the run, and those that it needs before, unless finished; waits while another process has claimed it."""
-    if not store.finished(spec):
-        for needed in spec.needs.values():
-            make_run(needed, store, data, lambda epoch, row: None)
-    with store.claimed(spec) as folder:
-        if store.finished(spec):
-            return
-        prepare_torch()
-        device = pick_device(spec.training.device)
-        start = time.monotonic()
-        task = get_task(spec.task)
-        variables = model_variables(spec.tier, spec.training.statics)
-        tensors = load_fold(data, spec.fold, task, variables, spec.train_mechanism.replace("none", "mcar"))
-        torch.manual_seed(stream(spec.seed))
-        strategy = untrained(spec, tensors).to(device)
-        if ("lr" in spec.hyper) == isinstance(strategy, Fitted):
-            what = "unknown; it is fitted, not descended" if "lr" in spec.hyper else "missing"
-            raise InputError(f"strategies.{spec.strategy}.lr: {what}")
-        strategy.to(memory_format=image_format(spec.encoders, device))
-        batches = Batches(tensors, device, strategy.modalities)
-        _learn_from_earlier(strategy, spec, store, tensors, device)
-        checkpoint = folder / "checkpoint.safetensors"
-        if isinstance(strategy, Fitted):
-            history = fit_once(strategy, tensors, batches, spec, task, report)
-        else:
-            history = fit(strategy, tensors, batches, spec, task, checkpoint, report)
-        rows = np.flatnonzero(tensors.part != "train")
-        logits = logits_of(strategy, batches, torch.from_numpy(rows).to(device), spec)
-        p = probabilities(logits, task).float().cpu().numpy()
-        if not np.isfinite(p).all():
-            raise InputError(f"{spec.name}: predictions are not finite; lower strategies.{spec.strategy}.lr")
-        with files.atomic(folder / "weights.safetensors") as beside:
-            save_file({key: value.contiguous() for key, value in strategy.state_dict().items()}, beside)
-        with files.atomic(folder / "predictions.safetensors") as beside:
-            save_arrays({"stay_id": tensors.stay_id[rows], "p": np.ascontiguousarray(p)}, beside)
-        files.write_json(history, folder / "history.json", digits=9)
-        files.write_json(
-            {
-                "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-                "parameters": sum(parameter.numel() for parameter in strategy.parameters()),
-                "seconds": time.monotonic() - start,
-            },
-            folder / "result.json",
-        )
-        checkpoint.unlink(missing_ok=True)
+def make_run(
+    spec: RunSpec, store: Store, data: Path, report: Report, stop: Stop | None = None, wait: bool = True
+) -> bool:
+    """Makes the run, and those that it needs before, unless finished. Whether it is finished now.
+
+    Where another process is at it: waits until it is made, by whomever; without `wait`, False. `stop` is asked between
+    epochs. Raises Stopped where it says so, with the checkpoint written; without `wait`, LeaseLost where another
+    process has taken the run over.
+    """
+    if store.finished(spec):
+        return True
+    for needed in spec.needs.values():
+        if not make_run(needed, store, data, lambda epoch, row: None, stop, wait):
+            return False
+    while True:
+        try:
+            with store.claimed(spec, wait) as claim:
+                if claim and not store.finished(spec):
+                    _make(spec, store, data, report, claim, stop)
+                return claim is not None
+        except LeaseLost as lost:
+            if not wait:
+                raise
+            log.warning("%s: %s", spec.name, lost)
+
+
+def _make(spec: RunSpec, store: Store, data: Path, report: Report, claim: Claim, stop: Stop | None) -> None:
+    prepare_torch()
+    device = pick_device(spec.training.device)
+    start = time.monotonic()
+    task = get_task(spec.task)
+    variables = model_variables(spec.tier, spec.training.statics)
+    tensors = load_fold(data, spec.fold, task, variables, spec.train_mechanism.replace("none", "mcar"))
+    torch.manual_seed(stream(spec.seed))
+    strategy = untrained(spec, tensors).to(device)
+    if ("lr" in spec.hyper) == isinstance(strategy, Fitted):
+        what = "unknown; it is fitted, not descended" if "lr" in spec.hyper else "missing"
+        raise InputError(f"strategies.{spec.strategy}.lr: {what}")
+    strategy.to(memory_format=image_format(spec.encoders, device))
+    batches = Batches(tensors, device, strategy.modalities)
+    _learn_from_earlier(strategy, spec, store, tensors, device)
+    if isinstance(strategy, Fitted):
+        history = fit_once(strategy, tensors, batches, spec, task, report)
+    else:
+        history = fit(strategy, tensors, batches, spec, task, claim.folder / CHECKPOINT, report, claim.check, stop)
+    rows = np.flatnonzero(tensors.part != "train")
+    logits = logits_of(strategy, batches, torch.from_numpy(rows).to(device), spec)
+    p = probabilities(logits, task).float().cpu().numpy()
+    if not np.isfinite(p).all():
+        raise InputError(f"{spec.name}: predictions are not finite; lower strategies.{spec.strategy}.lr")
+    with files.atomic(claim.folder / "weights.safetensors") as beside:
+        save_file({key: value.contiguous() for key, value in strategy.state_dict().items()}, beside)
+    with files.atomic(claim.folder / "predictions.safetensors") as beside:
+        save_arrays({"stay_id": tensors.stay_id[rows], "p": np.ascontiguousarray(p)}, beside)
+    files.write_json(history, claim.folder / "history.json", digits=9)
+    store.finish(
+        claim,
+        {
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            "parameters": sum(parameter.numel() for parameter in strategy.parameters()),
+            "seconds": time.monotonic() - start,
+        },
+    )

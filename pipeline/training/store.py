@@ -5,7 +5,8 @@ FUSION_WORK, else work/ in the project's root (in a copy that DVC makes for `exp
 project's own root, not in the copy).
 
 A run's folder holds spec.json, checkpoint.safetensors (while it runs), weights.safetensors, predictions.safetensors and
-history.json; result.json is written last and marks it as finished. A run is claimed by a lock on its folder.
+history.json; result.json is written last, when these are on the disk, and marks it as finished. A run is claimed by a
+lease on its folder (pipeline.training.claim).
 """
 
 from __future__ import annotations
@@ -15,22 +16,23 @@ import dataclasses
 import functools
 import hashlib
 import json
-import logging
 import os
+import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from pipeline import files
 from pipeline.closure import ROOT, closure
 from pipeline.data.tensors import FILES
 from pipeline.modelling.registry import module_name
+from pipeline.training.claim import Claim, claimed
 from pipeline.training.grid import RunSpec
 
-log = logging.getLogger("train")
+CHECKPOINT, RESULT = "checkpoint.safetensors", "result.json"
+MADE = ("weights.safetensors", "predictions.safetensors", "history.json")
+GRACE_SECONDS = 10.0  # in which a file shows that a process of another machine has just written
 
 # Code that cannot change a result: it reads params, reports errors, writes files. The rest of the closure counts.
 _PLUMBING = {
@@ -41,6 +43,8 @@ _PLUMBING = {
         "errors",
         "files",
         "closure",
+        "owners",
+        "training/claim",
         "training/grid",
         "training/machine",
         "training/store",
@@ -118,26 +122,42 @@ class Store:
         """The run's folder, which need not exist."""
         return self.work / "runs" / self.name(spec)
 
-    def finished(self, spec: RunSpec) -> bool:
-        """Whether the run has been made."""
-        return (self.folder(spec) / "result.json").is_file()
+    def finished(self, spec: RunSpec, grace: float = 0.0) -> bool:
+        """Whether the run has been made.
+
+        A network file system may show only later what another machine has written: of a run that a process says to have
+        made, ask with a `grace` of GRACE_SECONDS.
+        """
+        path = self.folder(spec) / RESULT
+        until = time.monotonic() + grace
+        while not path.is_file():
+            if time.monotonic() >= until:
+                return False
+            time.sleep(grace / 50)
+            with contextlib.suppress(OSError):
+                os.listdir(path.parent)  # noqa: PTH208 - the server is asked anew where a folder is opened
+        return True
 
     @contextlib.contextmanager
-    def claimed(self, spec: RunSpec) -> Iterator[Path]:
-        """The run's folder, made where it is not there, while this process alone works on it; waits for its turn."""
-        folder = self.folder(spec)
-        lock = FileLock(folder / "lock")  # the system drops it with the process, however that ends
-        try:
-            with files.writing(folder / "lock"):
-                folder.mkdir(parents=True, exist_ok=True)
-                lock.acquire(blocking=False)
-        except Timeout:
-            log.info("%s: another process is at it; waiting", spec.name)
-            lock.acquire()
-        try:
-            for left in folder.glob(".*.part"):  # of a process that was killed while it wrote
-                left.unlink()
-            files.write_json(self.identity(spec), folder / "spec.json", digits=12)
-            yield folder
-        finally:
-            lock.release()
+    def claimed(self, spec: RunSpec, wait: bool = True) -> Iterator[Claim | None]:
+        """The run, with its folder made, while this process works on it.
+
+        Where another one is at it: waits for its turn, or None without `wait`. In the block, an error that follows from
+        a lost lease is LeaseLost. Raises InputError where the store cannot be written to.
+        """
+        with claimed(self.folder(spec), spec.name, wait) as claim:
+            if claim:
+                files.remove_left(claim.folder, idle=claim.seconds)
+                files.write_json(self.identity(spec), claim.folder / "spec.json", digits=12)
+            yield claim
+
+    def finish(self, claim: Claim, result: dict[str, Any]) -> None:
+        """Marks the claimed run as made: once all of its files are on the disk, `result` is written.
+
+        Raises LeaseLost where another process has taken it over.
+        """
+        claim.check()
+        files.flush(*(claim.folder / name for name in MADE))
+        files.write_json(result, claim.folder / RESULT)
+        files.flush(claim.folder / RESULT)
+        (claim.folder / CHECKPOINT).unlink(missing_ok=True)

@@ -71,7 +71,7 @@ from pipeline.params import load
 from pipeline.training.executors import PRELOAD
 from pipeline.training.store import Store
 from tests.support.runs import grid
-import filelock, safetensors.numpy
+import safetensors.numpy
 (spec, _) = grid(load().training, "transformer", max_epochs=1)
 for name in PRELOAD:
     importlib.import_module(name)
