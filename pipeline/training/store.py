@@ -69,10 +69,10 @@ def data_fingerprint(folder: Path) -> str:
 
 
 @functools.cache
-def code_fingerprint(strategy: str) -> str:
-    """Digest of the sources that a run of the strategy depends on: its own file and the shared core."""
+def code_files(strategy: str) -> dict[str, str]:
+    """Digests of the sources that a run of the strategy depends on: its own file and the shared core."""
     sources = closure("pipeline.training.run", module_name(strategy))
-    return _digest({path.as_posix(): files.sha256(ROOT / path) for path in sources if path not in _PLUMBING})
+    return {path.as_posix(): files.sha256(ROOT / path) for path in sources if path not in _PLUMBING}
 
 
 @functools.cache
@@ -107,7 +107,7 @@ class Store:
             "spec": content,
             "needs": {name: self.name(earlier) for name, earlier in spec.needs.items()},
             "data": self.data,
-            "code": code_fingerprint(spec.strategy),
+            "code": _digest(code_files(spec.strategy)),
             "torch": version("torch"),
             "torchvision": version("torchvision"),
             "numpy": version("numpy"),

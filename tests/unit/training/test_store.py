@@ -6,7 +6,7 @@ import sys
 
 from pipeline import files
 from pipeline.closure import closure
-from pipeline.training.store import Store, code_fingerprint, data_fingerprint, work_folder
+from pipeline.training.store import Store, code_files, data_fingerprint, work_folder
 from tests.support.made_up_data import fabricate
 from tests.support.runs import grid
 from tests.support.small import ENCODERS
@@ -50,12 +50,12 @@ def test_copies_that_dvc_makes_find_the_projects_run_store(tmp_path, monkeypatch
 
 
 def test_every_file_that_a_run_needs_is_in_its_fingerprint_but_those_that_cannot_change_a_result(monkeypatch):
-    digest, fingerprint = files.sha256, code_fingerprint.__wrapped__
-    before = fingerprint("late_fusion")
+    digest, sources = files.sha256, code_files.__wrapped__
+    before = sources("late_fusion")
     unseen = set()
     for path in closure("pipeline.training.run", "pipeline.strategies.late_fusion"):
         monkeypatch.setattr(files, "sha256", lambda p, path=path: "x" if str(p).endswith(f"/{path}") else digest(p))
-        if fingerprint("late_fusion") == before:
+        if sources("late_fusion") == before:
             unseen.add(path.as_posix())
     names = ("params", "strict", "errors", "files", "closure", "owners")
     training = ("claim", "grid", "machine", "store")
