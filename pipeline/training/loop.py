@@ -184,8 +184,8 @@ def fit(
 
     The best epoch has the highest validation metric; where that is not estimable, the lowest validation task loss;
     where there is no validation stay, it is the last. The history's `monitor` says which. `check` is called before each
-    batch, and whatever it raises ends the fit; where `stop` says so between epochs, the checkpoint is written and
-    Stopped raised. Raises InputError where there is nothing to train on, or the loss is not finite.
+    batch and checkpoint, and whatever it raises ends the fit; where `stop` says so between epochs, the checkpoint is
+    written and Stopped raised. Raises InputError where there is nothing to train on, or the loss is not finite.
     """
     device, training = batches.device, spec.training
     train, val = rows_of(data, spec, device)
@@ -254,6 +254,8 @@ def fit(
         report(progress.epoch, row)
         stopping = stop is not None and stop()
         if stopping or time.monotonic() - saved >= training.checkpoint_seconds:
+            if check:
+                check()
             save_checkpoint(checkpoint, strategy, optimiser, best, progress)
             saved = time.monotonic()
         if stopping:

@@ -1,5 +1,6 @@
 """A run: the same bytes whatever happens on the way, and what it leaves."""
 
+import contextlib
 import dataclasses
 import json
 
@@ -14,9 +15,11 @@ from pipeline.data.batches import Batches
 from pipeline.data.tensors import load_fold
 from pipeline.modelling.registry import strategy_class
 from pipeline.tasks import get_task
+from pipeline.training import store as run_store
+from pipeline.training.claim import LEASE, LeaseLost, Stopped
 from pipeline.training.probe import trained
 from pipeline.training.run import make_run
-from pipeline.training.store import Store, data_fingerprint
+from pipeline.training.store import CHECKPOINT, MADE, Store, data_fingerprint
 from tests.support.made_up_data import fabricate
 from tests.support.runs import VARIABLES, KilledError, grid, killed_and_resumed, silent
 
@@ -39,8 +42,76 @@ def test_a_run_killed_after_any_epoch_goes_on_to_the_same_bytes(data, tmp_path, 
     seen = []
     make_run(spec, broken, data, lambda epoch, row: seen.append(epoch))
     assert seen == [4]
-    for name in ("predictions.safetensors", "weights.safetensors", "history.json"):
-        assert files.sha256(whole.folder(spec) / name) == files.sha256(broken.folder(spec) / name), name
+    same_bytes(whole, broken, spec)
+
+
+def same_bytes(one, other, spec):
+    for name in MADE:
+        assert files.sha256(one.folder(spec) / name) == files.sha256(other.folder(spec) / name), name
+
+
+def test_a_run_that_is_told_to_stop_does_so_after_its_epoch_and_goes_on_to_the_same_bytes(data, tmp_path, training):
+    spec = grid(dataclasses.replace(training, checkpoint_seconds=1e9))[1]  # no checkpoint but the one at the stop
+    whole, stopped = Store(tmp_path / "a", data_fingerprint(data)), Store(tmp_path / "b", data_fingerprint(data))
+    make_run(spec, whole, data, silent)
+    seen = []
+    for epochs in (1, 3, 4):  # the fourth is the last
+        with pytest.raises(
+            Stopped, match=rf"^late_fusion mortality matched fold 0 seed 0: stopped after epoch {epochs}$"
+        ):
+            make_run(spec, stopped, data, lambda epoch, row: seen.append(epoch), stop=lambda n=epochs: seen[-1] == n)
+        assert not stopped.finished(spec)
+        assert {path.name for path in stopped.folder(spec).iterdir()} == {"spec.json", CHECKPOINT}
+    assert make_run(spec, stopped, data, lambda epoch, row: seen.append(epoch))
+    assert seen == [1, 2, 3, 4]
+    same_bytes(whole, stopped, spec)
+
+
+def test_who_does_not_wait_leaves_a_run_and_what_it_needs_to_others(data, tmp_path, training):
+    spec, store = grid(training, "gbm_image", max_epochs=1)[0], Store(tmp_path, data_fingerprint(data))
+    assert spec.needs
+    for each in (*spec.needs.values(), spec):
+        with store.claimed(each):
+            assert not make_run(spec, store, data, silent, wait=False)
+            assert not store.finished(spec)
+    assert make_run(spec, store, data, silent, wait=False)
+    assert store.finished(spec)
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_a_run_that_was_taken_over_ends_at_once_and_who_waits_goes_on_where_it_is_free(
+    data, tmp_path, training, monkeypatch, wait
+):
+    spec = grid(training, max_epochs=2)[1]
+    whole, store = Store(tmp_path / "a", data_fingerprint(data)), Store(tmp_path / "b", data_fingerprint(data))
+    make_run(spec, whole, data, silent)
+    claims, seen = [], []
+
+    @contextlib.contextmanager
+    def noted(*arguments, claimed=run_store.claimed):
+        with claimed(*arguments) as claim:
+            claims.append(claim)
+            yield claim
+
+    def report(epoch, row):
+        """While we stand still in the first epoch, another machine takes the run over, and dies."""
+        seen.append(epoch)
+        if len(seen) == 1:
+            lease = {"token": "theirs", "owner": "00000000-1-1", "host": "node7", "seconds": 0.1}
+            (store.folder(spec) / LEASE).write_text(json.dumps(lease))
+            claims[0]._touched -= 2 * claims[0].seconds
+
+    monkeypatch.setattr(run_store, "claimed", noted)
+    if wait:
+        assert make_run(spec, store, data, report)
+        assert seen == [1, 2]
+        assert len(claims) == 2
+        same_bytes(whole, store, spec)
+    else:
+        with pytest.raises(LeaseLost):
+            make_run(spec, store, data, report, wait=False)
+        assert seen == [1]
+        assert not store.finished(spec)
 
 
 class Counts(strategy_class("lstm")):
