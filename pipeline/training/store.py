@@ -75,6 +75,12 @@ def code_files(strategy: str) -> dict[str, str]:
     return {path.as_posix(): files.sha256(ROOT / path) for path in sources if path not in _PLUMBING}
 
 
+@functools.cache  # each is read from a file
+def versions() -> dict[str, str]:
+    """Of the packages that compute a run."""
+    return {name: version(name) for name in ("torch", "torchvision", "numpy", "scikit-learn")}
+
+
 @functools.cache
 def _weights_digest(path: Path, changed_ns: int) -> str:
     return files.sha256(path)
@@ -108,10 +114,7 @@ class Store:
             "needs": {name: self.name(earlier) for name, earlier in spec.needs.items()},
             "data": self.data,
             "code": _digest(code_files(spec.strategy)),
-            "torch": version("torch"),
-            "torchvision": version("torchvision"),
-            "numpy": version("numpy"),
-            "scikit-learn": version("scikit-learn"),
+            **versions(),
         }
 
     def name(self, spec: RunSpec) -> str:

@@ -36,9 +36,9 @@ def test_the_same_code_packages_params_and_data_agree(filed, specs):
 
 def test_another_version_of_a_package_is_named(filed, specs, monkeypatch):
     digest = expected.expect(specs, filed)
-    there = store.version("torch")
-    monkeypatch.setattr(store, "version", lambda name: "1.0.0" if name == "torch" else there)
-    assert f"torch is 1.0.0 here, {there} there" in refusal(specs, filed, digest)
+    there = store.versions()
+    monkeypatch.setattr(store, "versions", lambda: {**there, "torch": "1.0.0"})
+    assert refusal(specs, filed, digest) == f"{REFUSED}torch is 1.0.0 here, {there['torch']} there"
 
 
 def test_an_edited_file_is_named_and_only_where_its_strategy_is_asked_for(filed, specs, monkeypatch):
