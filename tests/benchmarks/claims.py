@@ -116,6 +116,7 @@ def simulate(runs: int, workers: int, mean: float, kill: int, folder: Path) -> F
     """`runs` sleeping runs by `workers` processes; when half of them are filed, `kill` workers are killed."""
     every, store, events = specs(runs), Named(folder / "work", "data"), folder / "events"
     events.mkdir(parents=True)
+    store.identity(every[0])  # digests of the code: each worker's own start, which two processors would make for all
     children: dict[int, int] = {}
     for number in range(workers):
         child = os.fork()

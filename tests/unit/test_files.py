@@ -1,5 +1,6 @@
 """Writing beside and renaming; equal bytes; full disks; what killed processes left."""
 
+import errno
 import os
 import resource
 import subprocess
@@ -193,3 +194,15 @@ def test_several_writers_of_one_name_do_not_meet_and_the_last_one_stays(tmp_path
         one.write_text("same")
         other.write_text("same")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.txt", "same")]
+
+
+def test_a_disk_that_turns_out_to_be_full_when_it_is_flushed_is_one_line(tmp_path, monkeypatch):
+    """As of a network file system, which takes what it has no room for until then."""
+    files.write_text("whole", tmp_path / "a.txt")
+
+    def full(descriptor):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(InputError, match=rf"^{tmp_path}/a.txt: cannot be written: Disk quota exceeded$"):
+        files.flush(tmp_path / "a.txt")
