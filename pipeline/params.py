@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from typing import Any, Literal
 import yaml
 
 from pipeline.errors import InputError
-from pipeline.strict import build, read_yaml
+from pipeline.strict import Loader, build, read_yaml
 
 FILE = Path("params.yaml")
 MOST_OWN = 3  # knobs of its own that tuning draws for a strategy
@@ -607,10 +607,10 @@ class Params:
         return value
 
 
-def load(path: Path | str = FILE) -> Params:
-    """All params of a file.
+def content(path: Path | str = FILE, changes: Sequence[str] = ()) -> Any:
+    """What a file holds, with `changes` in the spelling of `dvc exp run -S`: key=value, the value being YAML.
 
-    Raises InputError (naming file and key) where it is absent, is not YAML, or holds an unknown or impossible value.
+    Raises InputError where the file is absent or is not YAML, and for a change of a key that it does not hold.
     """
     path = Path(path)
     try:
@@ -619,6 +619,31 @@ def load(path: Path | str = FILE) -> Params:
         raise InputError(f"{path}: not found; run from the root of the project") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    for change in changes:
+        _change(value, change, path)
+    return value
+
+
+def _change(value: Any, change: str, path: Path) -> None:
+    key, equals, text = change.partition("=")
+    *above, last = key.split(".")
+    for name in above:
+        value = value.get(name) if isinstance(value, dict) else None
+    if not equals or not isinstance(value, dict) or last not in value:
+        why = f"{path} has no such key" if equals else "must be KEY=VALUE"
+        raise InputError(f"-S {change}: {why}")
+    try:
+        value[last] = yaml.load(text, Loader=Loader)
+    except yaml.YAMLError as error:
+        raise InputError(f"-S {change}: not YAML: {' '.join(str(error).split())}") from None
+
+
+def load(path: Path | str = FILE, changes: Sequence[str] = ()) -> Params:
+    """All params of a file, with `changes` as `content` takes them.
+
+    Raises InputError (naming file and key) where it is absent, is not YAML, or holds an unknown or impossible value.
+    """
+    value = content(path, changes)
     try:
         return typing.cast(Params, build(Params, _apart(value), ""))
     except InputError as error:

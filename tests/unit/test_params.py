@@ -142,3 +142,28 @@ def test_no_file_and_no_yaml_are_one_line(tmp_path):
     with pytest.raises(InputError, match="not YAML") as caught:
         load(written(tmp_path, "a: [1\nb: {"))
     assert "\n" not in str(caught.value)
+
+
+def test_changes_are_spelled_as_dvc_has_them(root):
+    path = root / "params.yaml"
+    changes = ["grid.strategies=[lstm, resnet]", "strategies.lstm.lr=3e-4", "scales.tiny.training.seeds=[0,1]"]
+    params = load(path, ["scale=tiny", "training.statics=true", *changes])
+    assert params.grid.strategies == ("lstm", "resnet")
+    assert params.strategies["lstm"]["lr"] == 3e-4
+    assert params.get("scales.training").seeds == (0, 1)
+    assert params.training.statics is True
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("training.devise=cpu", r"-S training\.devise=cpu: .*params\.yaml has no such key"),
+        ("training.device.x=cpu", r"-S training\.device\.x=cpu: .*params\.yaml has no such key"),
+        ("training.device", r"-S training\.device: must be KEY=VALUE"),
+        ("grid.strategies=[lstm", r"-S grid\.strategies=\[lstm: not YAML"),
+        ("training.device=gpu", r"params\.yaml: training\.device: must be one of auto, cpu, cuda; is 'gpu'"),
+    ],
+)
+def test_a_change_that_cannot_be_is_named(root, change, message):
+    with pytest.raises(InputError, match=message):
+        load(root / "params.yaml", [change])
