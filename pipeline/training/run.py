@@ -121,6 +121,8 @@ def make_run(
 def _make(spec: RunSpec, store: Store, data: Path, report: Report, claim: Claim, stop: Stop | None) -> None:
     prepare_torch()
     device = pick_device(spec.training.device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     start = time.monotonic()
     task = get_task(spec.task)
     variables = model_variables(spec.tier, spec.training.statics)
@@ -147,11 +149,11 @@ def _make(spec: RunSpec, store: Store, data: Path, report: Report, claim: Claim,
     with files.atomic(claim.folder / "predictions.safetensors") as beside:
         save_arrays({"stay_id": tensors.stay_id[rows], "p": np.ascontiguousarray(p)}, beside)
     files.write_json(history, claim.folder / "history.json", digits=9)
-    store.finish(
-        claim,
-        {
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-            "parameters": sum(parameter.numel() for parameter in strategy.parameters()),
-            "seconds": time.monotonic() - start,
-        },
-    )
+    result = {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "parameters": sum(parameter.numel() for parameter in strategy.parameters()),
+        "seconds": time.monotonic() - start,
+    }
+    if device.type == "cuda":  # how many runs share a GPU follows from it
+        result["gpu_mb"] = torch.cuda.max_memory_reserved(device) / 1e6
+    store.finish(claim, result)

@@ -58,8 +58,13 @@ def test_a_cxr_model_predicts_the_training_prevalence_where_there_is_no_image(da
 def test_runs_of_all_tasks_fill_one_pool_and_each_task_has_its_folder(data, tmp_path, training, monkeypatch):
     asked = []
     monkeypatch.setenv("FUSION_EXECUTOR", "inline")
-    inline = executors.EXECUTORS["inline"]
-    monkeypatch.setitem(executors.EXECUTORS, "inline", lambda specs, *rest: (asked.append(specs), inline(specs, *rest)))
+    work_off = executors.work_off
+
+    def seen(worklist, *rest):
+        asked.append([job.spec for job in worklist.open.values()])
+        work_off(worklist, *rest)
+
+    monkeypatch.setattr(executors, "work_off", seen)
     specs = [spec for task in ("los", "mortality") for spec in grid(training, "lstm", task, max_epochs=1)]
     train_cell(specs, Store(tmp_path / "work", data_fingerprint(data)), data, tmp_path / "out")
     assert asked == [specs]
@@ -90,7 +95,7 @@ def test_the_runs_of_a_cell_are_read_as_they_were_asked_for(cell):
 def test_fewer_tasks_train_nothing_again(cell, data, tmp_path, monkeypatch):
     """grid.tasks may be shortened: the run store answers."""
     out, store, specs = cell
-    monkeypatch.setattr(executors, "EXECUTORS", {})
+    monkeypatch.setattr(executors, "work_off", None)
     train_cell([spec for spec in specs if spec.task == "los"], store, data, tmp_path / "out")
     assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["card.json", "los", "runs.json"]
     for name in ("los/predictions.parquet", "los/history.csv"):

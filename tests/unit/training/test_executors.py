@@ -12,8 +12,10 @@ from pipeline.errors import InputError
 from pipeline.training import executors
 from pipeline.training.cell import train_cell
 from pipeline.training.machine import gpus
+from pipeline.training.packing import Crew
 from pipeline.training.run import make_run
 from pipeline.training.store import Store, data_fingerprint
+from pipeline.training.worklist import Worklist
 from tests.support.processes import at_work_in, wait_until
 from tests.support.runs import grid, silent
 
@@ -117,11 +119,22 @@ def test_gpus_are_those_that_the_environment_names_and_none_for_runs_on_the_cpu(
     monkeypatch.delenv("FUSION_EXECUTOR", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, MIG-7f")
     assert gpus("auto") == ["2", "MIG-7f"]
-    assert executors.choice("auto") == ("auto", 2)
     monkeypatch.setattr(executors.os, "sched_getaffinity", lambda _: range(7))
-    assert executors.choice("cpu") == ("auto", 7)
+    assert executors.choice("auto") == Crew(7, ("2", "MIG-7f"), cores=7)
+    assert executors.choice("cpu") == Crew(7, cores=7)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    assert executors.choice("auto") == ("auto", 7)
+    assert executors.choice("auto") == Crew(7, cores=7)
+
+
+def test_no_more_processes_than_runs_and_none_for_a_single_one(monkeypatch):
+    monkeypatch.delenv("FUSION_EXECUTOR", raising=False)
+    monkeypatch.setattr(executors.os, "sched_getaffinity", lambda _: range(7))
+    assert executors.choice("cpu", 3) == Crew(3, cores=7)
+    assert executors.choice("cpu", 1) == Crew(1, cores=7, inline=True)
+    monkeypatch.setenv("FUSION_EXECUTOR", "pool:2")
+    assert executors.choice("cpu", 1) == Crew(1, cores=7)
+    monkeypatch.setenv("FUSION_EXECUTOR", "inline")
+    assert executors.choice("cpu") == Crew(1, cores=7, inline=True)
 
 
 @pytest.mark.parametrize("wanted", ["cluster", "pool:0", "pool:", "pool:two", "inline:2", ""])
@@ -131,14 +144,20 @@ def test_an_executor_that_there_is_not_is_named(monkeypatch, wanted):
         executors.choice("cpu")
 
 
-def test_the_bar_ends_full_also_where_a_run_was_resumed_or_stopped_early(training):
-    first, second = grid(training)
-    bar = executors._Bar([first, second])
+def test_the_bar_counts_epochs_and_runs_and_ends_full(data, tmp_path, training):
+    """Also where a run was resumed, stopped early, or made by somebody else."""
+    worklist = Worklist(grid(training), Store(tmp_path, data_fingerprint(data)))
+    first, second = worklist.open.values()
+    bar = executors._Bar(worklist)
     row = {"monitor": "none", "train_loss": 1.0}
     for epoch in (3, 4):  # resumed after epoch 2, ends with its last
         bar.epoch(first, epoch, row)
-    bar.finished(first)
+    assert bar.bar.postfix == "0/2 runs; late_fusion mortality base fold 0 seed 0 epoch 4/4 loss 1.000 train_loss 1.000"
+    worklist.done(first)
     bar.epoch(second, 1, row)  # stops after its first
-    bar.finished(second)
-    assert (bar.bar.n, bar.bar.total) == (5, 5)
+    assert bar.bar.postfix.startswith("1/2 runs; late_fusion mortality matched")
+    assert (bar.bar.n, bar.bar.total) == (5, 8)
+    worklist.done(second)
+    bar.follow()
+    assert (bar.bar.n, bar.bar.total) == (8, 8)
     bar.bar.close()
