@@ -2,25 +2,29 @@
 
 How many runs there are, which of them are in the run store already, and what the others take if none stops early:
 time from timed batches of each strategy and cohort on this machine, disk from its weights. The start of a cell
-(seconds) comes on top.
+(seconds) comes on top. On a GPU also what several runs at a time take there: as many as its memory holds, timed.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
+import multiprocessing
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import InputError
+from pipeline.options import parser
 from pipeline.params import Params, load
 from pipeline.tasks import get_task
+from pipeline.training.executors import choice
 from pipeline.training.grid import RunSpec
-from pipeline.training.settings import Common
+from pipeline.training.packing import Crew, free_mb, runs_per_gpu
+from pipeline.training.settings import all_runs
 
 # Where there are no data yet: a synthetic patient has about so many stays in the base cohort; so many of them an image.
 STAYS_A_PATIENT, IMAGE_SHARE = 0.55, 0.4
@@ -38,8 +42,20 @@ class Cohort:
 
 
 @dataclass(frozen=True)
+class Gpu:
+    """One of the GPUs: free memory, MB of data that each run takes there, and the cores that feed it."""
+
+    free_mb: float
+    data_mb: float
+    cores: int
+
+
+@dataclass(frozen=True)
 class Line:
-    """One strategy and task: its runs, and what the missing ones take with all their epochs."""
+    """One strategy and task: its runs, and what the missing ones take with all their epochs.
+
+    On a GPU also `per_gpu`, how many run there at a time, and what they take so.
+    """
 
     strategy: str
     task: str
@@ -47,6 +63,8 @@ class Line:
     missing: int
     hours: float
     megabytes: float
+    per_gpu: int = 1
+    packed_hours: float = 0.0
 
 
 def cohort_size(params: Params, data: Path) -> Cohort:
@@ -61,24 +79,14 @@ def cohort_size(params: Params, data: Path) -> Cohort:
     return Cohort(n, round(n * IMAGE_SHARE), False)
 
 
-def all_runs(params: Params) -> dict[tuple[str, str], list[RunSpec]]:
-    """The runs of every strategy and task of the grid, with the settings of params.yaml; trials are not among them."""
-    common = Common(params.series.tier, params.training, params.get("scales.encoders"), params.get("scales.training"))
-    settings = {name: common.written(hyper) for name, hyper in params.strategies.items()}
-    return {
-        (strategy, task): common.runs(strategy, task, settings)
-        for strategy in params.grid.strategies
-        for task in params.grid.tasks
-    }
-
-
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of a training batch, seconds of a stay's prediction, megabytes of the weights."""
+    """Seconds of a training batch, seconds of a stay's prediction, megabytes of the weights, peak on a GPU in MB."""
 
     batch: float
     stay: float
     megabytes: float
+    gpu_mb: float = 0.0
 
 
 def time_batch(spec: RunSpec, px: int, image_share: float, batches: int = 5) -> Cost:
@@ -143,10 +151,31 @@ def time_batch(spec: RunSpec, px: int, image_share: float, batches: int = 5) -> 
     seconds = fitted if isinstance(strategy, Fitted) else median(train)
     strategy.eval()
     size = sum(value.nbytes for value in strategy.state_dict().values()) / 1e6
-    return Cost(seconds, median(predict) / spec.batch_size, size)
+    stay = median(predict) / spec.batch_size
+    return Cost(seconds, stay, size, torch.cuda.max_memory_reserved() / 1e6 if device.type == "cuda" else 0.0)
 
 
-def estimate(params: Params, data: Path, finished: dict[tuple[str, str], set[int]], cohort: Cohort) -> list[Line]:
+def time_together(spec: RunSpec, px: int, image_share: float, count: int) -> float:
+    """Seconds of a training batch where so many processes train on one GPU at a time: their mean."""
+    context = multiprocessing.get_context("forkserver")
+    with ProcessPoolExecutor(count, mp_context=context) as pool:
+        found = [pool.submit(time_batch, spec, px, image_share, 50) for _ in range(count)]
+        return statistics.fmean(each.result().batch for each in found)
+
+
+def machine_gpu(crew: Crew, data: Path) -> Gpu | None:
+    """The GPU with the least free memory; None where there is none, or it does not tell."""
+    free = free_mb(crew.gpus)
+    if not free:
+        return None
+    packed = [data / "images/pixels.npy", data / "series/values.npy"]
+    held = sum(path.stat().st_size for path in packed if path.is_file()) / 1e6
+    return Gpu(min(free.values()), held, crew.cores // len(crew.gpus))
+
+
+def estimate(
+    params: Params, finished: dict[tuple[str, str], set[int]], cohort: Cohort, gpu: Gpu | None = None
+) -> list[Line]:
     """A line a strategy and task. `finished`: the positions of its runs that are in the run store.
 
     A strategy is timed once a cohort, as tasks differ in the last layer alone; one that is fitted, for each task.
@@ -155,11 +184,12 @@ def estimate(params: Params, data: Path, finished: dict[tuple[str, str], set[int
     tested = TEMPORAL_TEST_SHARE if params.splits.scheme == "temporal" else 1 / params.splits.folds
     fitted = (1 - params.splits.dev_share) * (1 - tested)
     train, val = fitted * (1 - params.splits.val_share), fitted * params.splits.val_share
-    timed: dict[tuple[str, ...], Cost] = {}
+    timed: dict[tuple[str, ...], tuple[Cost, int, float]] = {}  # and how many at a time, and that much slower each
     lines = []
     for pair, specs in all_runs(params).items():
         missing = [spec for i, spec in enumerate(specs) if i not in finished.get(pair, set())]
-        hours = megabytes = 0.0
+        hours = packed = megabytes = 0.0
+        most = 1
         for name in sorted({spec.train_cohort for spec in missing}):
             chosen = [spec for spec in missing if spec.train_cohort == name]
             stays = cohort.stays if name == "base" else cohort.images
@@ -167,13 +197,20 @@ def estimate(params: Params, data: Path, finished: dict[tuple[str, str], set[int
             once = "lr" not in chosen[0].hyper
             key = (*pair, name) if once else (pair[0], name)
             if key not in timed:
-                timed[key] = time_batch(chosen[0], px, share)
-            cost = timed[key]
+                cost, together, slower = time_batch(chosen[0], px, share), 1, 1.0
+                if gpu and not once:
+                    together = runs_per_gpu(gpu.free_mb, cost.gpu_mb + gpu.data_mb, gpu.cores)
+                    if together > 1:
+                        slower = time_together(chosen[0], px, share, together) / cost.batch
+                timed[key] = cost, together, slower
+            cost, together, slower = timed[key]
+            most = max(most, together)
             epoch = math.ceil(stays * train / chosen[0].batch_size) * cost.batch + stays * val * cost.stay
             seconds = (1 if once else chosen[0].max_epochs) * epoch + cohort.stays * (1 - train) * cost.stay
             hours += len(chosen) * seconds / 3600
+            packed += len(chosen) * seconds / 3600 * slower / together
             megabytes += len(chosen) * cost.megabytes
-        lines.append(Line(*pair, runs=len(specs), missing=len(missing), hours=hours, megabytes=megabytes))
+        lines.append(Line(*pair, len(specs), len(missing), hours, megabytes, most, packed))
     return lines
 
 
@@ -194,7 +231,7 @@ def _time(hours: float) -> str:
     return f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min" if hours >= 1 / 60 else f"{hours * 3600:.0f} s"
 
 
-def render(params: Params, cohort: Cohort, lines: list[Line], workers: int) -> str:
+def render(params: Params, cohort: Cohort, lines: list[Line], crew: Crew, gpu: Gpu | None = None) -> str:
     """The plan as text."""
     scale = params.get("scales.training")
     total, missing = sum(line.runs for line in lines), sum(line.missing for line in lines)
@@ -207,36 +244,39 @@ def render(params: Params, cohort: Cohort, lines: list[Line], workers: int) -> s
         f"in the run store: {total - missing} runs; to be made: {missing}",
     ]
     if missing:
-        text.append(f"{'strategy':<14}{'task':<11}{'runs':>5}{'to make':>9}{'all epochs':>12}{'MB':>9}")
+        head = f"{'strategy':<14}{'task':<11}{'runs':>5}{'to make':>9}{'all epochs':>12}{'MB':>9}"
+        text.append(head + (f"{'a GPU':>7}{'GPU hours':>12}" if gpu else ""))
         text += [
             f"{line.strategy:<14}{line.task:<11}{line.runs:>5}{line.missing:>9}{_time(line.hours):>12}{line.megabytes:>9.1f}"
+            + (f"{line.per_gpu:>7}{_time(line.packed_hours):>12}" if gpu else "")
             for line in lines
             if line.missing
         ]
         hours, disk = sum(line.hours for line in lines), sum(line.megabytes for line in lines)
+        packed, gpus = sum(line.packed_hours for line in lines), len(crew.gpus)
+        at_once = (
+            f"{_time(packed / gpus)} on {gpus} GPUs, several at a time"
+            if gpu
+            else (f"{_time(hours / crew.count)} on {crew.count}")
+        )
         text.append(
-            f"with all {scale.max_epochs} epochs of each run about {_time(hours)} of one process, "
-            f"{_time(hours / workers)} on {workers}; {disk:.0f} MB of weights"
+            f"with all {scale.max_epochs} epochs of each run about {_time(hours)} of one process, {at_once}; "
+            f"{disk:.0f} MB of weights"
         )
     return "\n".join(text)
 
 
 def main() -> None:
     """Prints the plan."""
-    parser = argparse.ArgumentParser(prog="python -m pipeline.plan", description="What the params ask for.")
-    parser.add_argument("--params", default="params.yaml", help="the file to read (default params.yaml)")
-    parser.add_argument("--data", default="data", help="the folder of the packed data (default data)")
-    arguments = parser.parse_args()
-    from pipeline.training.executors import choice
-
+    arguments = parser("pipeline.plan", "What the params ask for.").parse_args()
     try:
-        params, data = load(arguments.params), Path(arguments.data)
-        _, workers = choice(params.training.device)
-        cohort = cohort_size(params, data)
-        lines = estimate(params, data, finished_runs(params, data), cohort)
+        params, data = load(arguments.params, arguments.changes), Path(arguments.data)
+        crew = choice(params.training.device)
+        cohort, gpu = cohort_size(params, data), machine_gpu(crew, data)
+        lines = estimate(params, finished_runs(params, data), cohort, gpu)
     except InputError as error:
         sys.exit(f"plan: error: {error}")
-    print(render(params, cohort, lines, workers))
+    print(render(params, cohort, lines, crew, gpu))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.modelling.cards import read_card
-from pipeline.params import Encoders, Training, TrainingScale
+from pipeline.params import Encoders, Params, Training, TrainingScale
 from pipeline.training.grid import RunSpec, runs
 
 
@@ -39,6 +39,11 @@ class Common:
     encoders: Encoders
     scale: TrainingScale
 
+    @classmethod
+    def of(cls, params: Params) -> Common:
+        """As params.yaml has it."""
+        return cls(params.series.tier, params.training, params.get("scales.encoders"), params.get("scales.training"))
+
     def written(self, hyper: dict[str, Any]) -> Settings:
         """The settings that params.yaml has, for a strategy's block."""
         return Settings(hyper, self.encoders.dropout, self.training.weight_decay)
@@ -57,6 +62,22 @@ class Common:
                 scale=self.scale,
             )
         ]
+
+
+def all_runs(
+    params: Params, settings: Mapping[str, Mapping[str, Settings]] | None = None
+) -> dict[tuple[str, str], list[RunSpec]]:
+    """The runs of every strategy and task of the grid; trials are not among them.
+
+    `settings` by task and strategy, as tuning has chosen them; those of params.yaml where it is None.
+    """
+    common = Common.of(params)
+    written = {name: common.written(hyper) for name, hyper in params.strategies.items()}
+    return {
+        (strategy, task): common.runs(strategy, task, settings[task] if settings else written)
+        for strategy in params.grid.strategies
+        for task in params.grid.tasks
+    }
 
 
 def needed(strategy: str, hyper: Mapping[str, Any], start: str) -> tuple[str, ...]:

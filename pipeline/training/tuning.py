@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,57 @@ def dev_score(
     return monitor_score(task, targets, p[order[np.searchsorted(stay_id, asked, sorter=order)]])
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What tuning gives: settings by task and strategy, rows of TRIALS_SCHEMA, hours by strategy and task.
+
+    `needs`: by strategy, those whose runs it needs.
+    """
+
+    settings: dict[str, dict[str, Settings]]
+    rows: list[dict[str, Any]]
+    hours: dict[str, dict[str, float]]
+    needs: dict[str, tuple[str, ...]]
+
+
+def choose(
+    common: Common,
+    grid: Grid,
+    strategies: Mapping[str, dict[str, Any]],
+    tuning: Tuning,
+    judged: TuningScale,
+    store: Store,
+    data: Path,
+    make: Callable[[Sequence[RunSpec], Store, Path], None] = execute,
+) -> Choice:
+    """Tries settings of all strategies of the grid and those that they need; `make` makes the trials' runs.
+
+    With `tuning.trials` 0 no run is made and the settings are the written ones, `strategies`. Those whose runs others
+    need are tuned first, and the others' trials then start from the chosen ones. Raises InputError where strategies
+    need each other's runs.
+    """
+    needs: dict[str, tuple[str, ...]] = {}
+    todo = list(grid.strategies)
+    while todo:
+        name = todo.pop()
+        needs[name] = needed(name, strategies[name], common.training.start)
+        todo += [each for each in needs[name] if each not in needs]
+    found = Choice({task: {} for task in grid.tasks}, [], {}, needs)
+    todo = sorted(needs)
+    while todo:
+        ready = [name for name in todo if not set(needs[name]) & set(todo)]
+        if not ready:
+            raise InputError(f"strategies: {', '.join(todo)} need each other's runs")
+        tried = {name: trials(common.written(strategies[name]), tuning, tuning.own.get(name, {})) for name in ready}
+        if tuning.trials:
+            _choose(_judged(common, judged), tried, found, store, data, make)
+        else:
+            for of_task in found.settings.values():
+                of_task.update({name: tried[name][0] for name in ready})
+        todo = [name for name in todo if name not in ready]
+    return found
+
+
 def tune(
     common: Common,
     grid: Grid,
@@ -126,38 +177,17 @@ def tune(
 ) -> None:
     """Writes STRATEGY.yaml (Tuned) for every strategy of the grid, trials.csv (TRIALS_SCHEMA) and hours.json to `out`.
 
-    With `tuning.trials` 0 no run is made and the settings are the written ones, `strategies`. Those whose runs others
-    need are tuned first, and the others' trials then start from the chosen ones. hours.json: {strategy: {task: hours of
-    its trials' processes}}, the one file that differs from one time to the next; trials with the same settings are the
-    same runs, and count once. Raises InputError where strategies need each other's runs.
+    hours.json: {strategy: {task: hours of its trials' processes}}, the one file that differs from one time to the next;
+    trials with the same settings are the same runs, and count once. Raises InputError as `choose` does.
     """
-    needs: dict[str, tuple[str, ...]] = {}
-    todo = list(grid.strategies)
-    while todo:
-        name = todo.pop()
-        needs[name] = needed(name, strategies[name], common.training.start)
-        todo += [each for each in needs[name] if each not in needs]
-    settings: dict[str, dict[str, Settings]] = {task: {} for task in grid.tasks}
-    rows: list[dict[str, Any]] = []
-    hours: dict[str, dict[str, float]] = {}
-    todo = sorted(needs)
-    while todo:
-        ready = [name for name in todo if not set(needs[name]) & set(todo)]
-        if not ready:
-            raise InputError(f"strategies: {', '.join(todo)} need each other's runs")
-        tried = {name: trials(common.written(strategies[name]), tuning, tuning.own.get(name, {})) for name in ready}
-        if tuning.trials:
-            rows += _choose(_judged(common, judged), tried, settings, hours, store, data)
-        else:
-            for of_task in settings.values():
-                of_task.update({name: tried[name][0] for name in ready})
-        todo = [name for name in todo if name not in ready]
+    found = choose(common, grid, strategies, tuning, judged, store, data)
     for name in grid.strategies:
-        code = {each: files.sha256(ROOT / f"{module_name(each).replace('.', '/')}.py") for each in needs[name]}
-        tasks = {task: {each: of_task[each] for each in (name, *needs[name])} for task, of_task in settings.items()}
+        needs = found.needs[name]
+        code = {each: files.sha256(ROOT / f"{module_name(each).replace('.', '/')}.py") for each in needs}
+        tasks = {task: {each: of_task[each] for each in (name, *needs)} for task, of_task in found.settings.items()}
         files.write_yaml(dataclasses.asdict(Tuned(tuning.trials, code, tasks)), out / f"{name}.yaml")
-    files.write_csv(pl.DataFrame(rows, schema=TRIALS_SCHEMA), out / TRIALS, digits=9)
-    files.write_json(hours, out / HOURS)
+    files.write_csv(pl.DataFrame(found.rows, schema=TRIALS_SCHEMA), out / TRIALS, digits=9)
+    files.write_json(found.hours, out / HOURS)
 
 
 def _judged(common: Common, judged: TuningScale) -> Common:
@@ -171,21 +201,20 @@ def _judged(common: Common, judged: TuningScale) -> Common:
 def _choose(
     common: Common,
     tried: Mapping[str, Sequence[Settings]],
-    settings: dict[str, dict[str, Settings]],
-    hours: dict[str, dict[str, float]],
+    choice: Choice,
     store: Store,
     data: Path,
-) -> list[dict[str, Any]]:
-    """Makes the trials of strategies; adds the best of each to `settings` and its `hours`; rows of TRIALS_SCHEMA."""
+    make: Callable[[Sequence[RunSpec], Store, Path], None],
+) -> None:
+    """Makes the trials of strategies, and adds the best of each, all rows and hours to the choice."""
     specs = {
         (task, name, number): common.runs(name, task, {**of_task, name: each})
-        for task, of_task in settings.items()
+        for task, of_task in choice.settings.items()
         for name, settings_of in tried.items()
         for number, each in enumerate(settings_of)
     }
-    execute(list({store.name(spec): spec for each in specs.values() for spec in each}.values()), store, data)
-    rows = []
-    for task, of_task in settings.items():
+    make(list({store.name(spec): spec for each in specs.values() for spec in each}.values()), store, data)
+    for task, of_task in choice.settings.items():
         dev = dev_stays(data, common.scale.folds[0], get_task(task))
         for name, settings_of in tried.items():
             found = [_trial(specs[task, name, number], dev, store) for number in range(len(settings_of))]
@@ -193,13 +222,13 @@ def _choose(
             best = int(np.argmax(scores))  # of equals the first, so that what is written needs no reason
             of_task[name] = settings_of[best]
             made = {store.name(spec): spec for number in range(len(settings_of)) for spec in specs[task, name, number]}
-            hours.setdefault(name, {})[task] = sum(_seconds(spec, store) for spec in made.values()) / 3600
+            hours = sum(_seconds(spec, store) for spec in made.values()) / 3600
+            choice.hours.setdefault(name, {})[task] = hours
             for number, each in enumerate(found):
                 told = json.dumps(dataclasses.asdict(settings_of[number]), sort_keys=True)
                 about = {"strategy": name, "task": task, "trial": number + 1, "chosen": number == best}
-                rows.append({**about, **each, "settings": told})
+                choice.rows.append({**about, **each, "settings": told})
             log.info("%s %s: trial %d of %d, %.3f on dev", name, task, best + 1, len(scores), scores[best])
-    return rows
 
 
 def _trial(specs: Sequence[RunSpec], dev: Dev, store: Store) -> dict[str, Any]:
