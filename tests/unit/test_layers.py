@@ -12,7 +12,7 @@ FLOORS = [
     ["pipeline.mimic", "pipeline.synthetic", "pipeline.modelling", "pipeline.estimation", "pipeline.presentation"],
     ["pipeline.data", "pipeline.strategies", "pipeline.variants"],
     ["pipeline.training", "pipeline.cost"],
-    ["pipeline.evaluation", "pipeline.plan"],
+    ["pipeline.evaluation", "pipeline.plan", "pipeline.work"],
     [f"pipeline.questions.{name}" for name in ("when", "which", "robust", "fair")],
     ["pipeline.questions.known"],  # judges what `when` has found
     ["pipeline.page"],
