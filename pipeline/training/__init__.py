@@ -1,1 +1,1 @@
-"""The loop, the run grid, the run store and the executors."""
+"""The loop, the run grid, the run store; who works it off, here and on a cluster."""

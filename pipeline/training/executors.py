@@ -40,7 +40,8 @@ log = logging.getLogger("train")
 # What the forkserver imports once for all runs: the run's code. Not Polars, which starts threads: they do not survive
 # the fork.
 PRELOAD = ["pipeline.training.run", "pipeline.modelling.encoders"]
-POLL_SECONDS = 1.0  # between two looks at who is still at a run, and whether to stop
+POLL_SECONDS = 1.0  # between two looks at whether to stop, or whether others are still at a run, at first:
+IDLE_SHARE, IDLE_SECONDS = 0.1, 20.0  # ... then after that share of the time without a run of ours, up to so long
 
 MADE, THERE, BUSY, STOPPED = "made", "there", "busy", "stopped"  # how an attempt went; else why it failed
 UNFIT = "unfit: "  # before why this machine can make no run
@@ -165,13 +166,37 @@ def work_off(worklist: Worklist, data: Path, crew: Crew, stop: Stop = _never, go
 
 def _inline(worklist: Worklist, data: Path, crew: Crew, stop: Stop, bar: _Bar) -> Generator[None]:
     """One run after the other in this process; stops after each to have it looked at."""
+    looks = _Looks()
     while worklist.open and not stop():
-        if job := worklist.take():
+        if not looks.due():
+            time.sleep(POLL_SECONDS)
+        elif job := worklist.take():
             report = functools.partial(bar.epoch, job)
             _settle(worklist, job, _attempt(job.spec, worklist.store, data, report, stop))
+            looks.anew()
+        else:
+            looks.vain()
         yield
-        if not job:
-            time.sleep(POLL_SECONDS)
+
+
+class _Looks:
+    """When to look for a run again where there was none: ever more seldom, as a look asks a disk that many share."""
+
+    def __init__(self) -> None:
+        self.anew()
+
+    def anew(self) -> None:
+        """At once: a run has ended, and others may be ready."""
+        self.since = self.next = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether it is time."""
+        return time.monotonic() >= self.next
+
+    def vain(self) -> None:
+        """There was none."""
+        now = time.monotonic()
+        self.next = now + min(IDLE_SECONDS, max(POLL_SECONDS, IDLE_SHARE * (now - self.since)))
 
 
 @dataclass
@@ -186,7 +211,7 @@ def _pool(worklist: Worklist, data: Path, crew: Crew, stop: Stop, bar: _Bar) -> 
     """At most `crew.count` runs at a time, each in a process of its own; stops now and then to have it looked at."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
-    active, look, told = list[_Worker](), 0.0, False
+    active, looks, told = list[_Worker](), _Looks(), False
 
     def place(job: Job) -> str | None:
         there = [(worker.place, worklist.peak(worker.job.spec.strategy)) for worker in active]
@@ -198,10 +223,10 @@ def _pool(worklist: Worklist, data: Path, crew: Crew, stop: Stop, bar: _Bar) -> 
                 told = True
                 for worker in active:
                     worker.process.terminate()
-            while not told and len(active) < crew.count and time.monotonic() >= look:
+            while not told and len(active) < crew.count and looks.due():
                 job = worklist.take(lambda job: place(job) is not None)
                 if job is None:
-                    look = time.monotonic() + POLL_SECONDS  # others' runs are not asked for at every epoch of ours
+                    looks.vain()
                     break
                 receiver, sender = context.Pipe(duplex=False)
                 gpu = place(job) or ""
@@ -225,7 +250,7 @@ def _pool(worklist: Worklist, data: Path, crew: Crew, stop: Stop, bar: _Bar) -> 
                     continue
                 active.remove(worker)
                 worker.process.join()
-                look = 0.0
+                looks.anew()
                 _settle(worklist, worker.job, message)
     finally:
         for worker in active:

@@ -73,13 +73,15 @@ class Worklist:
         for name, job in list(self.open.items()):
             if name in self.here:
                 continue
-            if self._finished(name):
-                self.done(job, here=False)
-            elif failed := next((need for need in job.needs if need in self.failed), None):
+            if failed := next((need for need in job.needs if need in self.failed), None):
                 self.fail(job, f"{job.spec.name}: not made; it needs a run that failed: {self.failed[failed]}")
+            elif any(need in self.open for need in job.needs) or not fits(job):
+                continue  # and nobody asks the disk, which may be far away
+            elif self._finished(name):
+                self.done(job, here=False)
             elif (stamp := self._stamp(name)) != self._old[name] and stamp is not None:
                 self.fail(job, (self._folder(name) / FAILED).read_text(encoding="utf-8").strip())
-            elif not any(need in self.open for need in job.needs) and fits(job) and self._free(job.spec):
+            elif self._free(job.spec):
                 self.here.add(name)
                 return job
         return None

@@ -1,5 +1,6 @@
 """The executors: nothing is lost, whoever works the grid off and whatever kills it."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -142,6 +143,22 @@ def test_an_executor_that_there_is_not_is_named(monkeypatch, wanted):
     monkeypatch.setenv("FUSION_EXECUTOR", wanted)
     with pytest.raises(InputError, match=f"FUSION_EXECUTOR: '{wanted}' is not auto, inline, pool or pool:N"):
         executors.choice("cpu")
+
+
+def test_who_finds_no_run_looks_again_ever_more_seldom(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(executors.time, "monotonic", lambda: now)
+    looks, at = executors._Looks(), []
+    while now < 400:
+        if looks.due():
+            at.append(now)
+            looks.vain()
+        now += 0.5
+    pauses = [later - before for before, later in itertools.pairwise(at)]
+    assert (at[0], pauses[0], pauses[-1]) == (0.0, 1.0, 20.0)
+    assert pauses == sorted(pauses)
+    looks.anew()
+    assert looks.due()
 
 
 def test_the_bar_counts_epochs_and_runs_and_ends_full(data, tmp_path, training):
