@@ -124,7 +124,7 @@ def _launch(launch: Launch, arguments: argparse.Namespace) -> int:
         files.write_text(slurm_script(launch, arguments.slurm, arguments.sbatch), script)
         print(script.read_text(encoding="utf-8"))
         if not arguments.dry_run:
-            print(f"job {submit(script)}: {arguments.slurm} workers; they write to {launch.folder}")
+            print(f"job {submit(script)}; its workers write to {launch.folder}")
         return 0
     print(f"{arguments.ray} tasks with {ray_resources(launch)}: {shlex.join(launch.command)}")
     told = [] if arguments.dry_run else ray_run(launch, arguments.ray)

@@ -97,7 +97,7 @@ def test_slurm_loses_a_node_and_no_run(root, data, alone, slurm, tmp_path):
     process = work(root, tmp_path, data, "--slurm", "4", "--", "--signal=B:TERM@60", **slurm)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
-    assert "4 workers" in out
+    assert "its workers write to" in out
     node = []
 
     def at_work():
@@ -123,7 +123,7 @@ def test_a_slurm_job_that_is_told_to_end_leaves_its_checkpoints_to_the_next(root
             timeout=60
         )
         assert "job " in out, err
-        return out.splitlines()[-1].split()[1].rstrip(":")
+        return out.splitlines()[-1].split()[1].rstrip(";")
 
     number = submit()
     assert wait_until(lambda: list(tmp_path.glob("runs/*/checkpoint.safetensors")), 120), logs(tmp_path)
