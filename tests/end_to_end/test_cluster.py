@@ -93,7 +93,7 @@ def resumed(words):
     return sum(map(int, counts))
 
 
-def test_slurm_loses_a_node_and_no_run(root, data, alone, slurm, tmp_path):
+def test_slurm_loses_a_node_and_no_run(slurm, root, data, alone, tmp_path):
     process = work(root, tmp_path, data, "--slurm", "4", "--", "--signal=B:TERM@60", **slurm)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
@@ -117,7 +117,7 @@ def test_slurm_loses_a_node_and_no_run(root, data, alone, slurm, tmp_path):
     assert contents(tmp_path) == alone
 
 
-def test_a_slurm_job_that_is_told_to_end_leaves_its_checkpoints_to_the_next(root, data, slurm, tmp_path):
+def test_a_slurm_job_that_is_told_to_end_leaves_its_checkpoints_to_the_next(slurm, root, data, tmp_path):
     def submit():
         out, err = work(root, tmp_path, data, "--slurm", "2", "--", "--signal=B:TERM@60", **slurm).communicate(
             timeout=60
@@ -139,32 +139,38 @@ def test_a_slurm_job_that_is_told_to_end_leaves_its_checkpoints_to_the_next(root
     assert resumed(logs(tmp_path)) >= 1
 
 
-def test_ray_loses_a_node_and_no_run(root, data, alone, tmp_path):
-    with ray_nodes() as (cluster, second, environment):
-        process = work(root, tmp_path, data, "--ray", "4", **environment)
-        node = []
+@pytest.fixture(scope="module")
+def ray():
+    with ray_nodes() as nodes:
+        yield nodes
 
-        def at_work():
-            node[:] = [each for each in workers_of_ray() if str(second.node_id) in node_of(each)]
-            return held_by(node, tmp_path)
 
-        def workers_of_ray():
-            return [each for each in processes_with(FUSION_WORK=str(tmp_path)) if "FUSION_LAUNCH" in each.environ()]
+def raylet_of(process):
+    """The command of the Ray node that the process stands under."""
+    return next((" ".join(above.cmdline()) for above in process.parents() if "raylet" in above.name()), "")
 
-        def node_of(each):
-            for above in each.parents():
-                if "raylet" in above.name():
-                    return " ".join(above.cmdline())
-            return ""
 
-        assert wait_until(at_work, 120)
-        cluster.remove_node(second, allow_graceful=False)
-        assert wait_until(lambda: not any(each.is_running() for each in node), 30)
-        out, err = process.communicate(timeout=300)
-        assert process.returncode == 0, out + err
-        assert len(finished(tmp_path)) == RUNS
-        assert resumed(out) >= 1, out
-        assert contents(tmp_path) == alone
+def test_ray_loses_a_node_and_no_run(ray, root, data, alone, tmp_path):
+    cluster, second, environment = ray
+    process = work(root, tmp_path, data, "--ray", "4", **environment)
+    node = []
+
+    def at_work():
+        node[:] = [
+            each
+            for each in processes_with(FUSION_WORK=str(tmp_path))
+            if "FUSION_LAUNCH" in each.environ() and second.node_id in raylet_of(each)
+        ]
+        return held_by(node, tmp_path)
+
+    assert wait_until(at_work, 120)
+    cluster.remove_node(second, allow_graceful=False)
+    assert wait_until(lambda: not any(each.is_running() for each in node), 30)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, out + err
+    assert len(finished(tmp_path)) == RUNS
+    assert resumed(out) >= 1, out
+    assert contents(tmp_path) == alone
 
 
 @pytest.fixture

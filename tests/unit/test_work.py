@@ -85,8 +85,12 @@ def test_every_cell_then_finds_its_runs(filled, data, tmp_path, monkeypatch):
         assert (tmp_path / strategy / "mortality/predictions.parquet").is_file()
 
 
-def test_nothing_is_made_again(filled, data, monkeypatch, capsys):
-    status, text = called(monkeypatch, capsys, data, filled[0])
+@pytest.mark.parametrize("copied", [False, True])
+def test_nothing_is_made_again_whether_the_data_are_those_or_a_copy(
+    filled, data, tmp_path, monkeypatch, capsys, copied
+):
+    there = shutil.copytree(data, tmp_path / "copy") if copied else data
+    status, text = called(monkeypatch, capsys, there, filled[0])
     assert status == 0
     assert text.startswith(f"0 runs made here (0 from a checkpoint), 0 by others, {RUNS} were there, 0 failed; ")
 
