@@ -1,11 +1,13 @@
 """Workers on two nodes of a cluster fill a run store; a node dies on the way; nothing is lost, and nothing differs."""
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from pipeline.training.claim import LEASE
@@ -147,7 +149,9 @@ def ray():
 
 def raylet_of(process):
     """The command of the Ray node that the process stands under."""
-    return next((" ".join(above.cmdline()) for above in process.parents() if "raylet" in above.name()), "")
+    with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+        return next((" ".join(above.cmdline()) for above in process.parents() if "raylet" in above.name()), "")
+    return ""
 
 
 def test_ray_loses_a_node_and_no_run(ray, root, data, alone, tmp_path):
@@ -156,11 +160,12 @@ def test_ray_loses_a_node_and_no_run(ray, root, data, alone, tmp_path):
     node = []
 
     def at_work():
-        node[:] = [
+        workers = [
             each
-            for each in processes_with(FUSION_WORK=str(tmp_path))
-            if "FUSION_LAUNCH" in each.environ() and second.node_id in raylet_of(each)
+            for launch in tmp_path.glob("launches/*")
+            for each in processes_with(FUSION_WORK=str(tmp_path), FUSION_LAUNCH=launch.name)
         ]
+        node[:] = [each for each in workers if second.node_id in raylet_of(each)]
         return held_by(node, tmp_path)
 
     assert wait_until(at_work, 120)
