@@ -128,8 +128,9 @@ def _launch(launch: Launch, arguments: argparse.Namespace) -> int:
         return 0
     print(f"{arguments.ray} tasks with {ray_resources(launch)}: {shlex.join(launch.command)}")
     told = [] if arguments.dry_run else ray_run(launch, arguments.ray)
-    for number, (_, words) in enumerate(told, 1):
-        print("\n".join(f"worker {number}: {line}" for line in words.splitlines()))
+    for number, (status, words) in enumerate(told, 1):
+        lines = words.splitlines() or [f"ended with status {status}; why stands above"]
+        print("\n".join(f"worker {number}: {line}" for line in lines))
     return max((status for status, _ in told), default=0)
 
 
