@@ -9,7 +9,7 @@ import contextlib
 import csv
 import gzip
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import duckdb
@@ -30,11 +30,14 @@ OFFSET = r".*\d\s*[+-]\d+(:?\d+)*\s*"
 CHECKED = re.compile(
     r"Invalid Input Error: column (?P<column>.+?): (?P<text>.*) (?P<complaint>(?:is not?|has) [^\n]+)", re.DOTALL
 )
+MALFORMED = (duckdb.InvalidInputException, duckdb.ConversionException, duckdb.IOException)  # what DuckDB says of a file
 NAMES = {"DOUBLE": "a number", "DATE": "a date"}
 
 
-def csv_query(path: Path, header: list[str], table: Table) -> str:
+def csv_query(paths: Sequence[Path], header: list[str], table: Table) -> str:
     """A query for the needed columns of a CSV file, typed; the others are text that is never looked at.
+
+    The file may be in parts, each with the header.
 
     Nothing is sniffed: names come from the header, only the empty field is null, a row with another number of fields
     than the header is an error. Of a table with itemids text is as it stands: of most rows nobody reads it.
@@ -46,6 +49,7 @@ def csv_query(path: Path, header: list[str], table: Table) -> str:
         f'"{column}"' if table.itemids and kind == "VARCHAR" else f'{_typed(column, kind)} as "{column}"'
         for column, kind in table.columns.items()
     )
+    parts = ", ".join(quoted(str(path)) for path in paths)
     times = "".join(
         f', try_strptime("{column}", {quoted(PLAIN)}) as "{column} plain"'
         for column, kind in table.columns.items()
@@ -54,7 +58,7 @@ def csv_query(path: Path, header: list[str], table: Table) -> str:
     # of other items nothing but the itemid is looked at
     needed = f" where {_typed('itemid', 'INTEGER')} in (select itemid from needed)" if table.itemids else ""
     return (
-        f"select {chosen} from (select *{times} from read_csv({quoted(str(path))}, columns = {{{columns}}},"
+        f"select {chosen} from (select *{times} from read_csv([{parts}], columns = {{{columns}}},"
         " auto_detect = false, header = true, delim = ',', quote = '\"', escape = '\"', nullstr = '',"
         f" max_line_size = {MAX_LINE}){needed})"
     )
@@ -136,7 +140,7 @@ def one_line(path: Path) -> Iterator[None]:
             f"{path}: ingest.memory_gb is too small for it, or the disk with data/ is full (what does not fit in "
             "memory is spilled there)"
         ) from None
-    except (duckdb.InvalidInputException, duckdb.ConversionException, duckdb.IOException) as error:
+    except MALFORMED as error:
         if "Could not write" in str(error):  # not about `path`: files.scratch says where the disk is full
             raise
         checked = CHECKED.match(str(error))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from pipeline import files
 from pipeline.errors import InputError
-from pipeline.mimic.csv_query import TRIMMED, csv_query, empty_query, one_line, quoted
+from pipeline.mimic.csv_query import MALFORMED, TRIMMED, csv_query, empty_query, one_line, quoted
 from pipeline.mimic.manifest import find_table, lines_of
+from pipeline.mimic.pipes import Pipes, UncertainError
 from pipeline.mimic.schema import TABLES, Table
 from pipeline.mimic.variables import Conversion, Wanted
 from pipeline.params import Ingest
@@ -67,7 +68,9 @@ def ingest(manifest: dict[str, Any], itemids: Mapping[str, Mapping[int, Wanted]]
                 path, header = None, list(table.columns)
             else:
                 path, header = found
-            counts[name] = _ingest_table(connection, name, table, path, header, itemids, scratch / f"{name}.parquet")
+            counts[name] = _ingest_table(
+                connection, name, table, path, header, itemids, scratch / f"{name}.parquet", params.threads
+            )
             if more := lines_of(manifest, table) - counts[name]["rows_read"]:
                 counts[name]["lines_without_row"] = more
         out.mkdir(exist_ok=True)
@@ -84,15 +87,16 @@ def _ingest_table(
     header: list[str],
     itemids: Mapping[str, Mapping[int, Wanted]],
     out: Path,
+    threads: int,
 ) -> Counts:
     with one_line(path or out):
         if table.itemids:
             want(connection, itemids[table.itemids])
-        source = csv_query(path, header, table) if path else empty_query(table)
-        connection.execute(f"create or replace temp view source as {source}")
         query = (SQL_FOLDER / QUERIES[name]).read_text(encoding="utf-8")
-        with _progress(connection, f"reading {path.name}" if path else ""):
-            connection.execute(f"create or replace table staged as {_in_order(connection, query, table)}")
+        if path:
+            _stage_file(connection, query, table, path, header, out.parent, threads)
+        else:
+            _stage(connection, query, table, empty_query(table))
         read, needed = _rows_scanned(connection) if path else (0, 0)
         kept, dropped, noted = _tally(connection)
         if repeated := needed - kept - sum(dropped.values()):
@@ -117,6 +121,38 @@ def _ingest_table(
     if path and table.required and not kept:
         raise InputError(f"{path}: no usable row ({', '.join(dropped) or 'all lines are blank'})")
     return {"rows_read": read, "kept": kept, "dropped": dropped} | ({"noted": noted} if noted else {})
+
+
+def _stage_file(
+    connection: duckdb.DuckDBPyConnection,
+    query: str,
+    table: Table,
+    path: Path,
+    header: list[str],
+    scratch: Path,
+    threads: int,
+) -> None:
+    """Make `staged` of a file: by way of pipes if it is compressed; where they find a fault, of the file as it is.
+
+    Its line is named then; of the rare file that is well-formed after all, the rows are taken.
+    """
+    if path.suffix == ".gz":
+        with (
+            contextlib.suppress(InputError, UncertainError, OSError, *MALFORMED),
+            Pipes(path, scratch, threads) as pipes,
+        ):
+            with _progress(pipes.percent, path.name):
+                _stage(connection, query, table, csv_query(pipes.paths, header, table))
+            pipes.check()
+            return
+    with _progress(connection.query_progress, path.name):
+        _stage(connection, query, table, csv_query([path], header, table))
+
+
+def _stage(connection: duckdb.DuckDBPyConnection, query: str, table: Table, source: str) -> None:
+    """Make `staged`: the rows of `query`, in order, from those of `source`."""
+    connection.execute(f"create or replace temp view source as {source}")
+    connection.execute(f"create or replace table staged as {_in_order(connection, query, table)}")
 
 
 def want(connection: duckdb.DuckDBPyConnection, itemids: Mapping[int, Wanted]) -> None:
@@ -252,14 +288,14 @@ def _connect(parent: Path, params: Ingest) -> Iterator[tuple[duckdb.DuckDBPyConn
 
 
 @contextlib.contextmanager
-def _progress(connection: duckdb.DuckDBPyConnection, text: str) -> Iterator[None]:
-    """Show DuckDB's own estimate (per cent) while the block runs; queries that take under two seconds show nothing."""
+def _progress(percent: Callable[[], float], name: str) -> Iterator[None]:
+    """Show how much of a file was read while the block runs; what takes under two seconds is not shown."""
     done = threading.Event()
 
     def show() -> None:
-        with tqdm(total=100, desc=text, delay=2, bar_format="{l_bar}{bar}| {elapsed}", disable=not text) as bar:
+        with tqdm(total=100, desc=f"reading {name}", delay=2, bar_format="{l_bar}{bar}| {elapsed}") as bar:
             while not done.wait(1.0):
-                bar.update(max(0.0, connection.query_progress() - bar.n))
+                bar.update(max(0.0, percent() - bar.n))
             bar.update(100 - bar.n)
 
     thread = threading.Thread(target=show, daemon=True)

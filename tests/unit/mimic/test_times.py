@@ -23,7 +23,8 @@ def read_times(folder, *texts, suffix=".csv.gz"):
     put(path, ",".join(header) + "\n" + rows)
     with duckdb.connect() as connection, one_line(path):
         return [
-            row[0] for row in connection.execute(f"select charttime from ({csv_query(path, header, table)})").fetchall()
+            row[0]
+            for row in connection.execute(f"select charttime from ({csv_query([path], header, table)})").fetchall()
         ]
 
 
