@@ -33,7 +33,7 @@ class UncertainError(ValueError):
     """Where the rows of a text end is not told by its line ends and well-placed quotes."""
 
 
-def pieces(path: Path, file: IO[bytes]) -> Iterator[bytes]:
+def pieces(path: Path, file: IO[bytes]) -> Iterator[bytes | memoryview]:
     """The text of an open file, cut where rows end: the line of its header first, then some rows at a time.
 
     Raises UncertainError at a carriage return, at a quote inside of a field without quotes, and where no row ends for
@@ -46,7 +46,7 @@ def pieces(path: Path, file: IO[bytes]) -> Iterator[bytes]:
             line, end, text = text.partition(b"\n")
             yield (header := line + end)
         if ended := header and _end_of_rows(text):
-            yield text[:ended]
+            yield memoryview(text)[:ended]
             text = text[ended:]
         elif len(text) > HELD:
             raise UncertainError
@@ -66,10 +66,8 @@ def _end_of_rows(text: bytes) -> int:
         return ended
     signs = np.frombuffer(text, np.uint8, ended)
     quotes = np.flatnonzero(signs == QUOTE)
-    before = signs[
-        quotes[::2] - 1
-    ]  # of those that open a field or, behind another, go on; that of the first sign is \n
-    if not np.isin(before, BEFORE_QUOTE).all():
+    opening = quotes[::2]  # a field, or, right behind another quote, the rest of it
+    if not np.isin(signs[opening - 1], BEFORE_QUOTE).all():  # before the first sign of all: the last one, a line end
         raise UncertainError
     return 0 if quotes.size % 2 else ended
 
@@ -84,7 +82,8 @@ class Pipes:
     def __init__(self, path: Path, folder: Path, count: int) -> None:
         self.path, self.size = path, max(path.stat().st_size, 1)
         self.paths = [folder / f"{path.stem}.{i}" for i in range(min(count, MOST))]
-        self.read, self.header = 0, b""
+        self.read = 0
+        self.header: bytes | memoryview = b""
         self.fault: Exception | None = None
         self.over, self.lock = threading.Event(), threading.Lock()
         self.threads = [threading.Thread(target=self._feed, args=(path,), daemon=True) for path in self.paths]
@@ -125,7 +124,7 @@ class Pipes:
         if self.fault:
             raise self.fault
 
-    def _next(self) -> bytes:
+    def _next(self) -> bytes | memoryview:
         """The next piece; empty where there is none, or none any more after a fault."""
         with self.lock:
             if self.fault or self.over.is_set():

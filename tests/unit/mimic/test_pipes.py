@@ -31,7 +31,7 @@ def test_pieces_hold_whole_rows_of_any_text_in_quotes(rows, chunk, end):
     text = written.getvalue() if end else written.getvalue().removesuffix("\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rawfile, "CHUNK", chunk)
-        header, *rest = pieces(Path("a.csv"), io.BytesIO(text.encode()))
+        header, *rest = (bytes(piece) for piece in pieces(Path("a.csv"), io.BytesIO(text.encode())))
     assert header == b"a,b\n"
     assert "".join(piece.decode() for piece in rest) == written.getvalue()[4:]
     assert [tuple(row) for piece in rest for row in csv.reader(io.StringIO(piece.decode(), newline=""))] == rows
