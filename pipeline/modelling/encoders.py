@@ -1,4 +1,4 @@
-"""What all strategies share at a scale: EHR transformer and LSTM, the image CNN, the fill for no image, attention.
+"""What all strategies share at a scale: EHR transformer and LSTM, the image CNN, the fill for no image.
 
 Images: only those that are present go through the CNN; what stands in for an absent one is filled in after encoding.
 GroupNorm from scratch, frozen BatchNorm with pretrained weights: a batch of 16 holds four images on average.
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import InputError
 from pipeline.modelling.interface import Batch, Shapes
+from pipeline.modelling.layers import Transformer
 from pipeline.params import Encoders
 
 
@@ -309,86 +310,3 @@ def fill_absent(pooled: Tensor, batch: Batch, absent: Tensor) -> Tensor:
     """
     filled = absent.to(pooled.dtype).expand(batch.size, -1)
     return filled.index_copy(0, batch.image_sample, pooled)
-
-
-SHORT = 64  # so many entries a CPU attends to by matrix products in training: torch's kernel is slow backwards
-
-
-class Attention(nn.Module):
-    """Multi-head scaled dot-product attention of x [B, N, D] over context [B, M, E] (Vaswani et al. 2017).
-
-    `real` [B, M] bool hides what is padding; each sample needs one real entry. No dropout on the weights: beyond SHORT
-    they are then never stored, and memory grows with N + M, not with N · M.
-    """
-
-    def __init__(self, width: int, heads: int, context: int | None = None, temperature: float = 1.0) -> None:
-        super().__init__()
-        self.heads = heads
-        self.scale = 1 / (temperature * (width // heads) ** 0.5)
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(context or width, width, bias=False)  # a bias would cancel in the softmax
-        self.value = nn.Linear(context or width, width)
-        self.out = nn.Linear(width, width)
-
-    def forward(self, x: Tensor, context: Tensor, real: Tensor | None = None) -> Tensor:
-        """[B, N, D]."""
-        query, key, value = self.query(x), self.key(context), self.value(context)
-        short = x.device.type == "cpu" and torch.is_grad_enabled() and context.shape[1] <= SHORT
-        found: Tensor = self.out((self._short if short else self._long)(query, key, value, real))
-        return found
-
-    def _long(self, query: Tensor, key: Tensor, value: Tensor, real: Tensor | None) -> Tensor:
-        query, key, value = (each.unflatten(2, (self.heads, -1)).transpose(1, 2) for each in (query, key, value))
-        mask = None if real is None else real[:, None, None, :]
-        found = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=self.scale)
-        joined: Tensor = found.transpose(1, 2).flatten(2)
-        return joined
-
-    def _short(self, query: Tensor, key: Tensor, value: Tensor, real: Tensor | None) -> Tensor:
-        """The same with the weights in memory, and heads [B · H, D / H, N or M]: narrow ones are multiplied best so."""
-        query, key, value = (
-            each.transpose(1, 2).reshape(len(each) * self.heads, each.shape[2] // self.heads, each.shape[1])
-            for each in (query, key, value)
-        )
-        scores = torch.bmm(query.transpose(1, 2) * self.scale, key)
-        if real is not None:
-            scores = scores.masked_fill(~real.repeat_interleave(self.heads, dim=0)[:, None], -torch.inf)
-        found = torch.bmm(value, scores.softmax(dim=2).transpose(1, 2))
-        return found.reshape(len(found) // self.heads, self.heads * found.shape[1], found.shape[2]).transpose(1, 2)
-
-
-class AttentionLayer(nn.Module):
-    """Pre-norm transformer layer: self-attention and a feed-forward of width 4D, each with a residual."""
-
-    def __init__(self, size: Encoders) -> None:
-        super().__init__()
-        width = size.width
-        self.attention = Attention(width, size.heads)
-        self.before = nn.LayerNorm(width)
-        self.feed = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
-        )
-        self.dropout = nn.Dropout(size.dropout)
-
-    def forward(self, x: Tensor, real: Tensor | None = None, first: int | None = None) -> Tensor:
-        """[B, N, D], whose padding (`real` false) nothing attends to; where no more are needed, the `first` alone."""
-        normed = self.before(x)
-        x = x[:, :first] + self.dropout(self.attention(normed[:, :first], normed, real))
-        x = x + self.dropout(self.feed(x))
-        return x
-
-
-class Transformer(nn.Module):
-    """Pre-norm transformer layers [B, N, D] → [B, N, D], and a last norm."""
-
-    def __init__(self, size: Encoders) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(AttentionLayer(size) for _ in range(size.layers))
-        self.norm = nn.LayerNorm(size.width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """As many tokens as came."""
-        for layer in self.layers:
-            x = layer(x)
-        normed: Tensor = self.norm(x)
-        return normed

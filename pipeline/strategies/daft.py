@@ -18,8 +18,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipeline.modelling.encoders import AttentionLayer, ImageEncoder, fill_absent, series_encoder
+from pipeline.modelling.encoders import ImageEncoder, fill_absent, series_encoder
 from pipeline.modelling.interface import Batch, Output, Shapes, Strategy
+from pipeline.modelling.layers import AttentionLayer
 
 
 class Transform(nn.Module):

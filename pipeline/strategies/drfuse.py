@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from pipeline.modelling.encoders import AttentionLayer, ImageEncoder, TransformerEncoder, fill_absent
+from pipeline.modelling.encoders import ImageEncoder, TransformerEncoder, fill_absent
 from pipeline.modelling.interface import CXR, EHR, Batch, Output, Shapes, Strategy, mean_where, sample_losses
+from pipeline.modelling.layers import AttentionLayer
 
 OWN_EHR, SHARED, OWN_CXR = 0, 1, 2  # tokens of the attention
 

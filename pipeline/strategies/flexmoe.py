@@ -23,8 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d, gelu, softplus
 
-from pipeline.modelling.encoders import Attention, ImageEncoder, TransformerEncoder
+from pipeline.modelling.encoders import ImageEncoder, TransformerEncoder
 from pipeline.modelling.interface import CXR, Batch, Epoch, Output, Shapes, Strategy, mean_where
+from pipeline.modelling.layers import Attention, Dropout
 
 EHR_ALONE = 1  # the combination without an image, and the number of its expert; 0 is the complete one
 NOISE_FLOOR = 0.01  # of the gate's noise (Shazeer et al. 2017, arXiv 1701.06538)
@@ -118,7 +119,7 @@ class FlexMoE(Strategy):
         self.norm, self.norm_experts = nn.LayerNorm(size.width), nn.LayerNorm(size.width)
         self.attention = Attention(size.width, size.heads)
         self.experts = Experts(size.width, experts, chosen)
-        self.dropout = nn.Dropout(size.dropout)
+        self.dropout = Dropout(size.dropout)
         self.head = nn.Linear(2 * size.width, shapes.outputs)
         self.register_buffer("warm", torch.zeros((), dtype=torch.bool))
 

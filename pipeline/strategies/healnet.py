@@ -18,8 +18,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pipeline.modelling.encoders import Attention, ImageEncoder, TransformerEncoder, series_channels
+from pipeline.modelling.encoders import ImageEncoder, TransformerEncoder, series_channels
 from pipeline.modelling.interface import EHR, Batch, Output, Shapes, Strategy
+from pipeline.modelling.layers import Attention, Dropout
 
 
 def fourier(shape: tuple[int, ...], bands: int, max_freq: float, like: Tensor) -> Tensor:
@@ -41,7 +42,7 @@ class Update(nn.Module):
         self.norm_feed = nn.LayerNorm(width)
         self.widen = nn.Linear(width, 8 * width)
         self.narrow = nn.Linear(4 * width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The updated latents."""

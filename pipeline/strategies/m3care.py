@@ -18,8 +18,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipeline.modelling.encoders import AttentionLayer, ImageEncoder, TransformerEncoder, fill_absent
+from pipeline.modelling.encoders import ImageEncoder, TransformerEncoder, fill_absent
 from pipeline.modelling.interface import CXR, EHR, Batch, Epoch, Output, Shapes, Strategy, mean_where
+from pipeline.modelling.layers import AttentionLayer
 
 NAMES = {EHR: "ehr", CXR: "cxr"}
 

@@ -17,8 +17,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipeline.modelling.encoders import ImageEncoder, Transformer, TransformerEncoder, fill_absent, series_channels
+from pipeline.modelling.encoders import ImageEncoder, TransformerEncoder, fill_absent, series_channels
 from pipeline.modelling.interface import CXR, EHR, Batch, Output, Shapes, Strategy, mean_where
+from pipeline.modelling.layers import Transformer
 
 
 class ShaSpec(Strategy):

@@ -24,8 +24,9 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from pipeline.modelling.encoders import AttentionLayer, ImageEncoder, events
+from pipeline.modelling.encoders import ImageEncoder, events
 from pipeline.modelling.interface import CXR, EHR, Batch, Output, Shapes, Strategy
+from pipeline.modelling.layers import AttentionLayer, Dropout
 
 PATCH = 16  # px, as in the paper
 
@@ -85,7 +86,7 @@ class UMSE(Strategy):
         self.norms = nn.ModuleList(nn.LayerNorm(size.width) for _ in range(2))
         self.ehr_layers = nn.ModuleList(AttentionLayer(size) for _ in range(layers))
         self.image_layers = nn.ModuleList(AttentionLayer(size) for _ in range(layers))
-        self.dropout = nn.Dropout(size.dropout)
+        self.dropout = Dropout(size.dropout)
         self.head = nn.Sequential(
             nn.LayerNorm(size.width),
             nn.Linear(size.width, size.width),

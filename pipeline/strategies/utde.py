@@ -19,15 +19,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pipeline.modelling.encoders import (
-    Attention,
-    ImageEncoder,
-    TransformerEncoder,
-    fill_absent,
-    observed_cells,
-    series_channels,
-)
+from pipeline.modelling.encoders import ImageEncoder, TransformerEncoder, fill_absent, observed_cells, series_channels
 from pipeline.modelling.interface import Batch, Output, Shapes, Strategy
+from pipeline.modelling.layers import Attention, Dropout
 from pipeline.params import Encoders
 
 
@@ -88,7 +82,7 @@ class CrossLayer(nn.Module):
             nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.ReLU(), nn.Linear(4 * width, width))
             for _ in range(2)
         )
-        self.dropout = nn.Dropout(size.dropout)
+        self.dropout = Dropout(size.dropout)
 
     def forward(self, series: Tensor, image: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Series [B, T, D] and image tokens [P, N, D] of the samples `rows`; without an image nothing is crossed."""
@@ -136,7 +130,7 @@ class UTDE(Strategy):
         self.time = TimeEmbedding(embed_time)
         self.charted = TimeAttention(embed_time, time_heads, shapes.channels, width)
         self.gate = nn.Sequential(
-            nn.Dropout(size.dropout),
+            Dropout(size.dropout),
             nn.Linear(2 * width, width),
             nn.ReLU(),
             nn.Linear(width, width if gate == "feature" else 1),
@@ -149,7 +143,7 @@ class UTDE(Strategy):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
         self.absent = nn.Parameter(torch.zeros(width))
         self.residual = nn.Sequential(
-            nn.Linear(2 * width, 2 * width), nn.ReLU(), nn.Dropout(size.dropout), nn.Linear(2 * width, 2 * width)
+            nn.Linear(2 * width, 2 * width), nn.ReLU(), Dropout(size.dropout), nn.Linear(2 * width, 2 * width)
         )
         self.head = nn.Linear(2 * width, shapes.outputs)
 

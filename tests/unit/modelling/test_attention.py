@@ -1,4 +1,4 @@
-"""Attention against a naive loop, and its padding."""
+"""Attention against a naive loop, its padding and its derivatives; dropout against its law."""
 
 from unittest.mock import Mock
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.modelling import encoders
-from pipeline.modelling.encoders import Attention, AttentionLayer
+from pipeline.modelling import layers
 from pipeline.modelling.examples import SMALL
+from pipeline.modelling.layers import Attention, AttentionLayer
 
 
 def linear(layer, x):
@@ -67,11 +67,44 @@ def test_few_entries_and_many_are_attended_to_alike(padded, monkeypatch):
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", kernel)
     assert torch.equal(attend()[0], few[0])
     assert kernel.call_count == 0
-    monkeypatch.setattr(encoders, "SHORT", 5)
+    monkeypatch.setattr(layers, "KEPT", 3 * 2 * 4 * 6 - 1)
     for one, other in zip(few, attend(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
     assert kernel.call_count == 1
-    monkeypatch.setattr(encoders, "SHORT", 6)
-    with torch.no_grad():  # forwards the kernel is the faster one
-        torch.testing.assert_close(attention(x, context, real), few[0], atol=1e-5, rtol=1e-5)
-    assert kernel.call_count == 2
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_attention_in_chunks_has_the_formulas_first_and_second_derivatives(padded, monkeypatch):
+    monkeypatch.setattr(layers, "CHUNK", 2 * 3 * 5)  # two of the three heads, then one
+    torch.manual_seed(0)
+    heads = [torch.randn(3, 2, n, dtype=torch.float64, requires_grad=True) for n in (3, 5, 5)]
+    hidden = torch.tensor([[False] * 5, [False] + [True] * 4, [True, False, False, True, False]])[:, None]
+
+    def attend(*heads):
+        return layers._Attend.apply(*heads, hidden if padded else None, 0.7)
+
+    query, key, value = heads
+    scores = (0.7 * query.transpose(1, 2) @ key).masked_fill(hidden & padded, -torch.inf)
+    expected = value @ torch.softmax(scores, dim=2).transpose(1, 2)
+    torch.testing.assert_close(attend(*heads), expected, atol=1e-12, rtol=0)
+    assert torch.autograd.gradcheck(attend, heads)
+    assert torch.autograd.gradgradcheck(attend, heads)
+
+
+def test_dropout_zeroes_its_share_and_scales_the_rest_forwards_and_backwards():
+    torch.manual_seed(0)
+    dropout, x = layers.Dropout(0.2), torch.full((401, 1001), 3.0, requires_grad=True)
+    found = dropout(x)
+    kept = found > 0
+    assert float(kept.float().mean()) == pytest.approx(0.8, abs=0.002)  # three standard deviations are 0.0019
+    for lag in (1, 2, 1001):  # neighbours, words, rows: what is kept says nothing of what else is
+        both = kept.flatten()[lag:] & kept.flatten()[:-lag]
+        assert float(both.float().mean()) == pytest.approx(0.64, abs=0.003)
+    assert torch.equal(found[kept], torch.full_like(found[kept], 3.0 / 0.8))
+    (gradient,) = torch.autograd.grad(found.sum(), x)
+    torch.testing.assert_close(gradient, kept / 0.8)
+    assert not torch.equal(dropout(x), found)
+    assert dropout.eval()(x) is x
+    assert dropout.train()(x[:0]).shape == (0, 1001)
+    assert layers.Dropout(0.0)(x) is x
+    assert float(layers.Dropout(1e-12)(x.detach()).sum()) == pytest.approx(3.0 * x.numel())
