@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from pipeline.params import Encoders
 
-KEPT = 2**24  # so many attention weights a CPU keeps, 64 MiB, and attends by matrix products: torch's kernel is slow
-CHUNK = 2**18  # weights at once, so that they stay in a processor's cache: 1 MiB
+CHUNK = 2**18  # so many attention weights at once, that they stay in a processor's cache: 1 MiB
+KEPT = 2**21  # beyond so many, 8 MiB, making them again in the derivative costs no more than to keep and fetch them
 
 
 class Dropout(nn.Module):
@@ -33,62 +33,59 @@ class Dropout(nn.Module):
         return x * kept.div_(1 - self.share)
 
 
-def _attended(query: Tensor, key: Tensor, value: Tensor, hidden: Tensor | None, scale: float) -> Tensor:
-    """value · softmax(scale · queryᵀ · key)ᵀ of heads [B · H, D / H, N or M], where `hidden` [B · H, 1, M] is false."""
-    scores = torch.bmm(query.transpose(1, 2) * scale, key)
-    if hidden is not None:
-        scores = scores.masked_fill(hidden, -torch.inf)
-    return torch.bmm(value, scores.softmax(dim=2).transpose(1, 2))
+def _weights(query: Tensor, key: Tensor, bias: Tensor | None) -> Tensor:
+    """softmax(queryᵀ · key + bias) [H, N, M] of heads [H, D, N] and [H, D, M], `bias` [H, 1, M]."""
+    query = query.transpose(1, 2)
+    return (torch.bmm(query, key) if bias is None else torch.baddbmm(bias, query, key)).softmax(dim=2)
 
 
 class _Attend(torch.autograd.Function):
-    """_attended, some heads at a time, with each product of its derivative in the layout that is multiplied fastest."""
+    """value · weightsᵀ [H, D, N], some heads at a time; the derivative's products in the layouts that are fastest."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, hidden: Tensor | None, scale: float) -> Tensor:
-        found, weights = torch.empty_like(query), query.new_empty((len(query), query.shape[2], key.shape[2]))
-        for i in _chunks(weights):
-            scores = _scaled(query[i].transpose(1, 2), key[i], scale, weights[i])
-            if hidden is not None:
-                scores.masked_fill_(hidden[i], -torch.inf)
-            torch.softmax(scores, 2, out=scores)
-            torch.bmm(value[i], scores.transpose(1, 2), out=found[i])
-        ctx.save_for_backward(query, key, value, hidden, weights)
-        ctx.scale = scale
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+        found, made = torch.empty_like(query), []
+        for i in _chunks(query, key):
+            made.append(_weights(query[i], key[i], None if bias is None else bias[i]))
+            torch.bmm(value[i], made[-1].transpose(1, 2), out=found[i])
+            if _count(query, key) > KEPT:
+                made.clear()
+        ctx.save_for_backward(query, key, value, bias, *made)
         return found
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, hidden, weights = ctx.saved_tensors
+        query, key, value, bias, *made = ctx.saved_tensors
         if torch.is_grad_enabled():  # a second derivative is wanted
-            found = _attended(query, key, value, hidden, ctx.scale)
-            return *torch.autograd.grad(found, (query, key, value), gradient, create_graph=True), None, None
+            found = torch.bmm(value, _weights(query, key, bias).transpose(1, 2))
+            return *torch.autograd.grad(found, (query, key, value), gradient, create_graph=True), None
         of_query, of_key, of_value = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-        for i in _chunks(weights):
-            torch.bmm(gradient[i], weights[i], out=of_value[i])
+        for n, i in enumerate(_chunks(query, key)):
+            weights = made[n] if made else _weights(query[i], key[i], None if bias is None else bias[i])
+            torch.bmm(gradient[i], weights, out=of_value[i])
             of_weights = torch.bmm(gradient[i].transpose(1, 2), value[i])
-            of_scores = torch._softmax_backward_data(of_weights, weights[i], 2, weights.dtype)
-            _scaled(key[i], of_scores.transpose(1, 2), ctx.scale, of_query[i])
-            _scaled(query[i], of_scores, ctx.scale, of_key[i])
-        return of_query, of_key, of_value, None, None
+            of_scores = torch._softmax_backward_data(of_weights, weights, 2, weights.dtype)
+            torch.bmm(key[i], of_scores.transpose(1, 2), out=of_query[i])
+            torch.bmm(query[i], of_scores, out=of_key[i])
+        return of_query, of_key, of_value, None
 
 
-def _scaled(a: Tensor, b: Tensor, scale: float, out: Tensor) -> Tensor:
-    """scale · a · b, into `out`."""
-    return torch.baddbmm(out, a, b, beta=0, alpha=scale, out=out)
+def _count(query: Tensor, key: Tensor) -> int:
+    """H · N · M."""
+    return len(query) * query.shape[2] * key.shape[2]
 
 
-def _chunks(weights: Tensor) -> list[slice]:
-    """Heads of at most CHUNK weights [B · H, N, M], or single ones."""
-    size = max(1, CHUNK // max(1, weights.shape[1] * weights.shape[2]))
-    return [slice(first, first + size) for first in range(0, len(weights), size)]
+def _chunks(query: Tensor, key: Tensor) -> list[slice]:
+    """Heads of at most CHUNK weights, or single ones."""
+    size = max(1, CHUNK // (query.shape[2] * key.shape[2]))
+    return [slice(first, first + size) for first in range(0, len(query), size)]
 
 
 class Attention(nn.Module):
     """Multi-head scaled dot-product attention of x [B, N, D] over context [B, M, E] (Vaswani et al. 2017).
 
-    `real` [B, M] bool hides what is padding; each sample needs one real entry. No dropout on the weights: beyond KEPT
-    they are then never stored, and memory grows with N + M, not with N · M.
+    `real` [B, M] bool hides what is padding; each sample needs one real entry. No dropout on the weights: many are then
+    never stored, and memory grows with N + M, not with N · M.
     """
 
     def __init__(self, width: int, heads: int, context: int | None = None, temperature: float = 1.0) -> None:
@@ -103,25 +100,27 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, context: Tensor, real: Tensor | None = None) -> Tensor:
         """[B, N, D]."""
         query, key, value = self.query(x), self.key(context), self.value(context)
-        few = x.device.type == "cpu" and self.heads * x.shape[0] * x.shape[1] * context.shape[1] <= KEPT
-        found: Tensor = self.out((self._few if few else self._many)(query, key, value, real))
+        found: Tensor = self.out((self._chunked if x.device.type == "cpu" else self._fused)(query, key, value, real))
         return found
 
-    def _many(self, query: Tensor, key: Tensor, value: Tensor, real: Tensor | None) -> Tensor:
+    def _fused(self, query: Tensor, key: Tensor, value: Tensor, real: Tensor | None) -> Tensor:
         query, key, value = (each.unflatten(2, (self.heads, -1)).transpose(1, 2) for each in (query, key, value))
         mask = None if real is None else real[:, None, None, :]
         found = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=self.scale)
         joined: Tensor = found.transpose(1, 2).flatten(2)
         return joined
 
-    def _few(self, query: Tensor, key: Tensor, value: Tensor, real: Tensor | None) -> Tensor:
-        """The same with the weights in memory, and heads [B · H, D / H, N or M]: narrow ones are multiplied best so."""
+    def _chunked(self, query: Tensor, key: Tensor, value: Tensor, real: Tensor | None) -> Tensor:
+        """The same; torch's kernel is slow on a CPU. Heads are [B · H, D / H, N or M]: narrow ones multiply best so."""
         query, key, value = (
             each.transpose(1, 2).reshape(len(each) * self.heads, each.shape[2] // self.heads, each.shape[1])
-            for each in (query, key, value)
+            for each in (query * self.scale, key, value)
         )
-        hidden = None if real is None else ~real.repeat_interleave(self.heads, dim=0)[:, None]
-        found: Tensor = _Attend.apply(query, key, value, hidden, self.scale)
+        bias = None
+        if real is not None:
+            bias = torch.zeros_like(real, dtype=query.dtype).masked_fill_(~real, -torch.inf)
+            bias = bias.repeat_interleave(self.heads, dim=0)[:, None]
+        found: Tensor = _Attend.apply(query, key, value, bias)
         return found.reshape(len(found) // self.heads, self.heads * found.shape[1], found.shape[2]).transpose(1, 2)
 
 

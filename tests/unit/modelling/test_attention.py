@@ -1,7 +1,5 @@
 """Attention against a naive loop, its padding and its derivatives; dropout against its law."""
 
-from unittest.mock import Mock
-
 import numpy as np
 import pytest
 import torch
@@ -49,46 +47,46 @@ def test_a_layer_does_not_see_padding():
     assert not torch.allclose(layer(padded)[:, :3], short, atol=1e-3)
 
 
+@pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("padded", [False, True])
-def test_few_entries_and_many_are_attended_to_alike(padded, monkeypatch):
-    """A CPU multiplies matrices where entries are few; torch's kernel, which keeps no weights, does the rest."""
-    torch.manual_seed(0)
-    attention = Attention(8, 2, context=5)
-    x, context = torch.randn(3, 4, 8, requires_grad=True), torch.randn(3, 6, 5)
-    real = torch.tensor([[True] * 6, [True] + [False] * 5, [False, True, True] * 2]) if padded else None
-
-    def attend():
-        found = attention(x, context, real)
-        return found, *torch.autograd.grad(found.square().sum(), [x, *attention.parameters()])
-
-    few = attend()
-    assert attention(x[:0], context[:0], None if real is None else real[:0]).shape == (0, 4, 8)
-    kernel = Mock(wraps=torch.nn.functional.scaled_dot_product_attention)
-    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", kernel)
-    assert torch.equal(attend()[0], few[0])
-    assert kernel.call_count == 0
-    monkeypatch.setattr(layers, "KEPT", 3 * 2 * 4 * 6 - 1)
-    for one, other in zip(few, attend(), strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
-    assert kernel.call_count == 1
-
-
-@pytest.mark.parametrize("padded", [False, True])
-def test_attention_in_chunks_has_the_formulas_first_and_second_derivatives(padded, monkeypatch):
+def test_attention_in_chunks_has_the_formulas_first_and_second_derivatives(padded, kept, monkeypatch):
     monkeypatch.setattr(layers, "CHUNK", 2 * 3 * 5)  # two of the three heads, then one
+    monkeypatch.setattr(layers, "KEPT", 3 * 3 * 5 if kept else 3 * 3 * 5 - 1)
     torch.manual_seed(0)
-    heads = [torch.randn(3, 2, n, dtype=torch.float64, requires_grad=True) for n in (3, 5, 5)]
+    query, key, value = heads = [torch.randn(3, 2, n, dtype=torch.float64, requires_grad=True) for n in (3, 5, 5)]
     hidden = torch.tensor([[False] * 5, [False] + [True] * 4, [True, False, False, True, False]])[:, None]
+    bias = torch.zeros(3, 1, 5, dtype=torch.float64).masked_fill(hidden, -torch.inf) if padded else None
 
     def attend(*heads):
-        return layers._Attend.apply(*heads, hidden if padded else None, 0.7)
+        return layers._Attend.apply(*heads, bias)
 
-    query, key, value = heads
-    scores = (0.7 * query.transpose(1, 2) @ key).masked_fill(hidden & padded, -torch.inf)
+    scores = (query.transpose(1, 2) @ key).masked_fill(hidden & padded, -torch.inf)
     expected = value @ torch.softmax(scores, dim=2).transpose(1, 2)
-    torch.testing.assert_close(attend(*heads), expected, atol=1e-12, rtol=0)
+    found = attend(*heads)
+    assert len(found.grad_fn.saved_tensors) == 4 + 2 * kept  # the weights of two chunks, or none
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+    for ours, naive in zip(
+        torch.autograd.grad(found.square().sum(), heads),
+        torch.autograd.grad(expected.square().sum(), heads),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, naive, atol=1e-12, rtol=0)
     assert torch.autograd.gradcheck(attend, heads)
     assert torch.autograd.gradgradcheck(attend, heads)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_cpu_attends_as_torchs_kernel_does_in_training_and_at_inference(padded):
+    torch.manual_seed(0)
+    attention = layers.Attention(8, 2, context=5, temperature=0.5)
+    x, context = torch.randn(3, 4, 8), torch.randn(3, 6, 5)
+    real = torch.tensor([[True] * 6, [True] + [False] * 5, [False, True, True] * 2]) if padded else None
+    parts = attention.query(x), attention.key(context), attention.value(context)
+    expected = attention.out(attention._fused(*parts, real))
+    torch.testing.assert_close(attention(x, context, real), expected, atol=1e-6, rtol=1e-6)
+    with torch.inference_mode():
+        torch.testing.assert_close(attention(x, context, real), expected.detach(), atol=1e-6, rtol=1e-6)
+    assert attention(x[:0], context[:0], None if real is None else real[:0]).shape == (0, 4, 8)
 
 
 def test_dropout_zeroes_its_share_and_scales_the_rest_forwards_and_backwards():
