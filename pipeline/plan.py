@@ -124,7 +124,7 @@ def time_batch(spec: RunSpec, px: int, image_share: float, batches: int = 5) -> 
         start = time.perf_counter()
         strategy.fit(told[0], goal[0], told[1], goal[1])
         fitted = (time.perf_counter() - start) / FITTED_STAYS * spec.batch_size
-    optimiser = AdamW(optimiser_groups(strategy, 0.01), lr=1e-6, fused=True)
+    optimiser = AdamW(optimiser_groups(strategy, 0.01), lr=1e-6)
     generator = torch.Generator()
     there = torch.arange(spec.batch_size) < round(spec.batch_size * image_share)
     batch = example_batch(shapes, spec.batch_size, there)

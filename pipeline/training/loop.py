@@ -144,7 +144,7 @@ def validate(strategy: Strategy, batches: Batches, rows: Tensor, spec: RunSpec, 
 
 def train_step(
     strategy: Strategy,
-    optimiser: torch.optim.Optimizer,
+    optimiser: AdamW,
     batch: Batch,
     targets: Tensor,
     training: Training,
@@ -158,9 +158,7 @@ def train_step(
     optimiser.zero_grad(set_to_none=True)
     torch.stack(list(losses.values())).sum().backward()
     strategy.after_backward()
-    params = [p for group in optimiser.param_groups for p in group["params"]]
-    torch.nn.utils.clip_grad_norm_(params, training.gradient_clip)
-    optimiser.step()
+    optimiser.descend(training.gradient_clip)
     return {name: value.detach() for name, value in losses.items()}
 
 
@@ -191,7 +189,7 @@ def fit(
     train, val = rows_of(data, spec, device)
     removed = torch.from_numpy(data.removed_at < spec.train_missing).to(device)
     strategy.set_prior(prior_logits(batches.targets(train), task).to(device))
-    optimiser = AdamW(optimiser_groups(strategy, training.weight_decay), lr=spec.hyper["lr"], fused=True)
+    optimiser = AdamW(optimiser_groups(strategy, training.weight_decay), lr=spec.hyper["lr"])
     steps_per_epoch = math.ceil(len(train) / spec.batch_size)
     steps = steps_per_epoch * spec.max_epochs
     least = training.least_share * spec.max_epochs  # whose image is learned late is not cut off before

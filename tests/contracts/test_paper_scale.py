@@ -34,7 +34,7 @@ def paper_steps(name):
     )
     strategy = registry.build(name, shapes, PARAMS.strategies[name])
     hyper = PARAMS.strategies[name]
-    optimiser = AdamW(optimiser_groups(strategy, PARAMS.training.weight_decay), lr=hyper["lr"], fused=True)
+    optimiser = AdamW(optimiser_groups(strategy, PARAMS.training.weight_decay), lr=hyper["lr"])
 
     def batches():
         for seed, images in enumerate(IMAGES):

@@ -1,5 +1,7 @@
 """AdamW, its groups and its schedule; and the task loss that it goes down."""
 
+import copy
+import functools
 import subprocess
 import sys
 
@@ -18,19 +20,64 @@ def test_adamw_is_torchs_bit_for_bit_through_a_checkpoint():
     def trained(kind):
         torch.manual_seed(0)
         model = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.ReLU(), torch.nn.Linear(7, 1))
-        optimiser = kind(model.parameters(), lr=0.01, weight_decay=0.1, fused=True)
+        optimiser = kind(model.parameters(), lr=0.01, weight_decay=0.1)
         for step in range(6):
             optimiser.zero_grad()
             model(torch.randn(4, 5)).square().mean().backward()
             optimiser.step()
             if step == 2:
                 state = optimiser.state_dict()
-                optimiser = kind(model.parameters(), lr=0.5, fused=True)
+                optimiser = kind(model.parameters(), lr=0.5)
                 optimiser.load_state_dict(state)
         return [p.detach() for p in model.parameters()]
 
-    for ours, torchs in zip(trained(AdamW), trained(torch.optim.AdamW), strict=True):
+    torchs_own = functools.partial(torch.optim.AdamW, fused=True)
+    for ours, torchs in zip(trained(AdamW), trained(torchs_own), strict=True):
         assert torch.equal(ours, torchs)
+
+
+@pytest.mark.parametrize("most", [0.05, 50.0])
+def test_a_descent_is_a_clipped_step_of_torchs_for_late_starters_and_through_a_checkpoint(most):
+    """One layer has its first gradient in the third step, another has none in the fifth; the state goes on."""
+
+    def trained(kind, descend):
+        torch.manual_seed(0)
+        model = torch.nn.ModuleList(torch.nn.Linear(5, 5) for _ in range(3))
+
+        def optimiser_of():
+            groups = [{"params": [each.weight for each in model]}, {"params": [each.bias for each in model]}]
+            return kind([*groups, {"params": [torch.nn.Parameter(torch.zeros(2))]}], lr=0.01, weight_decay=0.1)
+
+        optimiser, norms = optimiser_of(), []
+        for step in range(8):
+            optimiser.zero_grad()
+            x = torch.randn(4, 5)
+            for number, layer in enumerate(model):
+                if (number, step) not in ((1, 0), (1, 1), (2, 4)):
+                    x = torch.relu(layer(x)) + x
+            x.square().mean().backward()
+            descend(optimiser, model)
+            norms.append(float(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm()))
+            if step == 5:
+                state = copy.deepcopy(optimiser.state_dict())
+                optimiser = optimiser_of()
+                optimiser.load_state_dict(state)
+        return [p.detach() for p in model.parameters()], norms, optimiser.state_dict()["state"]
+
+    def torchs(optimiser, model):
+        torch.nn.utils.clip_grad_norm_(model.parameters(), most)
+        optimiser.step()
+
+    expected, norms, its_state = trained(functools.partial(torch.optim.AdamW, fused=True), torchs)
+    found, ours, state = trained(AdamW, lambda optimiser, _: optimiser.descend(most))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
+    assert ours == pytest.approx(norms, rel=1e-5)
+    assert max(norms) < 1.001 * most
+    assert {key: float(each["step"]) for key, each in state.items()} == {
+        key: float(each["step"]) for key, each in its_state.items()
+    }
+    assert [float(state[key]["step"]) for key in (0, 1, 2)] == [8, 6, 7]
 
 
 def test_no_strategy_imports_torchs_compiler_in_order_to_train(root):
@@ -49,7 +96,7 @@ for name in names():
     model = build(name, shapes, params.strategies[name])
     if isinstance(model, Fitted):
         continue
-    optimiser = AdamW(optimiser_groups(model, 0.01), lr=0.001, fused=True)
+    optimiser = AdamW(optimiser_groups(model, 0.01), lr=0.001)
     batch, targets = example_batch(shapes, 4, torch.tensor([True, False, True, True])), example_targets(shapes, 4)
     train_step(model, optimiser, batch, targets, params.training, torch.Generator())
     assert "torch._dynamo" not in sys.modules, name

@@ -131,7 +131,7 @@ def test_checks_come_at_intervals_and_layers_run_out():
 def training(model):
     """Labelled pairs, and the project's optimiser."""
     batch, targets = example_batch(model.shapes, 8, torch.ones(8).bool()), example_targets(model.shapes, 8)
-    return [(batch, targets)], AdamW(optimiser_groups(model, 0.0), lr=1e-2, fused=True)
+    return [(batch, targets)], AdamW(optimiser_groups(model, 0.0), lr=1e-2)
 
 
 def steps(model, optimiser, batches, count):
