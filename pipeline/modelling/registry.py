@@ -42,6 +42,18 @@ def strategy_class(name: str) -> type[Strategy]:
     return own[0]
 
 
+def knobs(cls: type[Strategy]) -> dict[str, inspect.Parameter]:
+    """Its hyper-parameters: the keyword-only arguments of its constructor, and of its base's where it passes **on."""
+    known: dict[str, inspect.Parameter] = {}
+    for each in cls.__mro__:
+        if "__init__" in vars(each):
+            arguments = inspect.signature(each.__init__).parameters.values()  # type: ignore[misc]
+            known = {p.name: p for p in arguments if p.kind is p.KEYWORD_ONLY} | known
+            if all(p.kind is not p.VAR_KEYWORD for p in arguments):
+                break
+    return known
+
+
 def build(name: str, shapes: Shapes, hyper: dict[str, Any]) -> Strategy:
     """The strategy with its hyper-parameters (the block strategies.NAME; `lr` belongs to the loop: training.run)."""
     cls = strategy_class(name)
@@ -49,7 +61,7 @@ def build(name: str, shapes: Shapes, hyper: dict[str, Any]) -> Strategy:
 
     lr = [] if issubclass(cls, Fitted) else ["lr"]
     own = {key: value for key, value in hyper.items() if key != "lr"}
-    known = {key: p for key, p in inspect.signature(cls).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    known = knobs(cls)
     for key in own:
         if key not in known:
             raise InputError(f"strategies.{name}.{key}: unknown; it knows {', '.join([*lr, *known])}")

@@ -58,6 +58,8 @@ class Trees(Fitted):
         self.register_buffer("feature", torch.zeros(*trees, inner, dtype=torch.int32))
         self.register_buffer("threshold", torch.zeros(*trees, inner, dtype=torch.float64))
         self.register_buffer("value", torch.zeros(*trees, inner + 1, dtype=torch.float64))
+        if "cxr" in self.modalities:
+            self.image = ImageEncoder(shapes).requires_grad_(requires_grad=False)
 
     def learn(self, x: Array, y: Array, x_val: Array, y_val: Array, columns: Sequence[int]) -> None:
         """Rounds up to the one with the lowest loss on validation; all where it is empty."""
@@ -104,28 +106,6 @@ class TreesWithImage(Trees):
     """Trees whose summary goes on with frozen features of the image: those of the run of `resnet`, which it needs."""
 
     modalities = frozenset({"ehr", "cxr"})
-
-    def __init__(
-        self,
-        shapes: Shapes,
-        *,
-        learning_rate: float = 0.1,
-        max_iter: int = 200,
-        max_depth: int = 4,
-        min_samples_leaf: int = 20,
-        l2: float = 1.0,
-        patience: int = 20,
-    ) -> None:
-        super().__init__(
-            shapes,
-            learning_rate=learning_rate,
-            max_iter=max_iter,
-            max_depth=max_depth,
-            min_samples_leaf=min_samples_leaf,
-            l2=l2,
-            patience=patience,
-        )
-        self.image = ImageEncoder(shapes).requires_grad_(requires_grad=False)
 
     def learn_from(self, earlier: Mapping[str, Earlier]) -> None:
         """The encoder of the image's own run."""

@@ -11,6 +11,7 @@ Changed: nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,27 +44,8 @@ class GBMLate(TreesWithImage):
     bias: Tensor
     share: Tensor
 
-    def __init__(
-        self,
-        shapes: Shapes,
-        *,
-        learning_rate: float = 0.1,
-        max_iter: int = 200,
-        max_depth: int = 4,
-        min_samples_leaf: int = 20,
-        l2: float = 1.0,
-        patience: int = 20,
-        c: float = 0.01,
-    ) -> None:
-        super().__init__(
-            shapes,
-            learning_rate=learning_rate,
-            max_iter=max_iter,
-            max_depth=max_depth,
-            min_samples_leaf=min_samples_leaf,
-            l2=l2,
-            patience=patience,
-        )
+    def __init__(self, shapes: Shapes, *, c: float = 0.01, **trees: Any) -> None:
+        super().__init__(shapes, **trees)
         if not c > 0:
             raise ValueError(f"c must be above 0, is {c}")
         self.c = c
