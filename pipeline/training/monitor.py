@@ -15,17 +15,21 @@ from pipeline.tasks import Task
 Array = np.ndarray[Any, Any]
 
 
-def average_precision(truth: Array, scores: Array) -> float | None:
-    """Σ (recall step × precision) over distinct scores, best first; None without a positive or without a negative."""
-    positives = int(truth.sum())
-    if positives == 0 or positives == len(truth):
-        return None
-    order = np.argsort(-scores, kind="stable")
-    truth, scores = truth[order] > 0, scores[order]
-    ends = np.flatnonzero(np.append(np.diff(scores) != 0, True))  # the last of each group of equal scores
-    found = np.cumsum(truth)[ends]
-    precision = found / (ends + 1)
-    return float(np.sum(np.diff(found, prepend=0) * precision) / positives)
+def average_precisions(truth: Array, scores: Array) -> list[float | None]:
+    """Σ (recall step × precision) over distinct scores, best first, of each column of truth and scores [n, labels].
+
+    None without a positive or without a negative. It is the mean over the positives of the precision at their score.
+    """
+    n = len(truth)
+    order = np.argsort(-scores, axis=0, kind="stable")
+    truth, scores = (np.take_along_axis(each, order, axis=0) for each in (truth > 0, scores))
+    places = np.arange(n)[:, None]
+    ends = np.where(np.append(scores[1:] != scores[:-1], np.ones_like(truth[:1]), axis=0), places, n)
+    ends = np.minimum.accumulate(ends[::-1], axis=0)[::-1]  # of each, the last place of an equal score
+    precision = np.take_along_axis(np.cumsum(truth, axis=0), ends, axis=0) / (ends + 1)
+    positives = truth.sum(axis=0)
+    sums = np.where(truth, precision, 0.0).sum(axis=0)
+    return [float(s / k) if 0 < k < n else None for s, k in zip(sums, positives, strict=True)]
 
 
 def monitor_score(task: Task, targets: Array, p: Array) -> float | None:
@@ -35,6 +39,5 @@ def monitor_score(task: Task, targets: Array, p: Array) -> float | None:
     """
     if task.monitor == "accuracy":
         return float((p.argmax(axis=1) == targets[:, 0]).mean()) if len(p) else None
-    found = [average_precision(targets[:, i], p[:, i]) for i in range(targets.shape[1])]
-    known = [score for score in found if score is not None]
+    known = [score for score in average_precisions(targets, p) if score is not None]
     return sum(known) / len(known) if known else None
