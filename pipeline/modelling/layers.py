@@ -13,24 +13,18 @@ CHUNK = 2**18  # so many attention weights at once, that they stay in a processo
 KEPT = 2**21  # beyond so many, 8 MiB, making them again in the derivative costs no more than to keep and fetch them
 
 
-class Dropout(nn.Module):
+class Dropout(nn.Dropout):
     """torch's dropout; on a CPU from 32 random bits an entry, in half the time of its Bernoulli variables."""
 
-    def __init__(self, share: float) -> None:
-        super().__init__()
-        self.share = share
-        self.bound = min(2**32 - 1, round((1 - share) * 2**32)) - 2**31  # an entry is kept below, share > 0
-
     def forward(self, x: Tensor) -> Tensor:
-        """x / (1 - share), with a share of its entries zero; x itself outside of training."""
-        if not self.training or self.share == 0:
-            return x
-        if x.device.type != "cpu":
-            return nn.functional.dropout(x, self.share)
+        """x / (1 - p), with a share p of its entries zero; x itself outside of training."""
+        if not self.training or self.p == 0 or x.device.type != "cpu":
+            return super().forward(x)
         words = torch.empty((x.numel() + 1) // 2, dtype=torch.int64).random_(-(2**63), None)
         bits = words.view(torch.int32)[: x.numel()].view(x.shape)
-        kept = torch.lt(bits, self.bound, out=torch.empty(x.shape, dtype=x.dtype))
-        return x * kept.div_(1 - self.share)
+        bound = min(2**32 - 1, round((1 - self.p) * 2**32)) - 2**31
+        kept = torch.lt(bits, bound, out=torch.empty(x.shape, dtype=x.dtype))
+        return x * kept.div_(1 - self.p)
 
 
 def _weights(query: Tensor, key: Tensor, bias: Tensor | None) -> Tensor:
