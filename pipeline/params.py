@@ -338,29 +338,47 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Verdicts:
-    """When a paired difference is called a gain, or none (pipeline.estimation.verdicts); fixed before the run.
+class Margins:
+    """A difference too small to matter, by metric."""
 
-    `margin` is a difference of AUROC too small to matter, `control_auroc` what the image encoder must reach on the
+    auroc: float
+    auprc: float
+    accuracy: float
+    kappa: float
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            _share(name, value)
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """When paired differences are called gains, losses or neither (pipeline.estimation.verdicts); fixed before the run.
+
+    Nothing is said of fewer than `least_positives`. `control_auroc` is what the image encoder must reach on the
     findings of the radiologists' reports before "no gain" is said; `permutations` are throws of the randomisation test.
     """
 
-    margin: float
+    margins: Margins
     confidence: float
     equivalence_confidence: float
+    least_positives: int
     permutations: int
     control_auroc: float
 
     def __post_init__(self) -> None:
         for name in ("confidence", "equivalence_confidence"):
             _require(0 < getattr(self, name) < 1, f"{name}: must be in (0, 1), is {getattr(self, name)}")
-        for name in ("margin", "control_auroc"):
-            _share(name, getattr(self, name))
+        _share("control_auroc", self.control_auroc)
         _require(
             self.equivalence_confidence <= self.confidence,
             f"equivalence_confidence: must be at most confidence, is {self.equivalence_confidence}",
         )
-        _at_least(1, permutations=self.permutations)
+        _at_least(1, permutations=self.permutations, least_positives=self.least_positives)
+
+    def margin(self, metric: str) -> float:
+        """The difference of a headline metric that is too small to matter."""
+        return float(getattr(self.margins, metric))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Resampling of subjects and seeds: one set of weights shared by every strategy, task and metric, and intervals.
+"""Resampling of subjects: one set of weights shared by every strategy, task and metric, and intervals.
 
 A draw is a weight per subject (how often the subject was drawn), never a copy of rows: a metric is computed for all
 draws at once from weighted sums (pipeline.estimation.metrics). Column 0 of the weights is the sample itself, so that
@@ -21,7 +21,6 @@ from scipy.special import logit as log_odds
 Floats = NDArray[np.float64]
 
 PARTS = {"test": 0, "dev": 1}
-SEEDS = 2  # the third stream of random numbers: resampling of training seeds
 CHUNK = 1_500_000  # weights in a block: 12 MB, so that the sums over its rows stay near the processor
 NEAR = 1e-4  # a share this near to 0 or 1 has no log-odds to speak of
 MIN_ESTIMABLE = 0.9  # of the draws, before an interval is given; of the labels, before a draw counts for their mean
@@ -66,18 +65,6 @@ def draw_subjects(subjects: NDArray[np.int64], draws: int, seed: int, part: str,
     return SubjectDraws(subjects, tuple(blocks))
 
 
-def draw_seeds(seeds: int, draws: int, seed: int) -> Floats:
-    """How often each of the training seeds counts in each draw, [seeds, 1 + D]; column 0 is 1; all 1 for a single seed.
-
-    The seeds of a draw are the same in all folds and for all strategies.
-    """
-    weights = np.ones((seeds, 1 + draws))
-    if seeds > 1:
-        random = np.random.default_rng([seed, SEEDS])
-        weights[:, 1:] = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws).T
-    return weights
-
-
 def quotient(top: Floats, bottom: Floats) -> Floats:
     """top / bottom, NaN where bottom is not above 0."""
     found = np.full(np.shape(bottom), np.nan)
@@ -85,15 +72,10 @@ def quotient(top: Floats, bottom: Floats) -> Floats:
     return found
 
 
-def average_runs(values: Floats, weights: Floats) -> Floats:
-    """Weighted mean, [R, 1 + D] -> [1 + D], of the runs in which the metric is estimable; NaN where there is none.
-
-    `weights`, [R, 1 + D], are those of each run's seed.
-    """
-    known = np.where(np.isnan(values), 0.0, weights)
-    total = known.sum(axis=0)
-    mean = (np.nan_to_num(values) * known).sum(axis=0)
-    return quotient(mean, total)
+def average_runs(values: Floats) -> Floats:
+    """Mean, [R, 1 + D] -> [1 + D], of the runs in which the metric is estimable; NaN where there is none."""
+    known = ~np.isnan(values)
+    return quotient(np.nan_to_num(values).sum(axis=0), known.sum(axis=0).astype(np.float64))
 
 
 def average_labels(values: Floats) -> Floats:

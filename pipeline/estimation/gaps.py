@@ -1,7 +1,7 @@
 """Metrics by group, for the sample and all bootstrap draws at once; the gap between groups, its interval and its null.
 
 A group's metric is made of sums within runs: concordant pairs over pairs, alerts among positives over positives. Runs
-are weighted by these denominators (and the seeds' draws), so that a fold in which a small group has two deaths counts
+are weighted by these denominators, so that a fold in which a small group has two deaths counts
 as two deaths. Pairs never cross folds.
 
 The gap, max − min over groups, is biased upwards, and its draws more so: at equal AUROCs all of them lie above the
@@ -69,11 +69,10 @@ class GroupSums:
         rows: Ints,
         draws: SubjectDraws,
         prevalence: float,
-        seed: Floats | float = 1.0,
     ) -> None:
         """A run's stays: `codes` their groups (−1: none), `rows` their subjects in the weights of `draws`.
 
-        `prevalence` is the one to which average precision is adjusted, `seed` the weight of the run's seed, [1 + D].
+        `prevalence` is the one to which average precision is adjusted.
         """
         groups = len(self._top["auroc", ""])
         member = codes[:, None] == np.arange(groups)
@@ -85,19 +84,19 @@ class GroupSums:
         sums = weighted_sums(spread, rows, draws).reshape(quantities.shape[1], groups, -1)
         positives, negatives, expected = sums[:3]
         stays = positives + negatives
-        self._gather(("calibration", ""), quotient(expected - positives, stays), stays * seed)
+        self._gather(("calibration", ""), quotient(expected - positives, stays), stays)
         for rule, true, false in zip(RULES, sums[3::2], sums[4::2], strict=True):
             rate = quotient(true, positives)
-            self._gather(("tpr", rule), rate, positives * seed)
-            self._gather(("fnr", rule), 1.0 - rate, positives * seed)
-            self._gather(("fpr", rule), quotient(false, negatives), negatives * seed)
-            self._gather(("selection_rate", rule), quotient(true + false, stays), stays * seed)
+            self._gather(("tpr", rule), rate, positives)
+            self._gather(("fnr", rule), 1.0 - rate, positives)
+            self._gather(("fpr", rule), quotient(false, negatives), negatives)
+            self._gather(("selection_rate", rule), quotient(true + false, stays), stays)
         ranked = [
             rank_metrics(scores.p[of], scores.truth[of], rows[of], draws, prevalence)
             for of in (member[:, group] for group in range(groups))
         ]
-        self._gather(("auroc", ""), np.array([each[0] for each in ranked]), positives * negatives * seed)
-        self._gather(("auprc_adjusted", ""), np.array([each[1] for each in ranked]), positives * seed)
+        self._gather(("auroc", ""), np.array([each[0] for each in ranked]), positives * negatives)
+        self._gather(("auprc_adjusted", ""), np.array([each[1] for each in ranked]), positives)
 
     def _gather(self, key: Key, values: Floats, weights: Floats) -> None:
         known = ~np.isnan(values)

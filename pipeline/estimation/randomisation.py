@@ -25,7 +25,7 @@ from scipy.stats import rankdata
 from pipeline.estimation.bootstrap import Floats, SubjectDraws
 from pipeline.estimation.metrics import Bools, Ints
 
-SWAPS = 3  # the fourth stream of random numbers, after the parts and the seeds of pipeline.estimation.bootstrap
+SWAPS = 3  # a stream of random numbers of its own, beside the parts of pipeline.estimation.bootstrap
 BLOCK = 512  # throws at once
 ALPHA = 0.05  # of a family, in text
 TIE = 1e-9  # differences that are equal but for rounding

@@ -83,7 +83,7 @@ def evaluate(data: Path, grid: Grid, training: TrainingScale, evaluation: Evalua
     """
     tasks = [get_task(name) for name in grid.tasks]
     people = read_people(data, tasks, training.folds)
-    sampler = Sampler(people, training.seeds, draws, evaluation.seed)
+    sampler = Sampler(people, draws, evaluation.seed)
     rows: list[dict[str, Any]] = []
     labelled: list[dict[str, Any]] = []
     metrics: dict[str, Any] = {part: {task.name: {} for task in tasks} for part in ("dev", "test")}

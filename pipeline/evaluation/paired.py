@@ -43,7 +43,6 @@ class Run:
     truth: Ints
     inside: Mapping[Stratum, Bools]
     draws: SubjectDraws
-    seed_weights: Floats
 
 
 def runs_of(
@@ -54,7 +53,7 @@ def runs_of(
     found = []
     for (fold, seed), run in rows.group_by("fold", "seed", maintain_order=True):
         subjects = run["subject_id"].to_numpy()
-        draws, weights = sampler.subjects("test", int(str(fold))), sampler.seed(int(str(seed)))
+        draws = sampler.subjects("test", int(str(fold)))
         masks = run.select(
             where.cast(pl.Boolean).fill_null(False).alias("/".join(name)) for name, where in strata.items()
         )
@@ -67,7 +66,6 @@ def runs_of(
                 truth=run.select(pl.col(task.labels).cast(pl.Int64)).to_numpy(),
                 inside={name: _column(masks["/".join(name)], run.height) for name in strata},
                 draws=draws,
-                seed_weights=weights,
             )
         )
     return tuple(found)
@@ -117,13 +115,12 @@ def read_cells(
 
 def scored(runs: Sequence[Run], task: Task, stratum: Stratum) -> Draws:
     """Draws of both metrics: of each label, and of MACRO where the task has several; averaged over the runs."""
-    weights = np.array([run.seed_weights for run in runs])
     first, second = metrics_of(task)
     found: Draws = {}
     for i, label in enumerate(task.labels if task.kind != "multiclass" else (MACRO,)):
         pairs = [_metrics(run, task, i, run.inside[stratum]) for run in runs]
-        found[label, first] = _mean([pair[0] for pair in pairs], weights)
-        found[label, second] = _mean([pair[1] for pair in pairs], weights)
+        found[label, first] = _mean([pair[0] for pair in pairs])
+        found[label, second] = _mean([pair[1] for pair in pairs])
     if task.kind == "multilabel":
         for metric in (first, second):
             found[MACRO, metric] = macro(found, task.labels, metric)
@@ -135,8 +132,8 @@ def macro(draws: Mapping[tuple[str, str], Floats], labels: Iterable[str], metric
     return average_labels(np.array([draws[label, metric] for label in labels]))
 
 
-def _mean(values: Sequence[Floats], weights: Floats) -> Floats:
-    return average_runs(np.array(values), weights) if values else np.full(1, np.nan)
+def _mean(values: Sequence[Floats]) -> Floats:
+    return average_runs(np.array(values)) if values else np.full(1, np.nan)
 
 
 def _metrics(run: Run, task: Task, label: int, keep: Bools) -> tuple[Floats, Floats]:
@@ -212,7 +209,7 @@ def second_p(
                 first, second = (_second(scores, truth, i, at, draws, task) for draws in pair)
                 by_run[label].append(first - second)
         for label, values in by_run.items():
-            blocks[label].append(average_runs(np.array(values), np.ones((len(values), sign.shape[0]))))
+            blocks[label].append(average_runs(np.array(values)))
     null = {label: np.concatenate(each) for label, each in blocks.items()}
     if task.kind == "multilabel":
         null[MACRO] = average_labels(np.array(list(null.values())))

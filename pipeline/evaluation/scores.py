@@ -20,7 +20,6 @@ from pipeline.estimation.bootstrap import (
     SubjectDraws,
     average_labels,
     average_runs,
-    draw_seeds,
     draw_subjects,
     interval,
 )
@@ -63,14 +62,12 @@ def metric_interval(metric: str, values: Floats, confidence: float) -> tuple[flo
 
 
 class Sampler:
-    """The bootstrap's weights for a population, made when first asked for: per part and fold, and per seed."""
+    """The bootstrap's weights for a population, made when first asked for: per part and fold."""
 
-    def __init__(self, people: pl.DataFrame, seeds: tuple[int, ...], draws: int, seed: int) -> None:
+    def __init__(self, people: pl.DataFrame, draws: int, seed: int) -> None:
         self._people = people
         self._draws = draws
         self._seed = seed
-        self._seeds = seeds
-        self._by_seed = draw_seeds(len(seeds), draws, seed)
         self._cache: dict[tuple[str, int], SubjectDraws] = {}
 
     def subjects(self, part: str, fold: int) -> SubjectDraws:
@@ -79,10 +76,6 @@ class Sampler:
             chosen = self._people.filter((pl.col("part") == part) & (pl.col("fold") == fold))["subject_id"].to_numpy()
             self._cache[part, fold] = draw_subjects(chosen, self._draws, self._seed, part, fold)
         return self._cache[part, fold]
-
-    def seed(self, seed: int) -> Floats:
-        """How often a training seed counts, [1 + D]."""
-        return np.asarray(self._by_seed[self._seeds.index(seed)])
 
 
 class Told(NamedTuple):
@@ -152,8 +145,7 @@ def over_runs(
         measured = measure(rows.filter(run), validation.filter(run), sampler.subjects(part, fold))
         for key, values in measured.items():
             found.setdefault(key, []).append(values)
-    weights = np.array([sampler.seed(seed) for _, seed in runs])
-    averaged = {key: average_runs(np.array(each), weights) for key, each in found.items()}
+    averaged = {key: average_runs(np.array(each)) for key, each in found.items()}
     return averaged, {key: sum(not np.isnan(run[0]) for run in each) for key, each in found.items()}, len(runs)
 
 

@@ -27,7 +27,7 @@ from pipeline.synthetic.model import VERSION
 OUT = ROOT / "docs" / "known-hospitals"
 STRATEGIES = ("lstm", "resnet", "gbm", "late_average", "late_fusion", "mmtm", "medfuse")
 DATA = ("synthesize", "manifest", "ingest", "cohort", "labels", "series", "images", "splits", "masks", "statistics")
-MARGIN = 0.01  # verdicts.margin of params.yaml
+MARGIN = 0.01  # verdicts.margins.auroc of params.yaml
 EDGES = (MARGIN, 0.03, 0.06)  # of the attainable gain in AUROC
 
 

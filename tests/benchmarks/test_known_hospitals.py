@@ -37,7 +37,7 @@ def test_the_params_are_legal_and_differ_in_the_seed(root, tmp_path):
     assert found[0].synthetic != found[1].synthetic
     assert found[0].grid == found[1].grid
     assert found[0].grid.strategies == STRATEGIES
-    assert found[0].verdicts.margin == MARGIN
+    assert found[0].verdicts.margins.auroc == MARGIN
 
 
 def test_shares_are_by_what_was_attainable():

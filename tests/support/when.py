@@ -1,11 +1,13 @@
 """The small question 1 that its tests ask."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 from sklearn.metrics import roc_auc_score
 
 from pipeline.evaluation.cells import read_people, read_predictions
-from pipeline.params import Evaluation, Grid, Verdicts
+from pipeline.params import Evaluation, Grid, load
 from pipeline.questions.when.gain import source
 from pipeline.tasks import get_task
 from tests.support.made_up_runs import training
@@ -14,7 +16,7 @@ SCALE = training(folds=(0, 1), seeds=(0, 1))
 
 EVALUATION = Evaluation(confidence=0.95, ece_bins=10, seed=1)
 
-RULE = Verdicts(margin=0.01, confidence=0.95, equivalence_confidence=0.9, permutations=99, control_auroc=0.7)
+RULE = replace(load().verdicts, permutations=99)
 
 GRID = Grid(
     ("lstm", "transformer", "resnet", "ehr_presence", "ehr_metadata", "late_fusion", "medfuse"),

@@ -55,7 +55,7 @@ def fairness(
     """
     tasks = [get_task(name) for name in grid.tasks]
     people = read_people(data, tasks, training.folds, [name for name in ATTRIBUTES.values() if name != "has_cxr"])
-    sampler = Sampler(people, training.seeds, size.draws, evaluation.seed)
+    sampler = Sampler(people, size.draws, evaluation.seed)
     names = (WHOLE, *ATTRIBUTES, *knobs.pairs)
     groups: list[dict[str, Any]] = []
     gaps: list[dict[str, Any]] = []

@@ -166,10 +166,10 @@ def measure(
     """Metrics of one label in `groups` of an attribute, [G', 1 + D]."""
     found = GroupSums(len(groups), columns)
     codes = _codes(of, name, groups)
-    for fold, seed, scores in runs:
+    for fold, _, scores in runs:
         draws = sampler.subjects("test", fold.number)
         rows = draws.rows(fold.subjects)
-        found.add(scores[label], codes[fold.places], rows, draws, float(of.prevalence[label]), sampler.seed(seed))
+        found.add(scores[label], codes[fold.places], rows, draws, float(of.prevalence[label]))
     return found.values()
 
 

@@ -191,7 +191,7 @@ def _answer(known: Source, truth: Truth, task: Task, cohort: str, row: dict[str,
         "oracle_both": both,
         "attainable": attainable,
         "found": row["difference"],
-        "judgement": judgement(row["verdict"], attainable, known.rule.margin),
+        "judgement": judgement(row["verdict"], attainable, known.rule.margins.auroc),
     }
 
 
@@ -223,7 +223,7 @@ def _by_kind(
                         {
                             **dict(zip(KIND_SCHEMA, (cohort, kind, strategy, best[cohort], len(labels)), strict=False)),
                             "attainable": attainable,
-                            **judged(difference, known.rule, control_passed=True),
+                            **judged(difference, known.rule, True, METRIC),
                         }
                     )
     for rows in found.values():

@@ -39,8 +39,9 @@ def answer(tables: Path, rule: Verdicts) -> Answer | None:
     notes = (
         "Planted are the causes of every label (docs/synthetic-hospital.md). Attainable is what an oracle gains which "
         "knows them, and sees them as record and radiograph show them, noise and all; models see hours and pixels.",
-        f"Right is “gain” where more than {rule.margin:g} is attainable, and “no gain” where it is not; undetermined "
-        "is neither. This is one hospital and one seed; docs/known-hospitals.md counts verdicts over several.",
+        f"Right is “gain” where more than {rule.margins.auroc:g} is attainable, and “no gain” where it is not; "
+        "undetermined is neither. This is one hospital and one seed; docs/known-hospitals.md counts verdicts over "
+        "several.",
     )
     cohorts = by_label["cohort"].unique(maintain_order=True).to_list()
     return Answer(
@@ -82,8 +83,8 @@ def _figures(by_label: pl.DataFrame, kinds: pl.DataFrame, cohorts: list[str], ru
         if blocks:
             name, title = f"known_kinds_{cohort}", f"Gain by kind of truth, {cohort} cohort"
             axis, target = "Macro mean difference of AUROC", "attainable, by the oracle"
-            caption = f"Each fusion strategy less the best unimodal one; the band is ±{rule.margin:g}."
-            svg = caterpillar(blocks, axis, target, name, title, rule.margin)
+            caption = f"Each fusion strategy less the best unimodal one; the band is ±{rule.margins.auroc:g}."
+            svg = caterpillar(blocks, axis, target, name, title, rule.margins.auroc)
             drawn.append(AnswerFigure(name, svg, caption, "tables/known_kinds.csv"))
     for cohort in cohorts:
         rows = by_label.filter(cohort=cohort).drop_nulls("attainable")

@@ -62,7 +62,6 @@ class Run:
     groups: dict[str, Bools]
     at: Ints
     draws: SubjectDraws
-    seed_weights: Floats
 
 
 def answers(run: Run, removal: Removal) -> Floats:
@@ -127,7 +126,6 @@ def runs_of(
                 },
                 at=draws.rows(rows["subject_id"].to_numpy()),
                 draws=draws,
-                seed_weights=sampler.seed(int(str(told["seed"]))),
             )
         )
     return found
@@ -135,14 +133,13 @@ def runs_of(
 
 def score_runs(runs: Sequence[Run], task: Task, group: str, removal: Removal = NOTHING) -> Scores:
     """Draws of both metrics over the stays of a group: per run, averaged; of phenotypes then the mean over labels."""
-    weights = np.array([run.seed_weights for run in runs])
     labels = range(len(task.labels))
     first, second = metrics_of(task)
     values: tuple[list[Floats], list[Floats]] = ([], [])
     scored = [_of_run(run, task, run.groups[group], answers(run, removal)) for run in runs]
     for label in labels:
         for metric in range(2):
-            values[metric].append(average_runs(np.array([each[label][metric] for each in scored]), weights))
+            values[metric].append(average_runs(np.array([each[label][metric] for each in scored])))
     return {
         name: average_labels(np.array(each)) if len(labels) > 1 else each[0]
         for name, each in zip((first, second), values, strict=True)

@@ -261,7 +261,7 @@ def robustness(
     status = pl.read_parquet(data / "cohort/stays.parquet", columns=["stay_id", "cxr_status"]).with_columns(
         pl.col("stay_id").cast(pl.Int64)
     )
-    sampler = Sampler(people, training.seeds, draws, evaluation.seed)
+    sampler = Sampler(people, draws, evaluation.seed)
     tables = Tables(evaluation.confidence)
     for task in tasks:
         cells = list(read_cells(data, task, grid, training, probe, people, status, sampler))

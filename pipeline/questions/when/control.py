@@ -44,13 +44,12 @@ def image_control(
     for place, (strategy, scores) in enumerate(told):
         of_people = scores.join(people.select("fold", "stay_id", "subject_id"), on=["fold", "stay_id"], how="left")
         for key, each in of_people.group_by("finding", "task", "train_cohort", maintain_order=True):
-            values, weights = [], []
-            for (fold, seed), run in each.sort("fold", "seed", "stay_id").group_by("fold", "seed", maintain_order=True):
+            values = []
+            for (fold, _), run in each.sort("fold", "seed", "stay_id").group_by("fold", "seed", maintain_order=True):
                 drawn = sampler.subjects("test", int(str(fold)))
                 at = drawn.rows(run["subject_id"].to_numpy())
                 values.append(rank_metrics(run["score"].to_numpy(), run["present"].to_numpy(), at, drawn)[0])
-                weights.append(sampler.seed(int(str(seed))))
-            draws = average_runs(np.array(values), np.array(weights))
+            draws = average_runs(np.array(values))
             low, high = metric_interval("auroc", draws, confidence)
             finding, task, cohort = (str(part) for part in key)
             rows.append(

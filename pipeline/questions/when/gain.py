@@ -106,9 +106,7 @@ def source(
 ) -> Source:
     """Reads the people. Raises InputError for a file or column that is missing."""
     people = read_people(data, [get_task(name) for name in grid.tasks], training.folds, TRAITS)
-    return Source(
-        data, grid, training, evaluation, rule, people, Sampler(people, training.seeds, draws, evaluation.seed)
-    )
+    return Source(data, grid, training, evaluation, rule, people, Sampler(people, draws, evaluation.seed))
 
 
 def strata_told(people: pl.DataFrame, task: Task, cohort: str) -> dict[Stratum, Told]:
@@ -194,7 +192,7 @@ class Contest:
                     "chosen": False,
                     "value": None if np.isnan(one[0]) else float(one[0]),
                     "unimodal_value": None if np.isnan(two[0]) else float(two[0]),
-                    **judged(one - two, self.known.rule, self.control_passed),
+                    **judged(one - two, self.known.rule, self.control_passed, metric),
                     "n": n,
                     "positives": positives,
                 }

@@ -95,7 +95,7 @@ def _climb(known: Source, task: Task, cohort: str, chosen: pl.DataFrame, control
         for (label, metric), values in draws[rung].items():
             row = _row(known, task, cohort, label, metric, rung, names[rung], values)
             if below is not None:
-                judgement = judged(values - draws[below][label, metric], known.rule, control_passed)
+                judgement = judged(values - draws[below][label, metric], known.rule, control_passed, metric)
                 row |= {"against": below, "p": p.get(label) if metric == metrics_of(task)[0] else None}
                 row |= {"difference_low": judgement.pop("low"), "difference_high": judgement.pop("high"), **judgement}
             rows.append(row)

@@ -63,16 +63,15 @@ def metric_of(task: Task) -> str:
     return "accuracy" if task.kind == "multiclass" else "auroc"
 
 
-def _score(rows: pl.DataFrame, task: Task, sampler: Sampler) -> tuple[list[Floats], Floats]:
-    """Draws by label, and the weights of the run's seed; `rows` are those of one run, kind and permutation."""
+def _score(rows: pl.DataFrame, task: Task, sampler: Sampler) -> list[Floats]:
+    """Draws by label; `rows` are those of one run, kind and permutation."""
     draws = sampler.subjects("test", rows["fold"][0])
     at = draws.rows(rows["subject_id"].to_numpy())
     p = rows.select(f"p_{name}" for name in task.outputs).to_numpy().astype(np.float64)
     truth = rows.select(pl.col(task.labels).cast(pl.Int64)).to_numpy()
-    weights = sampler.seed(rows["seed"][0])
     if task.kind == "multiclass":
-        return [accuracy(confusion(p.argmax(axis=1), truth[:, 0], p.shape[1], at, draws))], weights
-    return [rank_metrics(p[:, i], truth[:, i] > 0, at, draws)[0] for i in range(truth.shape[1])], weights
+        return [accuracy(confusion(p.argmax(axis=1), truth[:, 0], p.shape[1], at, draws))]
+    return [rank_metrics(p[:, i], truth[:, i] > 0, at, draws)[0] for i in range(truth.shape[1])]
 
 
 def kind_scores(swaps: pl.DataFrame, task: Task, sampler: Sampler) -> dict[str, Floats]:
@@ -85,8 +84,7 @@ def kind_scores(swaps: pl.DataFrame, task: Task, sampler: Sampler) -> dict[str, 
         scored = [
             _score(rows, task, sampler) for _, rows in of_kind.group_by("fold", "seed", "draw", maintain_order=True)
         ]
-        weights = np.array([each[1] for each in scored])
-        labels = [average_runs(np.array(values), weights) for values in zip(*(each[0] for each in scored), strict=True)]
+        labels = [average_runs(np.array(values)) for values in zip(*scored, strict=True)]
         found[str(kind)] = average_labels(np.array(labels)) if len(labels) > 1 else labels[0]
     return found
 
@@ -125,7 +123,7 @@ def reliance(
     people = read_people(data, tasks, training.folds).select(
         "fold", "stay_id", "subject_id", *(label for task in tasks for label in task.labels)
     )
-    sampler = Sampler(read_people(data, [], training.folds), training.seeds, draws, evaluation.seed)
+    sampler = Sampler(read_people(data, [], training.folds), draws, evaluation.seed)
     rows = []
     for task in tasks:
         for strategy in grid.strategies:

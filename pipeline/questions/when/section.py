@@ -66,7 +66,7 @@ def sentence(family: pl.DataFrame, chosen: pl.DataFrame, ladder: pl.DataFrame, r
     if gained:
         lead = f"Fusion beats the best single modality for {_joined(gained)}"
     elif own.filter(verdict=NO_GAIN).height == own.height:  # a null is no "no gain"
-        lead = f"Fusion adds nothing that matters (±{rule.margin:g}) to the best single modality"
+        lead = f"Fusion adds nothing that matters (±{rule.margins.auroc:g}) to the best single modality"
     elif own["verdict"].is_null().all():
         lead = "These data are too small to tell whether fusion beats the best single modality"
     else:
@@ -190,10 +190,10 @@ def _figures(table: pl.DataFrame, family: pl.DataFrame, ladder: pl.DataFrame, ru
 
     def add(name: str, rows: list[Row], axis: str, title: str, caption: str) -> None:
         if rows:
-            svg = forest(rows, names, axis, name, title, rule.margin)
+            svg = forest(rows, names, axis, name, title, rule.margins.auroc)
             drawn.append(AnswerFigure(name, svg, caption, "tables/gain.csv"))
 
-    band = f"the band is ±{rule.margin:g}"
+    band = f"the band is ±{rule.margins.auroc:g}"
     own = family.filter(pl.col("label").is_in(OWN))
     caption = f"Both chosen on validation; intervals from a bootstrap over subjects; {band}."
     add("when_tasks", _forest_rows(own, "task", short_title, cohorts), axis, of, caption)

@@ -59,7 +59,7 @@ def rule_in_words(rule: Verdicts) -> str:
     """What the verdicts mean."""
     return (
         f"gain: the lower bound of the {percent(rule.confidence)} interval is above 0; no gain: the "
-        f"{percent(rule.equivalence_confidence)} interval lies within ±{rule.margin:g}, and the features of an "
+        f"{percent(rule.equivalence_confidence)} interval lies within ±{rule.margins.auroc:g}, and the features of an "
         f"image-only strategy rank both findings of the positive control with an "
         f"AUROC of {rule.control_auroc:g} or more; otherwise undetermined"
     )

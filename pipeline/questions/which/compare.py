@@ -117,7 +117,7 @@ def compare(
         stay = people.filter(pl.col(DAYS).is_null())["stay_id"][0]
         raise InputError(f"{data / 'cohort' / 'stays.parquet'}: {DAYS} is null for stay_id {stay}")
     days = people.select("stay_id", pl.col(DAYS).cast(pl.Float64)).unique("stay_id")
-    sampler = Sampler(people, training.seeds, draws, evaluation.seed)
+    sampler = Sampler(people, draws, evaluation.seed)
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SCHEMAS}
     rows["tuning"], rows["tuning_curve"] = tuning(data / "tuned", grid, training, judged)
     for task in tasks:

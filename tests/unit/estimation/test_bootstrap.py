@@ -10,7 +10,6 @@ from pipeline.estimation.bootstrap import (
     average_labels,
     average_runs,
     difference_interval,
-    draw_seeds,
     draw_subjects,
     interval,
 )
@@ -78,19 +77,10 @@ def test_a_subject_outside_of_the_sample_is_refused():
             draws.rows(np.array([stranger]))
 
 
-def test_seeds_are_resampled_where_there_are_several():
-    assert (draw_seeds(1, 10, 0) == 1).all()
-    weights = draw_seeds(3, 500, 0)
-    assert (weights[:, 0] == 1).all()
-    assert (weights.sum(axis=0) == 3).all()
-    assert weights[:, 1:].var() == pytest.approx(2 / 3, abs=0.08)
-
-
 def test_average_over_runs_leaves_out_what_is_not_estimable():
     values = np.array([[0.5, 0.5, np.nan], [0.7, np.nan, np.nan], [np.nan, 0.9, np.nan]])
-    weights = np.array([[1.0, 1, 1], [1, 2, 1], [1, 3, 1]])
-    found = average_runs(values, weights)
-    assert found[:2] == pytest.approx([0.6, (0.5 + 3 * 0.9) / 4])
+    found = average_runs(values)
+    assert found[:2] == pytest.approx([0.6, 0.7])
     assert np.isnan(found[2])
 
 

@@ -214,7 +214,7 @@ def test_strategies_share_their_draws(made):
     cell = read(made / "data").filter(train_cohort="base")
 
     def scored(rows):
-        return score(rows, task, "test", pl.lit(True), Sampler(people, SCALE.seeds, 60, 1), 10).values
+        return score(rows, task, "test", pl.lit(True), Sampler(people, 60, 1), 10).values
 
     first = scored(cell)
     shuffled = scored(cell.sample(fraction=1, shuffle=True, seed=1))

@@ -50,7 +50,7 @@ def family(seed, disparity, n=3000, shuffles=199):
     labels = labels_of(get_task("mortality"), 7)
     names = ("age", "gender", "race", "admission", "insurance")
     of = side(people, labels, "matched", KNOBS, names, shuffles, seed)
-    sampler = Sampler(people, (0,), 20, seed)
+    sampler = Sampler(people, 20, seed)
     size = FairnessScale(20, shuffles)
     one = strategy(predictions, of, sampler, size, 1.0, crossed=False, null=True, singly=False)
     rows = gap_rows(of, {"model": one}, {"model": "fusion"}, {"model"}, 0.95)

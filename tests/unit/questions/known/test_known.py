@@ -1,6 +1,7 @@
 """The known-answer tables on a planted truth made by hand: what an oracle reaches, and which verdicts are right."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -9,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from pipeline.errors import InputError
 from pipeline.evaluation.cells import read_people
-from pipeline.params import Evaluation, Grid, Verdicts
+from pipeline.params import Evaluation, Grid, load
 from pipeline.questions.known.known import (
     KINDS,
     ceilings,
@@ -27,7 +28,7 @@ from tests.support.made_up_runs import fabricate, training
 
 SCALE = training(folds=(0, 1))
 GRID = Grid(("lstm", "resnet", "late_fusion"), ("mortality", "phenotype"))
-RULE = Verdicts(margin=0.01, confidence=0.95, equivalence_confidence=0.9, permutations=99, control_auroc=0.7)
+RULE = replace(load().verdicts, permutations=99)
 SLUGS = phenotype_slugs()
 EFFECTS = {  # the first phenotypes, one of each kind; the others are noise
     "ehr_only": {"causes": {"kidney": 2.5}},

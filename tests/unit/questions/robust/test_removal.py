@@ -29,7 +29,7 @@ def one_kind(data, strategy, task="mortality", cohort="matched"):
     people = read_people(data, [task], SCALE.folds)
     status = pl.read_parquet(data / "cohort/stays.parquet").select("stay_id", "cxr_status")
     rows = read_predictions(data, task, strategy, SCALE, people).join(status, on="stay_id")
-    sampler = Sampler(people, SCALE.seeds, 20, 1)
+    sampler = Sampler(people, 20, 1)
     chosen = next(rows for kind, rows in kinds_of_run(rows) if kind["train_cohort"] == cohort)
     return runs_of(
         chosen, read_probe(data, strategy, "removal").filter(task=task.name), read_masks(data), task, sampler, "x"

@@ -131,7 +131,7 @@ def test_answers_that_no_swap_changes_have_no_interval_and_no_share(made):
     constant = constant.with_columns(pl.col("fold").cast(pl.Int64)).join(
         people.select("fold", "stay_id", "subject_id", "los_class"), on=["fold", "stay_id"]
     )
-    scores = quantities(kind_scores(constant, get_task("los"), Sampler(people, SCALE.seeds, 30, 1)))
+    scores = quantities(kind_scores(constant, get_task("los"), Sampler(people, 30, 1)))
     for name in ("interaction", "shapley_ehr", "shapley_cxr"):
         np.testing.assert_allclose(scores[name], 0, atol=1e-12)
 

@@ -9,7 +9,7 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.evaluation.reading import read_probe
 from pipeline.files import write_csv
-from pipeline.params import Evaluation, Grid, Verdicts
+from pipeline.params import Evaluation, Grid, load
 from pipeline.presentation.figures import themed
 from pipeline.presentation.tables import Cell
 from pipeline.questions.known import section as known
@@ -26,7 +26,7 @@ from pipeline.tasks import phenotype_slugs
 from tests.support.made_up_runs import fabricate, training
 
 SCALE = training(folds=(0,))
-RULE = Verdicts(margin=0.01, confidence=0.95, equivalence_confidence=0.9, permutations=199, control_auroc=0.7)
+RULE = dataclasses.replace(load().verdicts, permutations=199)
 GRID = Grid(
     ("lstm", "transformer", "resnet", "ehr_metadata", "late_fusion", "medfuse"), ("mortality", "phenotype", "los")
 )

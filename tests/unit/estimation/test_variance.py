@@ -1,0 +1,117 @@
+"""An estimate over runs: its parts against a naive analysis of variance, its interval, what has none."""
+
+import numpy as np
+import pytest
+from scipy.stats import t as student
+
+from pipeline.estimation.variance import NOTHING, Estimate, estimate, macro_runs
+
+
+def drawn(random, folds, seeds, draws=4000, patients=0.02, own=0.01, luck=0.03):
+    """[R, 1 + D] and folds [R]: seeds of a fold share its draws but for what each makes of the patients alone."""
+    rows = []
+    for _ in range(folds):
+        shared = patients * random.standard_normal(draws)
+        for _ in range(seeds):
+            value = 0.7 + luck * random.standard_normal()
+            rows.append(np.concatenate([[value], value + shared + own * random.standard_normal(draws)]))
+    return np.array(rows), np.repeat(np.arange(folds), seeds)
+
+
+def test_one_run_varies_by_patients_alone():
+    values, folds = drawn(np.random.default_rng(0), 1, 1)
+    found = estimate(values, folds, 0.25)
+    assert found.one_run
+    assert (found.value, found.seed, found.split, found.freedom) == (values[0, 0], 0, 0, np.inf)
+    assert found.error == pytest.approx(values[0, 1:].std(ddof=1))
+    low, high = found.interval(0.95)
+    assert (low, high) == pytest.approx(found.value + 1.959964 * found.error * np.array([-1, 1]))
+
+
+def test_seeds_are_told_from_patients():
+    """Var(mean) = Var(shared) + (Var(own) + Var(luck)) / S; by a loop over pairs of seeds and over seeds."""
+    values, folds = drawn(np.random.default_rng(1), 1, 4)
+    found = estimate(values, folds, 0.25)
+    covariance = np.cov(values[:, 1:])
+    between = np.mean([covariance[i, j] for i in range(4) for j in range(4) if i != j])
+    assert found.patients == pytest.approx(between, rel=1e-6)
+    assert found.seed == pytest.approx(values[:, 0].var(ddof=1) / 4)
+    assert (found.split, found.runs, found.one_run) == (0, 4, False)
+    assert found.freedom == pytest.approx(found.error**4 / (found.seed**2 / 3))
+    wide = student.ppf(0.975, found.freedom) * found.error
+    assert found.interval(0.95) == pytest.approx((found.value - wide, found.value + wide))
+
+
+def test_splits_are_what_patients_and_seeds_leave():
+    """Nadeau and Bengio's factor 1/F + test/train is that of the split's part alone."""
+    random = np.random.default_rng(2)
+    values, folds = drawn(random, 5, 2, patients=0.01, luck=0.002)
+    values += np.repeat(0.05 * random.standard_normal(5), 2)[:, None]
+    found = estimate(values, folds, 0.25)
+    means = values.reshape(5, 2, -1).mean(axis=1)
+    own = np.mean([np.var(pair[0] - pair[1], ddof=1) / 2 for pair in values[:, 1:].reshape(5, 2, -1)])
+    seeds = np.mean([(pair[0] - pair[1]) ** 2 / 2 for pair in values[:, 0].reshape(5, 2)])
+    shared = means[:, 1:].var(axis=1, ddof=1).mean() - own / 2
+    assert found.seed == pytest.approx(seeds / 10)
+    assert found.patients == pytest.approx(means.mean(axis=0)[1:].var(ddof=1) - own / 10)
+    assert found.split == pytest.approx((means[:, 0].var(ddof=1) - shared - seeds / 2) * (1 / 5 + 0.25))
+    assert 3 < found.freedom < 5
+
+
+def test_luck_that_is_not_seen_is_zero_and_not_below():
+    random = np.random.default_rng(3)
+    values, folds = drawn(random, 3, 1, luck=0.0)
+    found = estimate(values, folds, 0.5)
+    assert found.split == 0
+    assert found.patients == pytest.approx(values.mean(axis=0)[1:].var(ddof=1))
+    assert found.freedom == np.inf
+
+
+def test_few_positives_widen_the_interval_as_students_t():
+    values, folds = drawn(np.random.default_rng(4), 1, 1)
+    assert estimate(values, folds, 0.25, positives=20).freedom == pytest.approx(19)
+
+
+def test_one_sided_p_and_bounds_agree():
+    found = Estimate(0.03, 1e-4, 5e-5, 0.0, 7.0, 0.0, 3)
+    low, high = found.interval(0.95)
+    assert (found.above(low), found.below(high)) == (pytest.approx(0.025), pytest.approx(0.025))
+    assert found.p == pytest.approx(2 * student.sf(0.03 / np.sqrt(1.5e-4), 7))
+
+
+def test_bounds_of_a_share_stay_within_it():
+    found = Estimate(0.97, 4e-4, 0.0, 0.0, np.inf, 0.01, 1)
+    low, high = found.interval(0.95, log_odds=True)
+    centre, wide = np.log(0.97 / 0.03), 1.959964 * 0.02 / (0.97 * 0.03)
+    assert (np.log(low / (1 - low)), np.log(high / (1 - high))) == pytest.approx((centre - wide, centre + wide))
+    assert found.interval(0.95, unbiased=True) == pytest.approx((0.96 - 1.959964 * 0.02, 0.96 + 1.959964 * 0.02))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.full((2, 21), np.nan), np.full((1, 21), 0.5), np.array([[0.5] + [0.4, 0.6] * 8 + [np.nan] * 4])],
+    ids=["nothing", "all draws agree", "too few draws"],
+)
+def test_no_interval_and_no_p(values):
+    found = estimate(values, np.zeros(len(values), dtype=int), 0.25)
+    assert (found.interval(0.95), found.p) == ((None, None), None)
+    assert np.isnan([found.error, found.above(), found.below()]).all()
+    assert not found.known
+    assert (found == NOTHING) or found.value == 0.5
+
+
+def test_a_run_that_cannot_tell_is_left_out():
+    values, folds = drawn(np.random.default_rng(5), 3, 1)
+    with_nothing = np.concatenate([values, np.full((1, values.shape[1]), np.nan)])
+    assert estimate(with_nothing, [*folds, 3], 0.25) == estimate(values, folds, 0.25)
+
+
+def test_the_macro_of_runs_is_over_the_same_labels():
+    random = np.random.default_rng(6)
+    values = random.random((3, 2, 5))
+    values[1, 0] = np.nan  # the first run cannot tell the second label
+    values[2] = np.nan  # no run can tell the third
+    found = macro_runs(values)
+    assert found[0] == pytest.approx((values[0, 0] + values[1, 1]) / 2)
+    assert found[1] == pytest.approx((values[0, 1] + values[1, 1]) / 2)
+    assert found.mean(axis=0) == pytest.approx((values[0].mean(axis=0) + values[1, 1]) / 2)
