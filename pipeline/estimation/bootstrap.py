@@ -1,11 +1,16 @@
 """Resampling of subjects: one set of weights shared by every strategy, task and metric, and intervals.
 
-A draw is a weight per subject (how often the subject was drawn), never a copy of rows: a metric is computed for all
-draws at once from weighted sums (pipeline.estimation.metrics). Column 0 of the weights is the sample itself, so that
-the estimate and its draws come from the same code. Because all strategies share the draws, the difference of two
-results, column by column, is the paired bootstrap of their difference.
+A draw is a random half of the subjects (delete-half jackknife: Shao & Wu 1989, Annals of Statistics 17). Halves vary
+about the sample as samples do about the truth, of few subjects, too: of a mean, their variance is s²/n, where that of
+resamples with replacement is short by (n − 1)/n. And no subject is drawn twice: average precision is biased by what a
+positive does to its own precision, which copies of it do not show.
 
-Subjects are resampled within their test fold (each is in test once); those of `dev` are one sample that all folds
+A draw is a weight per subject (1, or 0), never a copy of rows: a metric is computed for all draws at once from weighted
+sums (pipeline.estimation.metrics). Column 0 of the weights is the sample itself, so that the estimate and its draws
+come from the same code. Because all strategies share the draws, the difference of two results, column by column, is
+paired.
+
+Subjects are drawn within their test fold (each is in test once); those of `dev` are one sample that all folds
 share. The draws of a fold depend on the seed, the fold and its subjects, and on nothing else that the grid holds.
 """
 
@@ -50,7 +55,10 @@ class SubjectDraws:
 
 
 def draw_subjects(subjects: NDArray[np.int64], draws: int, seed: int, part: str, fold: int) -> SubjectDraws:
-    """`draws` resamples, with replacement, of the distinct `subjects` of a part and fold (dev: one for all folds)."""
+    """`draws` halves of the distinct `subjects` of a part and fold (dev: one sample for all folds).
+
+    Of an odd number, one more or one fewer than are left out; a single subject is in all draws.
+    """
     subjects = np.unique(subjects.astype(np.int64))
     entropy = [seed, PARTS[part], fold if part == "test" else 0]
     random = np.random.default_rng(entropy)
@@ -58,9 +66,10 @@ def draw_subjects(subjects: NDArray[np.int64], draws: int, seed: int, part: str,
     blocks = []
     for start in range(0, 1 + draws, width):
         wanted = min(width, 1 + draws - start)
-        block = np.ones((count, wanted))
-        for column in range(1 if start == 0 else 0, wanted):
-            block[:, column] = np.bincount(random.integers(0, max(1, count), count), minlength=count)
+        block = np.zeros((count, wanted))
+        for column in range(wanted):
+            half = count if start + column == 0 else max(1, (count + random.integers(2)) // 2)
+            block[random.permutation(count)[:half], column] = 1.0
         blocks.append(block)
     return SubjectDraws(subjects, tuple(blocks))
 

@@ -22,16 +22,16 @@ def all_weights(draws) -> np.ndarray:
 
 @given(st.integers(1, 30), st.integers(1, 50), st.integers(0, 5))
 @settings(deadline=None)
-def test_each_draw_has_as_many_subjects_as_the_sample(subjects, draws, seed):
+def test_each_draw_has_half_of_the_subjects(subjects, draws, seed):
     weights = all_weights(draw_subjects(np.arange(subjects), draws, seed, "test", 0))
     assert weights.shape == (subjects, 1 + draws)
     assert (weights[:, 0] == 1).all()
-    assert (weights.sum(axis=0) == subjects).all()
-    assert (weights == np.round(weights)).all()
+    assert (np.abs(weights[:, 1:].sum(axis=0) - max(1, subjects / 2)) <= 0.5).all()
+    assert np.isin(weights, (0.0, 1.0)).all()
 
 
 def test_weights_equal_explicit_resampling():
-    """A metric under weights is the metric of the rows copied as often as their subject was drawn."""
+    """A metric under weights is the metric of the rows of the subjects drawn."""
     random = np.random.default_rng(3)
     subjects = np.array([7, 7, 3, 5, 5, 5, 9, 1])
     labels = np.array([True, False, True, False, False, True, False, True])
@@ -51,10 +51,21 @@ def test_weights_equal_explicit_resampling():
     assert checked > 20
 
 
-def test_draws_are_multinomial():
-    weights = all_weights(draw_subjects(np.arange(50), 4000, 1, "test", 2))[:, 1:]
-    assert weights.mean(axis=1) == pytest.approx(1, abs=0.08)
-    assert weights.var() == pytest.approx(1 - 1 / 50, abs=0.02)
+@pytest.mark.parametrize("subjects", [7, 50])
+def test_halves_have_the_variance_of_a_sample(subjects):
+    """Of a mean: s² / n, with n − 1; an odd number of subjects adds 1/n² or less."""
+    values = np.random.default_rng(0).standard_normal(subjects)
+    weights = all_weights(draw_subjects(np.arange(subjects), 8000, 1, "test", 2))[:, 1:]
+    assert weights.mean(axis=1) == pytest.approx(0.5, abs=0.03)
+    means = values @ weights / weights.sum(axis=0)
+    assert means.mean() == pytest.approx(values.mean(), abs=0.02)
+    assert means.var() == pytest.approx(values.var(ddof=1) / subjects, rel=0.05)
+
+
+def test_a_single_subject_gives_no_interval():
+    weights = all_weights(draw_subjects(np.array([5]), 40, 1, "test", 0))
+    assert (weights == 1).all()
+    assert difference_interval(weights[0], 0.95) == (None, None)
 
 
 def test_draws_depend_on_seed_fold_and_part_alone():

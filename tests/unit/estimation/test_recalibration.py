@@ -63,7 +63,7 @@ def test_one_newton_step_is_near_the_fit_under_a_draws_weights():
         steps.append([found["none", "slope"][column], found["none", "intercept"][column]])
         fits.append([model.coef_[0, 0], model.intercept_[0]])
     assert np.array(steps[0]) == pytest.approx(np.array(fits[0]), abs=1e-5)
-    assert np.array(steps) == pytest.approx(np.array(fits), abs=0.01)
+    assert np.array(steps) == pytest.approx(np.array(fits), abs=0.015)
     assert np.ptp(np.array(fits), axis=0).min() > 0.15  # by which the draws differ
 
 
@@ -211,8 +211,9 @@ def test_a_draw_of_one_class_has_no_fit():
     draws = draw_subjects(subjects, 300, 0, "test", 0)
     rows = draws.rows(subjects)
     found = calibration({"none": p}, truth, rows, draws, 2)
-    positives = truth @ weights_of(draws, rows)
-    one = (positives == 0) | (positives == 6)
+    weights = weights_of(draws, rows)
+    positives = truth @ weights
+    one = (positives == 0) | (positives == weights.sum(axis=0))
     assert one.any()
     assert np.isnan(found["none", "slope"][one]).all()
     assert not np.isnan(found["none", "in_the_large"][~one]).any()
