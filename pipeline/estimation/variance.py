@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 from scipy.special import expit, logit
@@ -21,26 +20,70 @@ Bounds = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
+class Square:
+    """A mean square: of runs about their fold's mean, or of folds about theirs.
+
+    `freedom` are its degrees of freedom, `patients` what it is expected to be if training had no luck, `factor` how
+    much of it the squared error of the mean over runs has, `apart` the deviations that it is made of.
+    """
+
+    square: float
+    freedom: float
+    patients: float
+    factor: float
+    apart: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Estimate:
     """A metric or a paired difference, the mean over runs, and what its squared standard error is made of.
 
     `patients` (those tested, in what all runs share), `seed` and `split` sum to `error`²; the latter two are 0 where
-    nothing tells them: one seed a fold, one fold. `freedom` are the degrees of freedom of `error`, `bias` how much
-    higher the metric lies in draws than in the sample. NaN: not estimable; then there is no interval and no p.
+    nothing tells them: one seed a fold, one fold. `bias` is how much higher the metric lies in draws than in the
+    sample. NaN: not estimable; then there is no interval and no p.
     """
 
     value: float
     patients: float
-    seed: float
-    split: float
-    freedom: float
-    bias: float
-    runs: int
+    seeds: Square | None = None
+    folds: Square | None = None
+    bias: float = 0.0
+    runs: int = 1
+    splits: int = 1
+
+    @property
+    def seed(self) -> float:
+        """The seeds' part of the squared error."""
+        return self.seeds.factor * self.seeds.square if self.seeds else 0.0
+
+    @property
+    def split(self) -> float:
+        """The splits' part: of folds' mean square what neither patients nor seeds make of it, at least 0."""
+        return self.folds.factor * max(0.0, self._excess) if self.folds else 0.0
+
+    @property
+    def _excess(self) -> float:
+        assert self.folds
+        lucky = self.seeds.square - self.seeds.patients if self.seeds else 0.0
+        return self.folds.square - self.folds.patients - lucky * self.splits / self.runs
 
     @property
     def error(self) -> float:
         """Standard error."""
         return float(np.sqrt(self.patients + self.seed + self.split))
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom of `error`: Satterthwaite's (1946, Biometrics 2); the patients' part counts as known."""
+        spread = 0.0
+        used = self.folds.factor if self.folds and self.split else 0.0
+        if self.folds:
+            spread += (used * self.folds.square) ** 2 / self.folds.freedom
+        if self.seeds:
+            spread += (
+                (self.seeds.factor - used * self.splits / self.runs) * self.seeds.square
+            ) ** 2 / self.seeds.freedom
+        return max(1.0, self.error**4 / spread) if spread else float("inf")
 
     @property
     def one_run(self) -> bool:
@@ -82,28 +125,18 @@ class Estimate:
         return min(1.0, 2 * min(self.above(), self.below())) if self.known else None
 
 
-_NAN = float("nan")
-NOTHING = Estimate(_NAN, _NAN, _NAN, _NAN, _NAN, _NAN, 0)
+NOTHING = Estimate(float("nan"), float("nan"), bias=float("nan"), runs=0)
 
 
-class _Part(NamedTuple):
-    """A share of the squared error: a factor times a mean square with its degrees of freedom (inf: known)."""
-
-    square: float
-    factor: float
-    freedom: float
-
-
-def estimate(values: Floats, folds: Sequence[int], test_share: float, positives: float | None = None) -> Estimate:
+def estimate(values: Floats, folds: Sequence[int], test_share: float) -> Estimate:
     """From draws `values` [R, 1 + D] of R runs, the sample first; `folds` [R] are theirs. NOTHING without an estimate.
 
     Seeds: the mean square of runs about their fold's mean, F (S − 1) degrees of freedom. It holds what each run makes
     of these patients alone, which is therefore taken out of the patients' part (all runs share the draws of a fold), so
     that the sum is unbiased. Split: the mean square of folds' means, F − 1 degrees of freedom, less what patients and
-    seeds explain of it, at least 0; its factor is 1/F + `test_share`, the test stays per training stay, since training
-    sets overlap (Nadeau & Bengio 2003, Machine Learning 52). Degrees of freedom are Satterthwaite's (1946, Biometrics
-    2); `positives`, the subjects with the rarer outcome, give those of the patients' part. Runs in which the metric is
-    not estimable are left out; where it is not in more than a tenth of the draws, or does not vary, there is no error.
+    seeds explain of it; its factor is 1/F + `test_share`, the test stays per training stay, since training sets overlap
+    (Nadeau & Bengio 2003, Machine Learning 52). Runs in which the metric is not estimable are left out; where it is not
+    in more than a tenth of the draws, or does not vary, there is no error.
     """
     told = ~np.isnan(values[:, 0])
     values, of = values[told], np.asarray(folds)[told]
@@ -111,32 +144,28 @@ def estimate(values: Floats, folds: Sequence[int], test_share: float, positives:
         return NOTHING
     runs, mean = len(values), average_runs(values)
     drawn = mean[1:][~np.isnan(mean[1:])]
-    if len(drawn) < MIN_ESTIMABLE * (len(mean) - 1) or np.ptp(drawn) == 0:
+    whole = values[:, ~np.isnan(values).any(axis=0)]  # draws in which all runs are estimable; the sample is one
+    few = len(drawn) < MIN_ESTIMABLE * (len(mean) - 1) or whole.shape[1] < (len(mean) + 1) / 2
+    if few or np.ptp(drawn) == 0:
         return replace(NOTHING, value=float(mean[0]), runs=runs)
-    each = np.array([average_runs(values[of == fold]) for fold in np.unique(of)])
-    count = len(each)
-    apart = values - each[np.searchsorted(np.unique(of), of)]
-    free = runs - count  # degrees of freedom of the seeds
-    seeds = float((apart[:, 0] ** 2).sum() / free) if free else 0.0
-    own = float(np.nanvar(apart[:, 1:], axis=1, ddof=1).sum() / free) if free else 0.0
-    patients = max(0.0, float(drawn.var(ddof=1)) - own / runs)
-    parts = [_Part(seeds, 1 / runs, free)] if free else []
-    split = 0.0
+    kinds, at = np.unique(of, return_inverse=True)
+    each = np.array([whole[at == fold].mean(axis=0) for fold in range(len(kinds))])
+    count, free = len(kinds), runs - len(kinds)
+    patients, seeds, between = float(drawn.var(ddof=1)), None, None
+    if free:
+        apart = whole - each[at]
+        own = float(apart[:, 1:].var(axis=1, ddof=1).sum() / free)
+        patients = max(0.0, patients - own / runs)
+        seeds = _square(apart[:, 0], free, own, 1 / runs)
     if count > 1:
-        between = float(each[:, 0].var(ddof=1))
-        shared = float(np.nanvar(each[:, 1:], axis=1, ddof=1).mean()) - own * count / runs
-        split = max(0.0, between - shared - seeds * count / runs) * (1 / count + test_share)
-        if split:
-            factor = 1 / count + test_share
-            parts = [_Part(between, factor, count - 1)]
-            if free:
-                parts.append(_Part(seeds, 1 / runs - factor * count / runs, free))
-    if positives is not None:
-        parts.append(_Part(patients, 1.0, max(1.0, positives - count)))
-    total = patients + seeds / runs + split
-    spread = sum((part.factor * part.square) ** 2 / part.freedom for part in parts)
-    freedom = max(1.0, total**2 / spread) if spread else float("inf")
-    return Estimate(float(mean[0]), patients, seeds / runs, split, freedom, float(drawn.mean() - mean[0]), runs)
+        drift = each - each.mean(axis=0)  # folds of `dev` have their patients, and so their draws, in common
+        shared = float((drift[:, 1:] - drift[:, 1:].mean(axis=1, keepdims=True)).var(axis=0, ddof=1).mean())
+        between = _square(drift[:, 0], count - 1, shared, 1 / count + test_share)
+    return Estimate(float(mean[0]), patients, seeds, between, float(drawn.mean() - mean[0]), runs, count)
+
+
+def _square(apart: Floats, freedom: int, patients: float, factor: float) -> Square:
+    return Square(float((apart**2).sum() / freedom), freedom, patients, factor, tuple(map(float, apart)))
 
 
 def macro_runs(values: Floats) -> Floats:
@@ -148,3 +177,45 @@ def macro_runs(values: Floats) -> Floats:
     means = np.array([average_runs(each) for each in values])  # [L, 1 + D]
     filled = np.where(np.isnan(values), means[:, None], values)
     return np.array([average_labels(filled[:, run]) for run in range(values.shape[1])])
+
+
+def moderated(family: Sequence[Estimate]) -> list[Estimate]:
+    """The estimates of a family (the same runs, many labels), whose few runs tell of luck together.
+
+    Three folds have two degrees of freedom: a single mean square of them is a tenth of what it should be, or less, in
+    one of ten. Relative to what patients make of it, each is therefore taken as at least the family's mean, and its
+    degrees of freedom are its own and the family's (in the spirit of Smyth 2004, Statistical Applications in Genetics
+    3, whose mean is weighted; to take the larger errs to the safe side where luck differs between members).
+    """
+    pooled = {name: _pooled([getattr(each, name) for each in family]) for name in ("seeds", "folds")}
+    return [
+        replace(each, seeds=pooled["seeds"][i], folds=pooled["folds"][i]) if each.known else each
+        for i, each in enumerate(family)
+    ]
+
+
+def _pooled(squares: Sequence[Square | None]) -> list[Square | None]:
+    """Degrees of freedom of a mean of K squares whose deviations correlate: d K / (1 + (K − 1) r²).
+
+    r² is the mean over pairs, less the 1/d that independent ones show.
+    """
+    told = [each for each in squares if each is not None and each.patients > 0]
+    if len(told) < 2:
+        return list(squares)
+    ratio = float(np.mean([each.square / each.patients for each in told]))
+    alike = [each for each in told if len(each.apart) == len(told[0].apart) and each.square > 0]
+    free, count = told[0].freedom, len(told)
+    shown = 1.0
+    if free > 1 and len(alike) > 1:
+        unit = np.array([each.apart for each in alike])
+        unit /= np.sqrt((unit**2).sum(axis=1, keepdims=True))
+        square = (unit @ unit.T) ** 2
+        mean = (square.sum() - len(alike)) / (len(alike) * (len(alike) - 1))
+        shown = float(np.clip((mean - 1 / free) / (1 - 1 / free), 0.0, 1.0))
+    more = free * count / (1 + (count - 1) * shown)
+    return [
+        each
+        if each is None or each.patients <= 0
+        else replace(each, square=max(each.square, ratio * each.patients), freedom=each.freedom + more)
+        for each in squares
+    ]

@@ -8,11 +8,12 @@ by bounds that hold over the family at once (pipeline.estimation.simultaneous), 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from pipeline.estimation.bootstrap import Floats, difference_interval
 from pipeline.estimation.simultaneous import Bound, Member, bounds, turned
+from pipeline.estimation.variance import moderated
 from pipeline.params import Verdicts
 
 GAINS, LOSES, EQUIVALENT = "gains", "loses", "equivalent"
@@ -61,9 +62,10 @@ def judge(cases: Sequence[Case], rule: Verdicts, seed: int) -> list[Judgement]:
     """The verdicts of a family, in its order.
 
     The family of gains has a member a case, the opponent over which a gain is the least sure; that of losses a member a
-    case and opponent. Family-wise error: at most (1 − confidence) / 2 each. "By more than the margin" is a family
-    of its own, at the same level.
+    case and opponent. Family-wise error: at most (1 − confidence) / 2 each. "By more than the margin" is a family of
+    its own, at the same level. The differences' runs tell of luck together (`variance.moderated`).
     """
+    cases = _moderated(cases)
     testable = [case for case in cases if _testable(case, rule)]
     gains = _adjusted([[_least(case)] for case in testable], testable, rule, seed)
     losses = _adjusted([[turned(each) for each in case.opponents] for case in testable], testable, rule, seed)
@@ -108,6 +110,12 @@ def _testable(case: Case, rule: Verdicts) -> bool:
     estimates = [each.estimate for each in case.opponents]
     several = bool(estimates) and all(each.known and not each.one_run for each in estimates)
     return several and (case.positives is None or case.positives >= rule.least_positives)
+
+
+def _moderated(cases: Sequence[Case]) -> list[Case]:
+    """The cases, whose differences tell of the luck of training together."""
+    told = iter(moderated([each.estimate for case in cases for each in case.opponents]))
+    return [replace(case, opponents=tuple(Member(next(told), each.draws) for each in case.opponents)) for case in cases]
 
 
 def _least(case: Case) -> Member:

@@ -30,6 +30,7 @@ from pipeline.estimation.metrics import (
     multiclass_metrics,
     rank_metrics,
 )
+from pipeline.estimation.variance import Bounds, Estimate
 from pipeline.tasks import Task
 
 Key = TypeVar("Key", bound=Hashable)
@@ -43,6 +44,7 @@ HEADLINE = {
 # Metrics whose draws are biased, and how often their interval takes the bias away (bootstrap.interval); the coverage
 # that this gives is measured in tests/unit/estimation/test_bootstrap.py and test_coverage.py.
 SHIFTS = {"ece": 1, "ece_debiased": 1, "auprc": 2}
+ODDS, BIASED = {"auroc", "auprc"}, {"auprc"}  # intervals of Estimate: in log-odds, less the bias
 LOGIT = {"auroc"}  # metrics whose interval is made of log-odds
 
 
@@ -59,6 +61,14 @@ def metrics_of(task: Task) -> tuple[str, str]:
 def metric_interval(metric: str, values: Floats, confidence: float) -> tuple[float | None, float | None]:
     """The interval of a metric (not of a difference) from its draws [1 + D], or (None, None)."""
     return interval(values, confidence, SHIFTS.get(metric, 0), metric in LOGIT)
+
+
+def estimate_interval(metric: str, found: Estimate, confidence: float) -> Bounds:
+    """The interval of a metric (not of a difference) from its estimate over runs, or (None, None).
+
+    AUROC and average precision: symmetric in log-odds; of the latter about the value less its bias.
+    """
+    return found.interval(confidence, log_odds=metric in ODDS, unbiased=metric in BIASED)
 
 
 class Sampler:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from pipeline.estimation.variance import NOTHING, Estimate, estimate, macro_runs
+from pipeline.estimation.variance import NOTHING, Estimate, Square, estimate, macro_runs, moderated
 
 
 def drawn(random, folds, seeds, draws=4000, patients=0.02, own=0.01, luck=0.03):
@@ -51,7 +51,8 @@ def test_splits_are_what_patients_and_seeds_leave():
     means = values.reshape(5, 2, -1).mean(axis=1)
     own = np.mean([np.var(pair[0] - pair[1], ddof=1) / 2 for pair in values[:, 1:].reshape(5, 2, -1)])
     seeds = np.mean([(pair[0] - pair[1]) ** 2 / 2 for pair in values[:, 0].reshape(5, 2)])
-    shared = means[:, 1:].var(axis=1, ddof=1).mean() - own / 2
+    about = means[:, 1:] - means[:, 1:].mean(axis=1, keepdims=True)
+    shared = about.var(axis=0, ddof=1).mean() - own / 2
     assert found.seed == pytest.approx(seeds / 10)
     assert found.patients == pytest.approx(means.mean(axis=0)[1:].var(ddof=1) - own / 10)
     assert found.split == pytest.approx((means[:, 0].var(ddof=1) - shared - seeds / 2) * (1 / 5 + 0.25))
@@ -67,20 +68,26 @@ def test_luck_that_is_not_seen_is_zero_and_not_below():
     assert found.freedom == np.inf
 
 
-def test_few_positives_widen_the_interval_as_students_t():
-    values, folds = drawn(np.random.default_rng(4), 1, 1)
-    assert estimate(values, folds, 0.25, positives=20).freedom == pytest.approx(19)
+def test_folds_that_test_the_same_people_have_their_luck_in_common():
+    """As on `dev`: what patients do to all folds at once is no reason for folds to differ."""
+    random = np.random.default_rng(4)
+    shared = 0.02 * random.standard_normal(4000)
+    luck = 0.01 * random.standard_normal(5)
+    values = np.concatenate([0.7 + luck[:, None], 0.7 + luck[:, None] + shared], axis=1)
+    found = estimate(values, range(5), 0.25)
+    assert found.split == pytest.approx(luck.var(ddof=1) * (1 / 5 + 0.25))
+    assert found.patients == pytest.approx(shared.var(ddof=1))
 
 
 def test_one_sided_p_and_bounds_agree():
-    found = Estimate(0.03, 1e-4, 5e-5, 0.0, 7.0, 0.0, 3)
+    found = Estimate(0.03, 1e-4, Square(1.5e-4, 3, 0.0, 1 / 3), runs=3)
     low, high = found.interval(0.95)
     assert (found.above(low), found.below(high)) == (pytest.approx(0.025), pytest.approx(0.025))
-    assert found.p == pytest.approx(2 * student.sf(0.03 / np.sqrt(1.5e-4), 7))
+    assert found.p == pytest.approx(2 * student.sf(0.03 / np.sqrt(1.5e-4), 27))
 
 
 def test_bounds_of_a_share_stay_within_it():
-    found = Estimate(0.97, 4e-4, 0.0, 0.0, np.inf, 0.01, 1)
+    found = Estimate(0.97, 4e-4, bias=0.01)
     low, high = found.interval(0.95, log_odds=True)
     centre, wide = np.log(0.97 / 0.03), 1.959964 * 0.02 / (0.97 * 0.03)
     assert (np.log(low / (1 - low)), np.log(high / (1 - high))) == pytest.approx((centre - wide, centre + wide))
@@ -115,3 +122,52 @@ def test_the_macro_of_runs_is_over_the_same_labels():
     assert found[0] == pytest.approx((values[0, 0] + values[1, 1]) / 2)
     assert found[1] == pytest.approx((values[0, 1] + values[1, 1]) / 2)
     assert found.mean(axis=0) == pytest.approx((values[0].mean(axis=0) + values[1, 1]) / 2)
+
+
+def family(random, members, folds, common):
+    """Estimates of K members whose folds differ in part alike: with luck as large as what patients do."""
+    luck = np.sqrt(common) * random.standard_normal(folds) + np.sqrt(1 - common) * random.standard_normal(
+        (members, folds)
+    )
+    drawn = (
+        random.standard_normal((members, folds, 400)) + random.standard_normal((members, folds, 1)) + luck[..., None]
+    )
+    values = np.concatenate([drawn.mean(axis=2, keepdims=True), drawn], axis=2)
+    return [estimate(each, range(folds), 0.5) for each in values]
+
+
+def test_a_family_tells_of_luck_together():
+    """The smaller squares take the family's mean ratio; the larger ones stay; all have its degrees of freedom, too."""
+    alone = family(np.random.default_rng(7), 30, 3, 0.0)
+    found = moderated(alone)
+    ratios = np.array([each.folds.square / each.folds.patients for each in alone])
+    assert ratios.min() < 0.3
+    assert [each.folds.square / each.folds.patients for each in found] == pytest.approx(
+        np.maximum(ratios, ratios.mean())
+    )
+    unit = np.array([each.folds.apart for each in alone])
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    pairs = np.mean([unit[i] @ unit[j] * (unit[i] @ unit[j]) for i in range(30) for j in range(30) if i != j])
+    more = 2 * 30 / (1 + 29 * max(0.0, (pairs - 0.5) / 0.5))
+    assert {round(each.folds.freedom, 9) for each in found} == {round(2 + more, 9)}
+    assert [each.value for each in found] == [each.value for each in alone]
+    assert min(each.error for each in found) > 1.5 * min(each.error for each in alone)
+
+
+def test_members_with_the_same_luck_tell_no_more_than_one():
+    apart, alike = (moderated(family(np.random.default_rng(8), 40, 5, common)) for common in (0.0, 1.0))
+    assert alike[0].folds.freedom < apart[0].folds.freedom / 2
+    one = family(np.random.default_rng(9), 1, 5, 0.0)
+    twins = moderated(one * 10)
+    assert twins[0].folds.freedom == pytest.approx(4 + 4)
+    assert moderated(one) == one
+
+
+def test_seeds_are_moderated_as_folds_are_and_what_has_none_is_left():
+    random = np.random.default_rng(10)
+    several = [estimate(drawn(random, 1, 3)[0], [0, 0, 0], 0.0) for _ in range(20)]
+    single = estimate(drawn(random, 1, 1)[0], [0], 0.0)
+    found = moderated([*several, single, NOTHING])
+    assert found[-2:] == [single, NOTHING]
+    ratio = np.mean([each.seeds.square / each.seeds.patients for each in several])
+    assert min(each.seeds.square / each.seeds.patients for each in found[:-2]) == pytest.approx(ratio)

@@ -16,7 +16,7 @@ DRAWS = np.random.default_rng(0).standard_normal((40, 1001))
 
 
 def member(value, error, place=0, runs=3):
-    estimate = Estimate(value, error**2, 0.0, 0.0, np.inf, 0.0, runs)
+    estimate = Estimate(value, error**2, runs=runs)
     return Member(estimate, value + error * DRAWS[place])
 
 
