@@ -11,8 +11,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtr
-from scipy.stats import t as student
+from scipy.special import ndtr, stdtrit
 
 from pipeline.estimation.bootstrap import Floats
 from pipeline.estimation.variance import Estimate
@@ -70,24 +69,26 @@ def step_down(p: Floats, tails: Floats, level: float) -> tuple[Floats, Floats]:
     return adjusted, at
 
 
-def bounds(members: Sequence[Member], thresholds: Sequence[float], level: float, seed: int) -> list[Bound]:
-    """Of each member, p of "at most its threshold" and its lower bound, adjusted for the family; NaN: not estimable.
+def bounds(
+    members: Sequence[Member], questions: Sequence[Sequence[float]], level: float, seed: int
+) -> list[list[Bound]]:
+    """Of each question, a threshold a member: p of "at most the threshold" and lower bounds, adjusted for the family.
 
     At most `level` is the chance that any member that does not lie above its threshold is said to; a lower bound lies
-    above the threshold where p is below `level`. For upper bounds turn the members (`turned`).
+    above the threshold where p is below `level`. NaN: not estimable. For upper bounds turn the members (`turned`).
     """
     told = [i for i, member in enumerate(members) if member.estimate.known]
-    found = [Bound(float("nan"), float("nan"))] * len(members)
+    found = [[Bound(float("nan"), float("nan"))] * len(members) for _ in questions]
     if not told:
         return found
     estimates = [members[i].estimate for i in told]
     shared = np.array([each.patients / each.error**2 for each in estimates])
     tails = ndtr(-deviates(np.array([members[i].draws for i in told]), shared, seed))
-    p, at = step_down(
-        np.array([each.above(thresholds[i]) for i, each in zip(told, estimates, strict=True)]), tails, level
-    )
-    for i, each, adjusted, tail in zip(told, estimates, p, at, strict=True):
-        found[i] = Bound(float(adjusted), each.value - each.error * float(student.isf(tail, each.freedom)))
+    for thresholds, of in zip(questions, found, strict=True):
+        alone = np.array([each.above(thresholds[i]) for i, each in zip(told, estimates, strict=True)])
+        p, at = step_down(alone, tails, level)
+        for i, each, adjusted, tail in zip(told, estimates, p, at, strict=True):
+            of[i] = Bound(float(adjusted), each.value + each.error * float(stdtrit(each.freedom, tail)))
     return found
 
 

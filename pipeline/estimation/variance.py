@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import expit, logit
-from scipy.stats import t as student
+from scipy.special import expit, logit, stdtr, stdtrit
 
 from pipeline.estimation.bootstrap import MIN_ESTIMABLE, NEAR, Floats, average_labels, average_runs
 
@@ -103,7 +102,7 @@ class Estimate:
         if not self.known:
             return None, None
         centre = self.value - self.bias * unbiased
-        wide = self.error * float(student.ppf((1 + confidence) / 2, self.freedom))
+        wide = self.error * float(stdtrit(self.freedom, (1 + confidence) / 2))
         if not log_odds:
             return centre - wide, centre + wide
         if not NEAR < centre < 1 - NEAR:
@@ -113,11 +112,11 @@ class Estimate:
 
     def above(self, threshold: float = 0.0) -> float:
         """One-sided p of "the truth is at most `threshold`"."""
-        return float(student.sf((self.value - threshold) / self.error, self.freedom)) if self.known else np.nan
+        return float(stdtr(self.freedom, (threshold - self.value) / self.error)) if self.known else np.nan
 
     def below(self, threshold: float = 0.0) -> float:
         """One-sided p of "the truth is at least `threshold`"."""
-        return float(student.cdf((self.value - threshold) / self.error, self.freedom)) if self.known else np.nan
+        return float(stdtr(self.freedom, (self.value - threshold) / self.error)) if self.known else np.nan
 
     @property
     def p(self) -> float | None:

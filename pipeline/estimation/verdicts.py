@@ -127,8 +127,7 @@ def _adjusted(members: Sequence[Sequence[Member]], cases: Sequence[Case], rule: 
     """The surest member of each case, over 0 and over the margin."""
     flat = [member for of_case in members for member in of_case]
     margins = [rule.margin(case.metric) for of, case in zip(members, cases, strict=True) for _ in of]
-    level = (1 - rule.confidence) / 2
-    some, much = (iter(bounds(flat, at, level, seed)) for at in ([0.0] * len(flat), margins))
+    some, much = map(iter, bounds(flat, [[0.0] * len(flat), margins], (1 - rule.confidence) / 2, seed))
     return [
         Side(*(min((next(each) for _ in of), key=lambda bound: bound.p) for each in (some, much))) for of in members
     ]

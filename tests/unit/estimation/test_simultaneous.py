@@ -41,7 +41,7 @@ def test_adjusted_p_is_that_of_a_naive_loop():
 
 def test_independent_members_are_adjusted_as_sidak_does():
     draws = np.random.default_rng(1).standard_normal((10, 2001))
-    found = bounds(members([3.0, *[0.5] * 9], draws), [0.0] * 10, 0.025, 1)
+    found = bounds(members([3.0, *[0.5] * 9], draws), [[0.0] * 10], 0.025, 1)[0]
     assert found[0].p == pytest.approx(1 - (1 - norm.sf(3.0)) ** 10, abs=0.003)
     assert found[1].p == pytest.approx(1 - (1 - norm.sf(0.5)) ** 9, abs=0.02)
     assert found[0].bound == pytest.approx(3.0 - norm.isf(1 - 0.975**0.1), abs=0.06)
@@ -49,7 +49,7 @@ def test_independent_members_are_adjusted_as_sidak_does():
 
 def test_members_that_are_one_are_not_adjusted():
     draws = np.tile(np.random.default_rng(2).standard_normal(2001), (10, 1))
-    found = bounds(members([2.2] * 10, draws), [0.0] * 10, 0.025, 1)
+    found = bounds(members([2.2] * 10, draws), [[0.0] * 10], 0.025, 1)[0]
     assert [each.p for each in found] == pytest.approx([norm.sf(2.2)] * 10, abs=0.003)
 
 
@@ -59,7 +59,7 @@ def test_luck_of_training_is_not_shared():
     lucky = [
         Member(Estimate(2.5, 0.2, Square(0.8, np.inf, 0.0, 1.0), runs=3), 2.5 + np.sqrt(0.2) * each) for each in draws
     ]
-    found = bounds(lucky, [0.0] * 10, 0.025, 1)[0].p
+    found = bounds(lucky, [[0.0] * 10], 0.025, 1)[0][0].p
     assert 0.045 < found <= 1 - (1 - norm.sf(2.5)) ** 10 + 0.003
     assert np.corrcoef(deviates(draws, np.full(10, 0.2), 1).T)[0, 1] == pytest.approx(0.2, abs=0.02)
 
@@ -67,7 +67,7 @@ def test_luck_of_training_is_not_shared():
 def test_each_member_has_its_own_degrees_of_freedom():
     draws = np.random.default_rng(4).standard_normal((2, 2001))
     few = members([4.0], draws[:1], freedom=3.0) + members([4.0], draws[1:])
-    found = bounds(few, [0.0] * 2, 0.025, 1)
+    found = bounds(few, [[0.0] * 2], 0.025, 1)[0]
     assert found[0].p == pytest.approx(student.sf(4.0, 3), abs=0.002)  # it comes last: alone in its step
     assert found[1].p < 0.001
     assert found[0].bound == pytest.approx(4.0 - student.isf(0.025, 3), abs=0.1)
@@ -76,9 +76,9 @@ def test_each_member_has_its_own_degrees_of_freedom():
 def test_thresholds_move_the_question_and_turning_the_side():
     draws = np.random.default_rng(5).standard_normal((3, 2001))
     values = [3.0, 1.0, -3.0]
-    shifted = bounds(members(values, draws), [3.0, 1.0, -3.0], 0.025, 1)
+    shifted = bounds(members(values, draws), [[3.0, 1.0, -3.0]], 0.025, 1)[0]
     assert [each.p for each in shifted] == pytest.approx([7 / 8] * 3, abs=0.02)
-    other = bounds([turned(each) for each in members(values, draws)], [0.0] * 3, 0.025, 1)
+    other = bounds([turned(each) for each in members(values, draws)], [[0.0] * 3], 0.025, 1)[0]
     assert other[2].p == pytest.approx(1 - (1 - norm.sf(3)) ** 3, abs=0.003)
     assert -other[2].bound == pytest.approx(-3 + norm.isf(1 - 0.975 ** (1 / 3)), abs=0.06)
 
@@ -86,10 +86,10 @@ def test_thresholds_move_the_question_and_turning_the_side():
 def test_what_is_not_estimable_is_left_out_of_the_family():
     draws = np.random.default_rng(6).standard_normal((2, 2001))
     told = members([2.5, 1.0], draws)
-    found = bounds([told[0], Member(NOTHING, np.full(2001, np.nan)), told[1]], [0.0] * 3, 0.025, 1)
+    found = bounds([told[0], Member(NOTHING, np.full(2001, np.nan)), told[1]], [[0.0] * 3], 0.025, 1)[0]
     assert np.isnan(found[1]).all()
-    assert [found[0], found[2]] == bounds(told, [0.0] * 2, 0.025, 1)
-    assert np.isnan(bounds([Member(NOTHING, np.full(9, np.nan))], [0.0], 0.025, 1)).all()
+    assert [found[0], found[2]] == bounds(told, [[0.0] * 2], 0.025, 1)[0]
+    assert np.isnan(bounds([Member(NOTHING, np.full(9, np.nan))], [[0.0]], 0.025, 1)[0]).all()
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.7])
