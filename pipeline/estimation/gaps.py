@@ -219,18 +219,23 @@ def memberships(shuffles: Ints, group: int) -> SubjectDraws:
 
 @dataclass(frozen=True)
 class Null:
-    """A gap against its null distribution: mean, what the gap has more, and the share of shuffles at least as wide."""
+    """A gap against its null distribution: mean, what the gap has more, and the share of shuffles at least as far."""
 
     mean: float
     excess: float
     p: float
 
 
-def against_null(gap_and_shuffles: Floats) -> Null | None:
-    """From the gap and those of the shuffles, [1 + P]; None where it, or a tenth of these, is not estimable."""
+def against_null(gap_and_shuffles: Floats, statistic: Floats | None = None) -> Null | None:
+    """From the gap and those of the shuffles, [1 + P]; None where it, or a tenth of these, is not estimable.
+
+    p is that of `statistic` [1 + P], the studentised gap, where there is one.
+    """
     observed, null = gap_and_shuffles[0], gap_and_shuffles[1:]
-    null = null[~np.isnan(null)]
-    if np.isnan(observed) or not len(null) or len(null) < MIN_ESTIMABLE * (len(gap_and_shuffles) - 1):
+    known = ~np.isnan(null)
+    if np.isnan(observed) or not known.any() or known.sum() < MIN_ESTIMABLE * len(null):
         return None
-    wider = int((null >= observed - 1e-12).sum())
-    return Null(float(null.mean()), float(observed - null.mean()), (1 + wider) / (1 + len(null)))
+    tested = gap_and_shuffles if statistic is None else statistic
+    wider = int((tested[1:][known] >= tested[0] - 1e-12).sum())
+    mean = float(null[known].mean())
+    return Null(mean, float(observed) - mean, (1 + wider) / (1 + int(known.sum())))

@@ -115,7 +115,7 @@ def wrong(name, families):
 def main() -> None:
     errors = []
     for name in SHAPES:
-        errors.append(wrong(name, 600))
+        errors.append(wrong(name, 400))
         print(errors[-1], flush=True)
     write("errors", errors)
     tell(

@@ -30,6 +30,7 @@ from pipeline.estimation.gaps import (
     memberships,
 )
 from pipeline.estimation.metrics import Bools, Ints, best_threshold
+from pipeline.estimation.studentised import GroupArea, mean_area, studentised_gap
 from pipeline.evaluation.scores import MACRO, Sampler, in_cohort
 from pipeline.params import Fairness, FairnessScale
 from pipeline.questions.fair.subgroups import (
@@ -175,20 +176,26 @@ def measure(
 
 def under_shuffles(
     runs: Sequence[tuple[Fold, int, list[Scores]]], of: Side, name: str, labels: Sequence[int], groups: Ints
-) -> list[dict[Key, Floats]]:
-    """The same metrics of each of `labels` under the shuffles of the groups, [G', 1 + P]."""
+) -> tuple[list[dict[Key, Floats]], Floats]:
+    """(the same metrics of each of `labels`, [G', 1 + P], the studentised gap of AUROC, [1 + P]) under the shuffles."""
     codes = _codes(of, name, groups)
     each: list[list[dict[Key, Floats]]] = [[] for _ in labels]
+    areas = []
     for group in range(len(groups)):
         members = {fold.number: memberships(codes[fold.places][fold.index], group) for fold in of.folds}
-        found = [GroupSums(1, of.folds[0].index.shape[1]) for _ in labels]
+        columns = of.folds[0].index.shape[1]
+        found, ranked = [GroupSums(1, columns) for _ in labels], [GroupArea(columns) for _ in labels]
         for fold, _, scores in runs:
             together, rows = np.zeros(len(fold.stays), dtype=np.int64), np.arange(len(fold.stays))
-            for sums, label in zip(found, labels, strict=True):
+            inside = np.concatenate(members[fold.number].blocks, axis=1)
+            for sums, area, label in zip(found, ranked, labels, strict=True):
                 sums.add(scores[label], together, rows, members[fold.number], float(of.prevalence[label]))
+                area.add(fold.number, fold.subjects, scores[label].p, scores[label].truth, inside)
         for values, sums in zip(each, found, strict=True):
             values.append(sums.values())
-    return [{key: np.concatenate([one[key] for one in values]) for key in KEYS} for values in each]
+        areas.append(mean_area([area.values() for area in ranked]))
+    metrics = [{key: np.concatenate([one[key] for one in values]) for key in KEYS} for values in each]
+    return metrics, studentised_gap(areas)
 
 
 def _codes(of: Side, name: str, groups: Ints) -> Ints:
@@ -246,6 +253,9 @@ def strategy(
             continue
         found.values[name] = macro(each)
         if null and name != WHOLE and len(groups) > 1:
-            shuffles = macro(under_shuffles(runs, of, name, taking, groups))
-            found.null[name] = {key: against_null(values) for key, values in gaps(shuffles).items()}
+            shuffles, statistic = under_shuffles(runs, of, name, taking, groups)
+            found.null[name] = {
+                key: against_null(values, statistic if key == ("auroc", "") else None)
+                for key, values in gaps(macro(shuffles)).items()
+            }
     return found

@@ -157,7 +157,7 @@ def _notes(groups: pl.DataFrame, knobs: Fairness, confidence: float) -> tuple[st
         f"Counts below {FEW} are suppressed, and those that would give them away hidden.",
         "Declared before the results: the AUROC gap of the fusion strategy that validation chose, by each attribute "
         f"and task, in the {knobs.cohort} cohort (presence of an image: in base), against shuffled groups, with Holm's "
-        "adjustment within a task. All else is exploratory.",
+        "adjustment over all tasks. All else is exploratory.",
         f"A gap is biased upwards, more so with many small groups: look at its {percent(confidence)} interval and at "
         "what it has more than with shuffled groups. Strategies are compared at equal overall alert rates "
         f"({knobs.alert_rate:g} × the prevalence); thresholds otherwise come from validation.",

@@ -206,7 +206,7 @@ def origin(p: Mapping[Key, float]) -> str | None:
 
 
 def declare(rows: list[dict[str, Any]], fusion: Mapping[tuple[str, str], str | None], cohort: str) -> None:
-    """Marks the declared family in rows of gaps and adjusts its p values within each task, in place.
+    """Marks the declared family in rows of gaps and adjusts its p values over all tasks, in place.
 
     `fusion` is the fusion strategy that validation chose, by task and cohort. The family: AUROC by each single
     attribute, in `cohort`; has_cxr in base, since in matched everybody has an image.
@@ -220,10 +220,9 @@ def declare(rows: list[dict[str, Any]], fusion: Mapping[tuple[str, str], str | N
             and row["strategy"] == fusion.get((row["task"], row["cohort"]))
         )
         row["family"] = CONFIRMATORY if declared else EXPLORATORY
-    for task in dict.fromkeys(row["task"] for row in rows):
-        family = [row for row in rows if row["task"] == task and row["family"] == CONFIRMATORY]
-        for row, p in zip(family, holm([row.get("p") for row in family]), strict=True):
-            row["p_holm"] = p
+    family = [row for row in rows if row["family"] == CONFIRMATORY]
+    for row, p in zip(family, holm([row.get("p") for row in family]), strict=True):
+        row["p_holm"] = p
 
 
 def fusion_rows(

@@ -60,6 +60,21 @@ def family(seed, disparity, n=3000, shuffles=199):
     return {row["attribute"] for row in tested if row["p_holm"] <= 0.05}
 
 
+def test_the_declared_family_is_over_all_tasks():
+    """Holm of two attributes in each of two tasks: the smallest of four p times four."""
+    rows = [
+        {"task": task, "metric": "auroc", "attribute": name, "cohort": "matched", "strategy": "model", "p": p}
+        for task, name, p in (
+            ("mortality", "age", 0.01),
+            ("mortality", "gender", 0.5),
+            ("los", "age", 0.02),
+            ("los", "gender", 0.9),
+        )
+    ]
+    declare(rows, {(task, "matched"): "model" for task in ("mortality", "los")}, "matched")
+    assert [row["p_holm"] for row in rows] == pytest.approx([0.04, 1.0, 0.06, 1.0])
+
+
 def test_a_planted_disparity_is_found():
     """In one hospital; how often, and how often another one is found besides, is the simulation's affair."""
     assert "gender" in family(1, disparity=0.2)
