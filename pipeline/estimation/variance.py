@@ -174,7 +174,8 @@ def macro_runs(values: Floats) -> Floats:
     mean is the labels' mean of means over runs.
     """
     means = np.array([average_runs(each) for each in values])  # [L, 1 + D]
-    filled = np.where(np.isnan(values), means[:, None], values)
+    told = np.asarray(~np.isnan(values[:, :, 0]).all(axis=0))  # a run that can tell none of them has no mean
+    filled = np.where(np.isnan(values) & told[:, None], means[:, None], values)
     return np.array([average_labels(filled[:, run]) for run in range(values.shape[1])])
 
 

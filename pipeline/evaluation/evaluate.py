@@ -142,8 +142,8 @@ def _rows(scored: Scored, task: Task, key: dict[str, Any], confidence: float) ->
                 "high": high,
                 "n": scored.people.n,
                 "positives": scored.people.positives[label],
-                "runs": scored.runs,
-                "runs_estimable": scored.estimable[label, metric],
+                "runs": scored.values.runs,
+                "runs_estimable": scored.values.estimable((label, metric)),
                 "labels": scored.labels.get(metric),
             }
         )

@@ -7,7 +7,7 @@ column by column.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
@@ -30,7 +30,7 @@ from pipeline.estimation.metrics import (
     multiclass_metrics,
     rank_metrics,
 )
-from pipeline.estimation.variance import Bounds, Estimate
+from pipeline.estimation.variance import Bounds, Estimate, estimate, macro_runs
 from pipeline.tasks import Task
 
 Key = TypeVar("Key", bound=Hashable)
@@ -45,6 +45,7 @@ HEADLINE = {
 # that this gives is measured in tests/unit/estimation/test_bootstrap.py and test_coverage.py.
 SHIFTS = {"ece": 1, "ece_debiased": 1, "auprc": 2}
 ODDS, BIASED = {"auroc", "auprc"}, {"auprc"}  # intervals of Estimate: in log-odds, less the bias
+RANGES = {"kappa": (-1.0, 1.0), "quadratic_kappa": (-1.0, 1.0), "brier": (0.0, 2.0)}  # of others: 0 to 1
 LOGIT = {"auroc"}  # metrics whose interval is made of log-odds
 
 
@@ -66,19 +67,27 @@ def metric_interval(metric: str, values: Floats, confidence: float) -> tuple[flo
 def estimate_interval(metric: str, found: Estimate, confidence: float) -> Bounds:
     """The interval of a metric (not of a difference) from its estimate over runs, or (None, None).
 
-    AUROC and average precision: symmetric in log-odds; of the latter about the value less its bias.
+    AUROC and average precision: symmetric in log-odds; of the latter about the value less its bias. Other bounds are
+    kept within what the metric can be.
     """
-    return found.interval(confidence, log_odds=metric in ODDS, unbiased=metric in BIASED)
+    low, high = found.interval(confidence, log_odds=metric in ODDS, unbiased=metric in BIASED)
+    least, most = RANGES.get(metric, (0.0, 1.0))
+    return None if low is None else max(low, least), None if high is None else min(high, most)
 
 
 class Sampler:
-    """The bootstrap's weights for a population, made when first asked for: per part and fold."""
+    """The draws' weights for a population, made when first asked for: per part and fold.
+
+    `people` have a row a stay and fold, with its part; `test_share` is how many are tested per one trained on.
+    """
 
     def __init__(self, people: pl.DataFrame, draws: int, seed: int) -> None:
         self._people = people
         self._draws = draws
         self._seed = seed
         self._cache: dict[tuple[str, int], SubjectDraws] = {}
+        test, train = (people.filter(part=part).height for part in ("test", "train"))
+        self.test_share = test / max(1, train)
 
     def subjects(self, part: str, fold: int) -> SubjectDraws:
         """Weights of the subjects of a part and fold; resampled in the base cohort, whichever rows are scored."""
@@ -95,18 +104,50 @@ class Told(NamedTuple):
     positives: Mapping[str, str | None]
 
 
+class OverRuns(Mapping[Key, Floats]):
+    """The draws of each run, by key: a mapping to their mean, [1 + D], with the estimate over runs of each."""
+
+    def __init__(self, each: Mapping[Key, Floats], folds: Sequence[int], test_share: float) -> None:
+        self._each, self._folds, self._test_share = dict(each), folds, test_share
+        self._mean = {key: average_runs(values) for key, values in self._each.items()}
+
+    def __getitem__(self, key: Key) -> Floats:
+        return self._mean[key]
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._mean)
+
+    def __len__(self) -> int:
+        return len(self._mean)
+
+    @property
+    def runs(self) -> int:
+        """How many were averaged."""
+        return len(self._folds)
+
+    def add_macro(self, key: Key, of: Sequence[Key]) -> None:
+        """Puts the mean over labels under `key`."""
+        self._each[key] = macro_runs(np.array([self._each[label] for label in of]))
+        self._mean[key] = average_labels(np.array([self._mean[label] for label in of]))
+
+    def estimable(self, key: Key) -> int:
+        """In how many runs it is."""
+        return int((~np.isnan(self._each[key][:, 0])).sum())
+
+    def estimate(self, key: Key) -> Estimate:
+        """With all that it varies by."""
+        return estimate(self._each[key], self._folds, self._test_share)
+
+
 @dataclass(frozen=True)
 class Scored:
     """Draws by (label, metric), each [1 + D] with the estimate first; NaN is "not estimable".
 
-    `people` are the distinct stays scored, `runs` the runs averaged, `estimable` in how many of them the metric was
-    (macro: for the label with the most), and `labels` over how many labels a macro mean of a metric was taken.
+    `people` are the distinct stays scored, and `labels` over how many labels a macro mean of a metric was taken.
     """
 
-    values: Mapping[tuple[str, str], Floats]
+    values: OverRuns[tuple[str, str]]
     people: Told
-    runs: int
-    estimable: Mapping[tuple[str, str], int] = field(default_factory=dict)
     labels: Mapping[str, int] = field(default_factory=dict)
 
     def estimate(self, label: str, metric: str) -> float | None:
@@ -116,7 +157,7 @@ class Scored:
 
     def interval(self, label: str, metric: str, confidence: float) -> tuple[float | None, float | None]:
         """Its interval, or (None, None)."""
-        return metric_interval(metric, self.values[label, metric], confidence)
+        return estimate_interval(metric, self.values.estimate((label, metric)), confidence)
 
 
 def thresholds(rows: pl.DataFrame, task: Task) -> dict[str, float | None]:
@@ -140,8 +181,8 @@ def over_runs(
     where: pl.Expr,
     sampler: Sampler,
     measure: Callable[[pl.DataFrame, pl.DataFrame, SubjectDraws], Mapping[Key, Floats]],
-) -> tuple[dict[Key, Floats], dict[Key, int], int]:
-    """(draws averaged over runs, in how many runs each is estimable, runs) of what `measure` gives for a run.
+) -> OverRuns[Key]:
+    """What `measure` gives for a run, of all runs.
 
     `measure` gets the run's rows of the part `where`, its validation rows of its cohort of training, and the draws of
     its subjects; all its values are [1 + D]. `predictions` are as those of `score`.
@@ -155,8 +196,8 @@ def over_runs(
         measured = measure(rows.filter(run), validation.filter(run), sampler.subjects(part, fold))
         for key, values in measured.items():
             found.setdefault(key, []).append(values)
-    averaged = {key: average_runs(np.array(each)) for key, each in found.items()}
-    return averaged, {key: sum(not np.isnan(run[0]) for run in each) for key, each in found.items()}, len(runs)
+    each = {key: np.array(values) for key, values in found.items()}
+    return OverRuns(each, [fold for fold, _ in runs], sampler.test_share)
 
 
 def score(predictions: pl.DataFrame, task: Task, part: str, where: pl.Expr, sampler: Sampler, bins: int) -> Scored:
@@ -168,7 +209,7 @@ def score(predictions: pl.DataFrame, task: Task, part: str, where: pl.Expr, samp
     macro mean, and the metrics of the whole.
     """
     score_one = _multiclass if task.kind == "multiclass" else _labels
-    averaged, estimable, runs = over_runs(
+    values = over_runs(
         predictions,
         part,
         where,
@@ -177,14 +218,13 @@ def score(predictions: pl.DataFrame, task: Task, part: str, where: pl.Expr, samp
     )
     labels: dict[str, int] = {}
     if task.kind != "binary":
-        whole = {metric for label, metric in averaged if label == MACRO}
-        for metric in sorted({metric for _, metric in averaged} - whole):
-            each = {label: draws for (label, name), draws in averaged.items() if name == metric}
-            labels[metric] = sum(not np.isnan(draws[0]) for draws in each.values())
-            estimable[MACRO, metric] = max(estimable[label, metric] for label in each)
-            averaged[MACRO, metric] = average_labels(np.array(list(each.values())))
+        whole = {metric for label, metric in values if label == MACRO}
+        for metric in sorted({metric for _, metric in values} - whole):
+            each = [key for key in values if key[1] == metric]
+            labels[metric] = sum(not np.isnan(values[key][0]) for key in each)
+            values.add_macro((MACRO, metric), each)
     everyone = predictions.filter(pl.col("part") == part).unique("stay_id")
-    return Scored(averaged, tell(everyone, [where], task)[0], runs, estimable, labels)
+    return Scored(values, tell(everyone, [where], task)[0], labels)
 
 
 def tell(everyone: pl.DataFrame, groups: Sequence[pl.Expr], task: Task) -> list[Told]:

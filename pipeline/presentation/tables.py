@@ -24,6 +24,7 @@ METRIC_TITLES = {
     "brier": "Brier",
     "ece": "ECE",
 }
+ONE_RUN = "; one run: luck of training not included"
 PAIRS = (("base", "base"), ("matched", "matched"), ("matched", "base"), ("base", "matched"))
 
 
@@ -144,7 +145,7 @@ def _facts(rows: pl.DataFrame) -> str:
     if counted:
         over = str(counted[0]) if len(counted) == 1 else f"{counted[0]} to {counted[-1]}"
         parts.append(f"macro mean over {over} estimable labels")
-    parts.append(f"{plural(first['runs'], 'run')} a strategy")
+    parts.append(f"{plural(first['runs'], 'run')} a strategy" + (ONE_RUN if first["runs"] == 1 else ""))
     return ", ".join(parts)
 
 
@@ -154,8 +155,7 @@ def results_markdown(table: pl.DataFrame, confidence: float) -> str:
         "# Results",
         "",
         "Test folds; metric per fold and seed, then averaged; in brackets the "
-        f"{percent(confidence)} interval of a bootstrap over subjects (and seeds where there are several). "
-        "n. e.: not estimable.",
+        f"{percent(confidence)} interval, over patients and, where there are several, runs. n. e.: not estimable.",
         "",
     ]
     for task in table["task"].unique(maintain_order=True):
@@ -169,7 +169,7 @@ def results_markdown(table: pl.DataFrame, confidence: float) -> str:
 
 def results_latex(table: pl.DataFrame, confidence: float) -> str:
     """results.tex: for the package booktabs, a table a task: each cohort's first two metrics with their intervals."""
-    lines = [f"% Test folds; in brackets {percent(confidence)} bootstrap intervals. Needs the package booktabs."]
+    lines = [f"% Test folds; in brackets {percent(confidence)} intervals. Needs the package booktabs."]
     for task in table["task"].unique(maintain_order=True):
         wide = [each for each in wide_tables(table, task) if each.train_cohort == each.eval_cohort]
         wide = [each for each in wide if not each.train_missing]

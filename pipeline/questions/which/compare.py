@@ -17,12 +17,21 @@ import polars as pl
 from pipeline import files
 from pipeline.errors import InputError
 from pipeline.estimation import recalibration
-from pipeline.estimation.bootstrap import Floats, SubjectDraws, average_labels, interval
+from pipeline.estimation.bootstrap import Floats, SubjectDraws, interval
 from pipeline.estimation.curves import reliability_curve
 from pipeline.estimation.decision import THRESHOLDS
 from pipeline.estimation.ranking import ranks
 from pipeline.evaluation.cells import kinds_of_run, read_people, read_predictions
-from pipeline.evaluation.scores import MACRO, Sampler, headline, in_cohort, metric_interval, over_runs, tell
+from pipeline.evaluation.scores import (
+    MACRO,
+    Sampler,
+    estimate_interval,
+    headline,
+    in_cohort,
+    metric_interval,
+    over_runs,
+    tell,
+)
 from pipeline.params import Compare, Evaluation, Grid, TrainingScale, TuningScale
 from pipeline.questions.which.run import ALL, DAYS, MEDIAN, METRICS, SCALINGS, SELF, TOP, Key, Values, measure
 from pipeline.questions.which.text import MARKDOWN, About
@@ -79,13 +88,13 @@ class Compared:
             return values
 
         where = in_cohort(cohort)
-        self.values, _, self.runs = over_runs(cell, "test", where, sampler, one)
+        self.values = over_runs(cell, "test", where, sampler, one)
         everyone = cell.filter(pl.col("part") == "test").unique("stay_id")
         (self.people,) = tell(everyone, [where], task)
         if task.kind == "multilabel":
             for key in {key[:1] + key[2:] for key in self.values if key[0] in ("score", "calibration")}:
-                each = [self.values[(key[0], label, *key[1:])] for label in task.labels]
-                self.values[(key[0], MACRO, *key[1:])] = average_labels(np.array(each))
+                each = [(key[0], label, *key[1:]) for label in task.labels]
+                self.values.add_macro((key[0], MACRO, *key[1:]), each)
 
     @property
     def key(self) -> dict[str, Any]:
@@ -165,7 +174,8 @@ def _ranking(group: Sequence[Compared], confidence: float) -> list[dict[str, Any
         placed = ranks(np.array([each.score(metric) for each in group]), confidence)
         rows = []
         for one, rank in zip(group, placed, strict=True):
-            low, high = metric_interval(metric, one.score(metric), confidence)
+            whole = one.values.estimate(("score", headline(one.task), metric))
+            low, high = estimate_interval(metric, whole, confidence)
             score = _bounded("value", one.score(metric), (low, high))
             rows.append(
                 {
@@ -173,7 +183,7 @@ def _ranking(group: Sequence[Compared], confidence: float) -> list[dict[str, Any
                     "metric": metric,
                     "n": one.people.n,
                     "positives": one.people.positives[headline(one.task)],
-                    "runs": one.runs,
+                    "runs": one.values.runs,
                     "value": score["value"],
                     "low": low,
                     "high": high,

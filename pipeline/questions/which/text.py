@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from pipeline.params import Compare, Evaluation
-from pipeline.presentation.tables import METRIC_TITLES, Cell, short_title
+from pipeline.presentation.tables import METRIC_TITLES, ONE_RUN, Cell, short_title
 from pipeline.presentation.text import markdown_table, number, percent, plural
 from pipeline.tasks import get_task
 
@@ -198,9 +198,10 @@ def budget_note(table: pl.DataFrame, budget: int) -> str:
 
 
 def facts(row: dict[str, Any]) -> str:
-    """112 test stays, 16 positive labels, 1 run a strategy."""
+    """112 test stays, 16 positive labels, 3 runs a strategy."""
     positives = "" if row["positives"] is None else f", {plural(row['positives'], 'positive label')}"
-    return f"{plural(row['n'], 'test stay')}{positives}, {plural(row['runs'], 'run')} a strategy."
+    luck = ONE_RUN if row["runs"] == 1 else ""
+    return f"{plural(row['n'], 'test stay')}{positives}, {plural(row['runs'], 'run')} a strategy{luck}."
 
 
 def _markdown(heading: str, notes: list[str], parts: list[tuple[str, str, Any]]) -> str:
@@ -213,15 +214,18 @@ def _markdown(heading: str, notes: list[str], parts: list[tuple[str, str, Any]])
     return "\n".join(lines)
 
 
-def _interval_note(about: About) -> str:
+RUNS = "patients and, where there are several, runs"  # what a score's interval is over
+
+
+def _interval_note(about: About, over: str = "patients alone") -> str:
     confidence = percent(about.evaluation.confidence)
-    return f"In brackets the {confidence} interval of a bootstrap over subjects. n. e.: not estimable."
+    return f"In brackets the {confidence} interval, over {over}. n. e.: not estimable."
 
 
 def ranking_markdown(table: pl.DataFrame, about: About) -> str:
     """ranking.md."""
     notes = untuned(about.budget)
-    notes.append(RANKS.format(percent(about.evaluation.confidence)) + " " + _interval_note(about))
+    notes.append(RANKS.format(percent(about.evaluation.confidence)) + " " + _interval_note(about, RUNS))
     parts = [
         (f"{title_of(task, cohort)}: {TITLES[metric]}", facts(rows.row(0, named=True)), ranking_rows(rows))
         for (task, cohort, metric), rows in groups(table, "task", "cohort", "metric")
@@ -232,7 +236,7 @@ def ranking_markdown(table: pl.DataFrame, about: About) -> str:
 def cost_markdown(table: pl.DataFrame, about: About) -> str:
     """score_cost.md."""
     notes = untuned(about.budget)
-    notes.append(f"{COST} {_interval_note(about)}")
+    notes.append(f"{COST} {_interval_note(about, RUNS)}")
     parts = [(title_of(*key), "", cost_rows(rows)) for key, rows in groups(table, "task", "cohort")]
     return _markdown("Score against cost", notes, parts)
 
