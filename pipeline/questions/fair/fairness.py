@@ -15,8 +15,8 @@ import polars as pl
 
 from pipeline import files
 from pipeline.evaluation.cells import kinds_of_run, read_people, read_predictions
-from pipeline.evaluation.choice import chosen, read_card, validation_score
-from pipeline.evaluation.scores import Sampler
+from pipeline.evaluation.choice import Validation, chosen, read_card, validation
+from pipeline.evaluation.scores import Sampler, headline
 from pipeline.params import Evaluation, Fairness, FairnessScale, Grid, TrainingScale
 from pipeline.questions.fair.groups import Found, Side, labels_of, side, strategy
 from pipeline.questions.fair.subgroups import ATTRIBUTES, WHOLE
@@ -64,10 +64,10 @@ def fairness(
     for task in tasks:
         labels = labels_of(task, knobs.long_stay_days)
         kinds = {name: read_card(data, name).kind for name in grid.strategies}
-        scores: dict[str, dict[str, float | None]] = {cohort: {} for cohort in training.cohorts}
+        scores: dict[str, dict[str, Validation]] = {cohort: {} for cohort in training.cohorts}
         for name in grid.strategies:
             for cohort, predictions in _plain(data, task, name, training, people).items():
-                scores[cohort][name] = validation_score(predictions, task)
+                scores[cohort][name] = validation(predictions, task)[headline(task)]
         picked: dict[str, dict[str, str | None]] = {
             cohort: {
                 kind: chosen(scores[cohort], (name for name in grid.strategies if kinds[name] == kind))

@@ -11,9 +11,9 @@ from typing import Any
 import polars as pl
 
 from pipeline.evaluation.cells import kinds_of_run, read_predictions
-from pipeline.evaluation.choice import Card, chosen, read_card, validation_score
+from pipeline.evaluation.choice import Card, Validation, chosen, read_card, validation
 from pipeline.evaluation.reading import read_probe
-from pipeline.evaluation.scores import Sampler
+from pipeline.evaluation.scores import Sampler, headline
 from pipeline.params import INPUT_HOURS, Grid, ProbeScale, TrainingScale
 from pipeline.questions.robust.removal import (
     Removal,
@@ -39,7 +39,7 @@ class Cell:
     strategy: str
     card: Card
     kind: dict[str, Any]
-    validation: float | None
+    validation: Validation
     removed: dict[Removal, Scores]
     natural: dict[str, Scores]
     counts: dict[str, tuple[int, int | None]]
@@ -70,7 +70,7 @@ def read_cells(
                 strategy=strategy,
                 card=card,
                 kind=kind,
-                validation=validation_score(of_kind, task),
+                validation=validation(of_kind, task)[headline(task)],
                 removed=curve(runs, task, asked),
                 natural={group: score_runs(runs, task, group) for group in GROUPS},
                 counts={group: _counts(runs, task, group) for group in GROUPS},
@@ -88,7 +88,7 @@ def _counts(runs: list[Run], task: Task, group: str) -> tuple[int, int | None]:
 
 
 def reference_of(cells: Iterable[Cell], cohort: str) -> Cell | None:
-    """The EHR-only strategy with the best validation score, the first of equals, nothing removed in training."""
+    """The EHR-only strategy that validation chooses, nothing removed in training."""
     alone = {
         cell.strategy: cell
         for cell in cells

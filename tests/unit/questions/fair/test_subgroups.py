@@ -1,19 +1,14 @@
-"""Who belongs to which group, which are large enough, and which counts may be seen; who is chosen on validation."""
+"""Who belongs to which group, which are large enough, and which counts may be seen."""
 
 import itertools
-import json
 from dataclasses import replace
 
 import numpy as np
 import polars as pl
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import roc_auc_score
 
 from pipeline.disclosure import HIDDEN
-from pipeline.errors import InputError
-from pipeline.evaluation.choice import Card, chosen, read_card, validation_score
 from pipeline.params import load
 from pipeline.questions.fair.subgroups import (
     ATTRIBUTES,
@@ -27,7 +22,7 @@ from pipeline.questions.fair.subgroups import (
     shown,
     sizes,
 )
-from pipeline.tasks import LOS_EDGES, get_task
+from pipeline.tasks import LOS_EDGES
 
 STAYS = pl.DataFrame(
     {
@@ -136,81 +131,6 @@ def test_a_lone_suppressed_count_takes_the_smallest_other_with_it():
     table = crossed(2, 3)
     counts = np.array([5, 40, 20, 30, 31, 32])
     assert shown(table, counts, counts < 10) == ["<10", "40", HIDDEN, HIDDEN, "31", HIDDEN]
-
-
-def predictions(task, p, truth, part="val", cohort="base", has_cxr=True, fold=0):
-    n = len(p)
-    return pl.DataFrame(
-        {
-            "train_cohort": [cohort] * n,
-            "fold": [fold] * n,
-            "seed": [0] * n,
-            "part": [part] * n,
-            "has_cxr": np.broadcast_to(has_cxr, n),
-            **{f"p_{name}": np.asarray(p)[:, i] for i, name in enumerate(task.outputs)},
-            **{name: np.asarray(truth)[:, i] for i, name in enumerate(task.labels)},
-        }
-    )
-
-
-def test_the_score_on_validation_is_the_mean_over_runs_of_the_cohorts_own_stays():
-    random, task = np.random.default_rng(0), get_task("mortality")
-    p, truth = random.random((60, 1)), random.random((60, 1)) < 0.5
-    image = random.random(60) < 0.5
-    one = predictions(task, p[:30], truth[:30], has_cxr=image[:30])
-    two = predictions(task, p[30:], truth[30:], has_cxr=image[30:], fold=1)
-    test = predictions(task, truth.astype(float), truth, part="test")  # perfect, and not looked at
-    expected = (roc_auc_score(truth[:30], p[:30]) + roc_auc_score(truth[30:], p[30:])) / 2
-    assert validation_score(pl.concat([one, two, test]), task) == pytest.approx(expected)
-    matched = one.with_columns(train_cohort=pl.lit("matched"))
-    seen = image[:30]
-    assert validation_score(matched, task) == pytest.approx(roc_auc_score(truth[:30][seen], p[:30][seen]))
-    assert validation_score(test, task) is None
-    assert validation_score(predictions(task, p, np.zeros((60, 1), bool)), task) is None
-
-
-def test_phenotypes_are_scored_by_their_macro_mean_and_length_of_stay_by_accuracy():
-    random, task = np.random.default_rng(1), get_task("phenotype")
-    p, truth = random.random((80, 25)), random.random((80, 25)) < 0.3
-    truth[:, 3] = False
-    each = [roc_auc_score(truth[:, i], p[:, i]) for i in range(25) if i != 3]
-    assert validation_score(predictions(task, p, truth), task) == pytest.approx(np.mean(each))
-    los = get_task("los")
-    p, truth = random.random((80, 7)), random.integers(0, 7, (80, 1))
-    expected = (p.argmax(1) == truth[:, 0]).mean()
-    assert validation_score(predictions(los, p, truth), los) == pytest.approx(expected)
-
-
-def test_the_first_of_the_best_is_chosen_among_those_asked_for():
-    scores = {"a": 0.7, "b": 0.9, "c": 0.9, "d": None, "e": 0.95}
-    assert chosen(scores, ["a", "b", "c", "d"]) == "b"
-    assert chosen(scores, ["c", "b"]) == "c"
-    assert chosen(scores, ["d"]) is None
-    assert chosen(scores, []) is None
-    assert chosen({}, ["a"]) is None
-
-
-@pytest.mark.parametrize(
-    ("sees", "kind"),
-    [(["cxr", "ehr"], "fusion"), (["ehr"], "unimodal"), (["cxr"], "unimodal"), (["ehr", "presence"], "control")],
-)
-def test_the_kind_of_a_strategy_stands_on_its_cells_card(tmp_path, sees, kind):
-    folder = tmp_path / "runs" / "one"
-    folder.mkdir(parents=True)
-    (folder / "card.json").write_text(json.dumps({"modalities": sees, "missing": "native"}))
-    card = read_card(tmp_path, "one")
-    assert card == Card(frozenset(sees), "native")
-    assert card.kind == kind
-
-
-@pytest.mark.parametrize(("text", "message"), [("", "no modalities"), ("{}", "no modalities"), (None, "not found")])
-def test_a_card_that_is_absent_or_does_not_say_is_refused(tmp_path, text, message):
-    folder = tmp_path / "runs" / "one"
-    folder.mkdir(parents=True)
-    if text is not None:
-        (folder / "card.json").write_text(text)
-    with pytest.raises(InputError, match=rf"card\.json: {message}"):
-        read_card(tmp_path, "one")
 
 
 def test_knobs_and_edges_agree_with_the_code():
