@@ -19,8 +19,8 @@ from pipeline.estimation import randomisation
 from pipeline.estimation.bootstrap import Floats, SubjectDraws, average_labels, average_runs
 from pipeline.estimation.metrics import Bools, Ints, accuracy, confusion, kappa, rank_metrics
 from pipeline.evaluation.cells import kinds_of_run, read_predictions
-from pipeline.evaluation.choice import validation_score
-from pipeline.evaluation.scores import MACRO, Sampler, in_cohort, metrics_of
+from pipeline.evaluation.choice import Validation, validation
+from pipeline.evaluation.scores import MACRO, Sampler, headline, in_cohort, metrics_of
 from pipeline.params import TrainingScale
 from pipeline.tasks import Task
 
@@ -82,7 +82,7 @@ class Cell:
     """A strategy on one task and cohort: its headline metric on validation, and its test runs."""
 
     strategy: str
-    validation: float | None
+    validation: Validation
     runs: tuple[Run, ...]
 
 
@@ -110,7 +110,7 @@ def read_cells(
         seen.add(cohort)
         rows = predictions.filter((pl.col("part") == "test") & in_cohort(cohort))
         runs = runs_of(rows, task, sampler, strata[cohort])
-        yield cohort, Cell(strategy, validation_score(predictions, task), runs)
+        yield cohort, Cell(strategy, validation(predictions, task)[headline(task)], runs)
 
 
 def scored(runs: Sequence[Run], task: Task, stratum: Stratum) -> Draws:

@@ -1,12 +1,14 @@
 """Positive control of the image encoders: does what they make of a picture tell the findings in its radiology report?
 
-A logistic regression on the maps of the last stage of each of a trained model's CNNs, pooled, frozen, fitted on the
-fold's training stays and asked about its test stays. Where even that fails, "the image adds nothing" is a statement
-about the encoder.
+A logistic regression on the maps of the last stage of each of a model's CNNs, pooled, frozen, fitted on the fold's
+training stays and asked about its test stays. Random filters tell a good deal already (Alain & Bengio 2016, arXiv
+1610.01644, section 3): the model as it was built, before training, is asked beside the trained one. Where training
+taught the encoder nothing, "the image adds nothing" is a statement about the encoder.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ CONTROL_SCHEMA: dict[str, Any] = {
     "fold": pl.Int8,
     "seed": pl.Int32,
     "finding": pl.String,
+    "encoder": pl.String,
     "stay_id": pl.Int64,
     "present": pl.Boolean,
     "score": pl.Float64,
@@ -75,44 +78,46 @@ def image_features(strategy: Strategy, spec: RunSpec, batches: Batches, rows: Te
 
 
 def image_control(
-    strategy: Strategy, spec: RunSpec, tensors: FoldTensors, batches: Batches, findings: pl.DataFrame
+    encoders: Mapping[str, Strategy], spec: RunSpec, tensors: FoldTensors, batches: Batches, findings: pl.DataFrame
 ) -> pl.DataFrame:
     """Rows of CONTROL_SCHEMA: test stays with an image whose report tells of a finding or its absence, and their score.
 
-    None where the strategy has no image encoder, or the training stays hold too few of either.
+    `encoders` are models of one strategy, by what the column calls them. None where the strategy has no image encoder,
+    or the training stays hold too few of either.
     """
     nothing = pl.DataFrame(schema=CONTROL_SCHEMA)
-    if not any(isinstance(module, ImageEncoder) for module in strategy.modules()):
-        return nothing
     told = pl.DataFrame({"stay_id": tensors.stay_id}).join(findings, on="stay_id", how="left", maintain_order="left")
     truth = told.select(*FINDINGS).to_numpy()
     used = (tensors.image_row >= 0) & np.isin(tensors.part, ("train", "test")) & ~np.isnan(truth).all(axis=1)
     rows = np.flatnonzero(used)
     if not len(rows):
         return nothing
-    features = image_features(strategy, spec, batches, torch.from_numpy(rows).to(batches.device))
-    if features is None:
-        return nothing
     found = [nothing]
-    for column, finding in enumerate(FINDINGS):
-        known = ~np.isnan(truth[rows, column])
-        train, test = (known & (tensors.part[rows] == part) for part in ("train", "test"))
-        present = truth[rows, column] == 1
-        if min((present & train).sum(), (~present & train).sum()) < FEWEST or not test.any():
+    for encoder, strategy in encoders.items():
+        if not any(isinstance(module, ImageEncoder) for module in strategy.modules()):
             continue
-        constants = {"task": spec.task, "train_cohort": spec.train_cohort, "fold": spec.fold, "seed": spec.seed}
-        found.append(
-            pl.DataFrame(
-                {
-                    **{name: [value] * int(test.sum()) for name, value in constants.items()},
-                    "finding": [finding] * int(test.sum()),
-                    "stay_id": tensors.stay_id[rows[test]],
-                    "present": present[test],
-                    "score": _scores(features[train], present[train], features[test]),
-                },
-                schema=CONTROL_SCHEMA,
+        features = image_features(strategy, spec, batches, torch.from_numpy(rows).to(batches.device))
+        if features is None:
+            continue
+        for column, finding in enumerate(FINDINGS):
+            known = ~np.isnan(truth[rows, column])
+            train, test = (known & (tensors.part[rows] == part) for part in ("train", "test"))
+            present = truth[rows, column] == 1
+            if min((present & train).sum(), (~present & train).sum()) < FEWEST or not test.any():
+                continue
+            constants = {"task": spec.task, "train_cohort": spec.train_cohort, "fold": spec.fold, "seed": spec.seed}
+            constants |= {"finding": finding, "encoder": encoder}
+            found.append(
+                pl.DataFrame(
+                    {
+                        **{name: [value] * int(test.sum()) for name, value in constants.items()},
+                        "stay_id": tensors.stay_id[rows[test]],
+                        "present": present[test],
+                        "score": _scores(features[train], present[train], features[test]),
+                    },
+                    schema=CONTROL_SCHEMA,
+                )
             )
-        )
     return files.significant(pl.concat(found))
 
 

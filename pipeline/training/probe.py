@@ -22,6 +22,7 @@ from pipeline.data.batches import Batches
 from pipeline.data.inputs import HOURS
 from pipeline.data.statics import model_variables
 from pipeline.data.tensors import Array, FoldTensors, load_fold
+from pipeline.modelling.encoders import image_format
 from pipeline.modelling.examples import without_record
 from pipeline.modelling.interface import Batch, Output, Strategy, probabilities
 from pipeline.params import ProbeScale
@@ -29,8 +30,8 @@ from pipeline.tasks import get_task
 from pipeline.training.executors import execute
 from pipeline.training.grid import KEY, RunSpec
 from pipeline.training.image_control import CONTROL_SCHEMA, image_control, read_findings
-from pipeline.training.loop import EVAL_BATCH, autocast
-from pipeline.training.run import pick_device, prepare_torch, trained
+from pipeline.training.loop import EVAL_BATCH, autocast, stream
+from pipeline.training.run import pick_device, prepare_torch, trained, untrained
 from pipeline.training.store import Store
 
 OF_IMAGES = {"cxr", "presence", "metadata"}  # modalities that change with an image's presence
@@ -55,6 +56,12 @@ def load(spec: RunSpec, data: Path, device: torch.device, last_hours: Sequence[i
 
     whole = tensors(HOURS)
     return Fold(whole, Batches(whole, device), {k: Batches(tensors(HOURS - k), device) for k in last_hours})
+
+
+def as_built(spec: RunSpec, tensors: FoldTensors, device: torch.device) -> Strategy:
+    """The run's strategy as its seed built it, before training and before any other run's encoder, in eval mode."""
+    torch.manual_seed(stream(spec.seed))
+    return untrained(spec, tensors).to(device).to(memory_format=image_format(spec.encoders, device)).eval()
 
 
 def ask(strategy: Strategy, spec: RunSpec, parts: Iterable[Batch], device: torch.device) -> Iterator[Output]:
@@ -192,7 +199,8 @@ def probe(specs: Sequence[RunSpec], store: Store, data: Path, out: Path, scale: 
                 continue
             if {"ehr", "cxr"} <= strategy.modalities:
                 swapped += swaps(strategy, spec, fold, scale)
-            controls.append(image_control(strategy, spec, fold.tensors, fold.batches, findings))
+            encoders = {"trained": strategy, "untrained": as_built(spec, fold.tensors, device)}
+            controls.append(image_control(encoders, spec, fold.tensors, fold.batches, findings))
     tasks = dict.fromkeys(spec.task for spec in specs)
     p = [f"p_{name}" for task in tasks for name in get_task(task).outputs]
     key = ["task", *KEY, "part", "test_modality", "test_missing", "test_mechanism", "stay_id"]

@@ -91,25 +91,29 @@ def _probe(data, name, modalities, missing, tasks, stays, swapped, permutations,
                             chosen.drop(p).with_columns(*(moved[c] for c in p), kind=pl.lit(kind), draw=pl.lit(draw))
                         )
             if "cxr" in modalities:
-                control.append(
-                    chosen.select(
-                        "task",
-                        "train_cohort",
-                        "fold",
-                        "seed",
-                        pl.lit("edema").alias("finding"),
-                        "stay_id",
-                        (pl.col("stay_id") % 2 == 0).alias("present"),
-                        pl.Series("score", random.random(chosen.height)),
+                for encoder in ("trained", "untrained"):
+                    control.append(
+                        chosen.select(
+                            "task",
+                            "train_cohort",
+                            "fold",
+                            "seed",
+                            pl.lit("edema").alias("finding"),
+                            pl.lit(encoder).alias("encoder"),
+                            "stay_id",
+                            (pl.col("stay_id") % 2 == 0).alias("present"),
+                            pl.Series("score", random.random(chosen.height)),
+                        )
                     )
-                )
     every = [f"p_{each}" for task in tasks for each in get_task(task).outputs]
     out = data / "probes" / name
     out.mkdir(parents=True, exist_ok=True)
     nothing = pl.DataFrame(schema=dict.fromkeys(every, pl.Float32))
     tells = {"task": pl.String, "train_cohort": pl.String, "fold": pl.Int64, "seed": pl.Int64, "stay_id": pl.Int64}
     swap_key = pl.DataFrame(schema={**tells, "kind": pl.String, "draw": pl.Int32})
-    finding = pl.DataFrame(schema={**tells, "finding": pl.String, "present": pl.Boolean, "score": pl.Float64})
+    finding = pl.DataFrame(
+        schema={**tells, "finding": pl.String, "encoder": pl.String, "present": pl.Boolean, "score": pl.Float64}
+    )
     pl.concat([nothing, *removal], how="diagonal").write_parquet(out / "removal.parquet")
     pl.concat([swap_key, *swaps, nothing], how="diagonal_relaxed").write_parquet(out / "swaps.parquet")
     pl.concat([finding, *control], how="diagonal_relaxed").write_parquet(out / "image_control.parquet")

@@ -93,9 +93,13 @@ def add_control(
     scale: TrainingScale,
     tasks: Sequence[str],
     told: float,
+    untrained: float = 0.0,
     cohorts: Sequence[str] = (),
 ) -> None:
-    """data/probes/STRATEGY/image_control.parquet; `told` is how far apart findings and their absence are scored."""
+    """data/probes/STRATEGY/image_control.parquet; `told`: how far apart the trained encoder scores findings and none.
+
+    `untrained` is how far the encoder as it was built does.
+    """
     random = np.random.default_rng(7)
     images = pl.read_parquet(data / "cohort" / "stays.parquet").filter("has_cxr").select("stay_id")
     test = pl.read_parquet(data / "splits.parquet").filter(part="test").join(images, on="stay_id", how="semi")
@@ -108,8 +112,10 @@ def add_control(
         for finding in ("edema", "effusion"):
             present = random.random(stays.height) < 0.4
             about = {"task": task, "train_cohort": cohort, "fold": fold, "seed": seed, "finding": finding}
-            score = random.normal(size=stays.height) + told * present
-            rows.append(stays.with_columns(**{k: pl.lit(v) for k, v in about.items()}, present=present, score=score))
+            for encoder, by in (("trained", told), ("untrained", untrained)):
+                score = random.normal(size=stays.height) + by * present
+                columns = {name: pl.lit(value) for name, value in (about | {"encoder": encoder}).items()}
+                rows.append(stays.with_columns(**columns, present=present, score=score))
     path = data / "probes" / strategy / "image_control.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     pl.concat(rows).write_parquet(path)

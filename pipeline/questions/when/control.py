@@ -42,7 +42,9 @@ def image_control(
     """
     rows = []
     for place, (strategy, scores) in enumerate(told):
-        of_people = scores.join(people.select("fold", "stay_id", "subject_id"), on=["fold", "stay_id"], how="left")
+        of_people = scores.filter(encoder="trained").join(
+            people.select("fold", "stay_id", "subject_id"), on=["fold", "stay_id"], how="left"
+        )
         for key, each in of_people.group_by("finding", "task", "train_cohort", maintain_order=True):
             values = []
             for (fold, _), run in each.sort("fold", "seed", "stay_id").group_by("fold", "seed", maintain_order=True):

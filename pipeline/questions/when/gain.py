@@ -21,7 +21,7 @@ from pipeline.estimation import randomisation
 from pipeline.estimation.bootstrap import Floats
 from pipeline.estimation.verdicts import judged
 from pipeline.evaluation.cells import read_people
-from pipeline.evaluation.choice import chosen, read_card
+from pipeline.evaluation.choice import Validation, chosen, read_card
 from pipeline.evaluation.paired import (
     ALL,
     Cell,
@@ -132,7 +132,7 @@ class Contest:
 
     def __init__(self, known: Source, task: Task, cohort: str, control_passed: bool) -> None:
         self.known, self.task, self.cohort, self.control_passed = known, task, cohort, control_passed
-        self.validation: dict[str, dict[str, float | None]] = {role: {} for role in ROLES}
+        self.validation: dict[str, dict[str, Validation]] = {role: {} for role in ROLES}
         self.best: Cell | None = None
         self.rows: list[dict[str, Any]] = []
         self._against: dict[Stratum, Draws] = {}
@@ -259,7 +259,7 @@ def gain(known: Source) -> Gain:
             rows += contest.rows
             for role in ROLES:
                 choices += [
-                    (name, cohort, role, strategy, metrics_of(task)[0], value, strategy == contest.choice(role))
+                    (name, cohort, role, strategy, metrics_of(task)[0], value.score, strategy == contest.choice(role))
                     for strategy, value in contest.validation[role].items()
                 ]
     _add_holm(rows)

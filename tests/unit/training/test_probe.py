@@ -21,8 +21,9 @@ from pipeline.tasks import get_task
 from pipeline.training import probe as probing
 from pipeline.training.grid import runs
 from pipeline.training.image_control import read_findings
-from pipeline.training.loop import logits_of
+from pipeline.training.loop import logits_of, stream
 from pipeline.training.probe import emap, pair_logits, permutations, probe, probed, trained
+from pipeline.training.run import untrained
 from pipeline.training.store import Store, data_fingerprint
 from tests.support.made_up_data import fabricate
 from tests.support.small import ENCODERS
@@ -275,7 +276,10 @@ def test_without_a_single_image_there_is_nothing_to_swap(data, store, specs, tmp
 
 def test_the_image_features_tell_the_planted_finding(data, store, specs, tmp_path):
     probe(specs("resnet", "phenotype", max_epochs=6), store, data, tmp_path, PROBE)
-    control = pl.read_parquet(tmp_path / "image_control.parquet").filter(finding="edema")
+    both = pl.read_parquet(tmp_path / "image_control.parquet").filter(finding="edema")
+    key = ["train_cohort", "fold", "seed", "stay_id", "present"]
+    control, before = (both.filter(encoder=name) for name in ("trained", "untrained"))
+    assert control.select(key).equals(before.select(key))
     assert roc_auc_score(control["present"], control["score"]) > 0.8
     assert control.equals(files.significant(control))  # scikit-learn's last bits follow from the processor
     told = dict(read_findings(data).select("stay_id", "edema").drop_nulls().iter_rows())
@@ -285,6 +289,20 @@ def test_the_image_features_tell_the_planted_finding(data, store, specs, tmp_pat
     for fold in SCALE.folds:
         mine = set(control.filter(fold=fold)["stay_id"])
         assert mine == set(tests.filter(pl.col("fold") == fold)["stay_id"]) & set(told)
+
+
+def test_the_untrained_encoder_is_the_one_that_training_began_with_and_no_other_runs(data, store, specs):
+    """Whatever else was drawn before. With training.start: unimodal the run began with resnet's weights; not this."""
+    (spec,) = specs("late_fusion", "mortality", folds=(0,), cohorts=("base",))
+    tensors = probing.load(spec, data, CPU).tensors
+    torch.manual_seed(stream(spec.seed))
+    begun = untrained(spec, tensors).state_dict()
+    torch.manual_seed(99)
+    found = probing.as_built(spec, tensors, CPU)
+    assert not found.training
+    assert all(torch.equal(begun[name], value) for name, value in found.state_dict().items())
+    other = probing.as_built(dataclasses.replace(spec, seed=1), tensors, CPU).state_dict()
+    assert not all(torch.equal(begun[name], value) for name, value in other.items())
 
 
 def test_too_few_reports_of_a_finding_make_no_control(data, store, specs, tmp_path):
