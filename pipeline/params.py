@@ -357,6 +357,8 @@ class Verdicts:
 
     Nothing is said of fewer than `least_positives`. `control_auroc` is what the image encoder must reach on the
     findings of the radiologists' reports before "no gain" is said; `permutations` are throws of the randomisation test.
+    `fusion` are the candidates of whom validation chooses the strategy that verdicts are about: the first of them, as
+    many as the grid has strategies on the record alone.
     """
 
     margins: Margins
@@ -365,8 +367,10 @@ class Verdicts:
     least_positives: int
     permutations: int
     control_auroc: float
+    fusion: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        _require(len(set(self.fusion)) == len(self.fusion), f"fusion: {list(self.fusion)} names a strategy twice")
         for name in ("confidence", "equivalence_confidence"):
             _require(0 < getattr(self, name) < 1, f"{name}: must be in (0, 1), is {getattr(self, name)}")
         _share("control_auroc", self.control_auroc)
@@ -589,6 +593,8 @@ class Params:
         _require(self.scale in self.scales, f"scale: {self.scale!r} is not one of {sorted(self.scales)}")
         for name in self.grid.strategies:
             _require(name in self.strategies, f"grid.strategies: {name!r} has no block under strategies")
+        for name in self.verdicts.fusion:
+            _require(name in self.strategies, f"verdicts.fusion: {name!r} has no block under strategies")
         for name, hyper in self.strategies.items():
             lr = hyper.get("lr", 1.0)  # what is fitted, not descended, has none
             _require(

@@ -2,29 +2,27 @@
 
 from pathlib import Path
 
-from pipeline import files
 from pipeline.evaluation.reading import read_table
 from pipeline.params import read
-from pipeline.questions.known.known import known_answers, known_markdown, nothing_known, synthetic
-from pipeline.questions.when.gain import SCHEMA, source
+from pipeline.questions.known.known import known_answers, nothing_known, synthetic
+from pipeline.questions.known.tables import write
+from pipeline.questions.when.contest import SCHEMA
+from pipeline.questions.when.source import source
 from stages import stage
 
 
 @stage
 def main() -> None:
-    """Writes known and known_kinds to reports/tables."""
+    """Writes known, known_kinds and known_rules to reports/tables."""
     grid, training, evaluation, verdicts, size = read(
         "grid", "scales.training", "evaluation", "verdicts", "scales.evaluation"
     )
     data, tables = Path("data"), Path("reports") / "tables"
     if synthetic(data):
         known = source(data, grid, training, evaluation, verdicts, size.draws)
-        by_label, kinds = known_answers(known, read_table(tables / "gain.csv", SCHEMA))
+        write(known_answers(known, read_table(tables / "gain.csv", SCHEMA)), tables)
     else:
-        by_label, kinds = nothing_known()
-    files.write_csv(by_label, tables / "known.csv")
-    files.write_csv(kinds, tables / "known_kinds.csv")
-    files.write_text(known_markdown(by_label, kinds), tables / "known.md")
+        write(nothing_known(), tables)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,20 @@ page lays them out. Numbers are formatted by pipeline.presentation.text and tabl
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pipeline.presentation.tables import Cell
 
-Value = str | int | Cell | None  # of a table's cell; None is shown as "n. e."
+
+class Chip(NamedTuple):
+    """A verdict in few words; the sign before it, and `tone` (up, down, even, open), say at a glance which way."""
+
+    text: str
+    sign: str
+    tone: str
+
+
+Value = str | int | Cell | Chip | None  # of a table's cell; None is shown as "n. e."
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,8 @@ class AnswerTable:
 class Answer:
     """`key` is the section's anchor; `sentence` holds every number with its interval; the first figure leads.
 
-    `notes` are what a reader must know before the tables: what is exploratory, what is too small to tell.
+    `verdicts` is a table that leads even before the sentence. `notes` are what a reader must know before the tables:
+    what is exploratory, what is too small to tell.
     """
 
     key: str
@@ -60,3 +71,4 @@ class Answer:
     notes: tuple[str, ...]
     figures: tuple[AnswerFigure, ...]
     tables: tuple[AnswerTable, ...]
+    verdicts: AnswerTable | None = None

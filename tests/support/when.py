@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from pipeline.evaluation.cells import read_people, read_predictions
 from pipeline.params import Evaluation, Grid, load
-from pipeline.questions.when.gain import source
+from pipeline.questions.when.source import source
 from pipeline.tasks import get_task
 from tests.support.made_up_runs import training
 
@@ -16,7 +16,7 @@ SCALE = training(folds=(0, 1), seeds=(0, 1))
 
 EVALUATION = Evaluation(confidence=0.95, ece_bins=10, seed=1)
 
-RULE = replace(load().verdicts, permutations=99)
+RULE = replace(load().verdicts, fusion=("late_fusion", "medfuse"))
 
 GRID = Grid(
     ("lstm", "transformer", "resnet", "ehr_presence", "ehr_metadata", "late_fusion", "medfuse"),

@@ -1,17 +1,20 @@
 """The known-answer tables: on the synthetic hospital, what was planted, what could be found, and what was found.
 
 Two ceilings on the same test stays: the planted probability itself, and an *oracle*, which knows the causes of a label
-and sees them as the record and the radiograph show them, noise and all (the columns ehr_* and cxr_* of the truth): a
-logistic regression on these, fitted to the fold's training stays of the cohort; for synergistic labels on the product
-of the two causes and on its sign. Attainable gain: the oracle of both less that of the modality which fusion was
-compared with. A verdict is right if it says gain where the attainable gain is above the margin, and no gain where it is
-not; undetermined is neither.
+and sees them as the record and the radiograph show them, noise and all (the columns ehr_* and cxr_* of the truth), and
+all else that the drawing depends on: whether there is an image, whose sex weakens what it shows, and, where traps make
+view or presence tell of a label, these. It is a logistic regression of the planted probability on these, fitted to the
+fold's training stays of the cohort; for synergistic labels on the product of the two causes and on its sign. Attainable
+gain: the oracle of both less the better one of a single modality, at least 0, since who sees both may ignore one.
+
+What a verdict says of gains is right or wrong by what is attainable: "gains" where anything is, "gains by more than the
+margin" where more than it is, "no relevant gain" and "equivalent" where no more is. The other words say nothing of it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,14 +26,17 @@ from sklearn.linear_model import LogisticRegression
 from pipeline.errors import InputError
 from pipeline.estimation.bootstrap import Floats, SubjectDraws
 from pipeline.estimation.metrics import rank_metrics
-from pipeline.estimation.verdicts import GAIN, NO_GAIN, UNDETERMINED, judged
+from pipeline.estimation.variance import estimate
+from pipeline.estimation.verdicts import EQUIVALENT, GAINS, NO_RELEVANT_GAIN, WORDS
 from pipeline.evaluation.choice import read_card
-from pipeline.evaluation.paired import ALL, Draws, macro, scored
+from pipeline.evaluation.paired import ALL, over_labels, scored
 from pipeline.evaluation.reading import read_columns, there
 from pipeline.evaluation.scores import in_cohort
 from pipeline.presentation.tables import Cell
-from pipeline.presentation.text import markdown_table, number, with_interval
-from pipeline.questions.when.gain import CONFIRMATORY, Source, cells
+from pipeline.questions.known.rules import StrategyDraws, counted_rules, usual_rules
+from pipeline.questions.when.contest import CONFIRMATORY, Side, read_sides
+from pipeline.questions.when.source import ONE_RUN, Source, cells, share_tested
+from pipeline.questions.when.source import number as finite
 from pipeline.tasks import Task, get_task
 
 KINDS = ("ehr_only", "cxr_only", "complementary", "synergistic", "redundant", "noise")
@@ -38,42 +44,41 @@ METRIC = "auroc"
 SEEN = {"ehr": ("ehr",), "cxr": ("cxr",), "both": ("ehr", "cxr")}  # by an oracle
 RIGHT, WRONG = "right", "wrong"
 SCHEMA: dict[str, Any] = {
-    **dict.fromkeys(("task", "cohort", "label", "kind", "strategy", "unimodal"), pl.String),
-    "planted": pl.Float64,
-    "oracle_unimodal": pl.Float64,
-    "oracle_both": pl.Float64,
-    "attainable": pl.Float64,
-    "found": pl.Float64,
-    "low": pl.Float64,
-    "high": pl.Float64,
+    **dict.fromkeys(("task", "cohort", "label", "kind", "strategy", "ehr", "image"), pl.String),
+    **dict.fromkeys(("planted", "oracle_ehr", "oracle_image", "oracle_both", "attainable"), pl.Float64),
+    **dict.fromkeys(("found", "low", "high"), pl.Float64),
     "verdict": pl.String,
+    "beyond": pl.Boolean,
     "judgement": pl.String,
+    "note": pl.String,
 }
 KIND_SCHEMA: dict[str, Any] = {
-    **dict.fromkeys(("cohort", "kind", "strategy", "unimodal"), pl.String),
+    **dict.fromkeys(("cohort", "kind", "strategy"), pl.String),
+    "chosen": pl.Boolean,
     "labels": pl.Int64,
-    "attainable": pl.Float64,
-    "difference": pl.Float64,
-    "low": pl.Float64,
-    "high": pl.Float64,
-    "equivalence_low": pl.Float64,
-    "equivalence_high": pl.Float64,
-    "verdict": pl.String,
+    **dict.fromkeys(("attainable", "difference", "low", "high"), pl.Float64),
+    "runs": pl.Int64,
+    "note": pl.String,
 }
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What is planted for a label: its kind, and its causes; `pair` interacts."""
+    """What is planted for a label: its kind, and its causes; `pair` interacts.
+
+    `by_presence` and `by_view`: a trap lets that there is an image, or its being taken in bed, tell of the label.
+    """
 
     kind: str
     causes: tuple[str, ...]
     pair: tuple[str, str] | None
+    by_presence: bool = False
+    by_view: bool = False
 
 
 @dataclass(frozen=True)
 class Truth:
-    """The structural model and, a row a stay, its probabilities and what the modalities show."""
+    """The structural model and, a row a stay, its probabilities, what modalities show; if it tells, `portable`."""
 
     effects: dict[str, Effect]
     planted: pl.DataFrame
@@ -96,18 +101,33 @@ def read_truth(data: Path, labels: Sequence[str]) -> Truth:
         if effect is None:
             raise InputError(f"{path}: no {label}")
         pair = effect.get("interaction", {}).get("sign_of_product")
-        effects[label] = Effect(effect["kind"], tuple(sorted(effect["causes"])), tuple(pair) if pair else None)
+        causes = tuple(sorted(effect["causes"]))
+        traps = model.get("traps", {})
+        severity = traps.get("view_by_severity", {}).get("severity", {})
+        effects[label] = Effect(
+            kind=effect["kind"],
+            causes=causes,
+            pair=tuple(pair) if pair else None,
+            by_presence=traps.get("label_by_image_presence", {}).get("phenotype") == label,
+            by_view=bool(set(severity) & {*causes, *(pair or ())}),
+        )
     header = pl.read_parquet_schema(data / "truth" / "planted.parquet")
     shown = [name for name in header if name.startswith(("ehr_", "cxr_"))]
     columns = ["stay_id", *(f"p_{label}" for label in labels), *shown]
-    return Truth(effects, read_columns(data / "truth" / "planted.parquet", columns))
+    planted = read_columns(data / "truth" / "planted.parquet", columns)
+    if any(effect.by_view for effect in effects.values()):
+        views = read_columns(data / "cohort" / "cxr.parquet", ["stay_id", "rank", "view"]).filter(rank=1, view="AP")
+        bedside = views["stay_id"].cast(planted["stay_id"].dtype)
+        planted = planted.with_columns(portable=pl.col("stay_id").is_in(bedside.implode()))
+    return Truth(effects, planted)
 
 
 def features(people: pl.DataFrame, effect: Effect, seen: Sequence[str]) -> Floats:
-    """What the modalities `seen` (ehr, cxr) show of a label's causes, [n, features]; no column: nothing.
+    """What the modalities `seen` (ehr, cxr) show of a label, [n, features]; no column: nothing.
 
     What a radiograph shows is 0, the mean, where there is none. Of a pair that interacts it is the product that counts,
-    and its sign: each alone tells nothing.
+    and its sign: each alone tells nothing. Where pixels tell of the causes, the weight of everything depends on whether
+    there is an image, and on whose: women's tell less (the radiograph shows sex).
     """
     image = people["has_cxr"].cast(pl.Float64).to_numpy()
     shown = {
@@ -120,15 +140,31 @@ def features(people: pl.DataFrame, effect: Effect, seen: Sequence[str]) -> Float
     pair = [values for (_, cause), values in shown.items() if effect.pair and cause in effect.pair]
     if len(pair) == 2:
         columns += [pair[0] * pair[1], np.sign(pair[0] * pair[1])]
+    told = []
+    if "cxr" in seen:
+        pixels = any(modality == "cxr" and (cause in effect.causes or len(pair) == 2) for modality, cause in shown)
+        if pixels:
+            told = [image, image * (people["gender"] == "F").cast(pl.Float64).to_numpy()]
+        elif effect.by_presence:
+            told = [image]
+        if effect.by_view:
+            told.append(people["portable"].cast(pl.Float64).to_numpy())
+        columns = [*columns, *told, *(each * by for each in columns for by in told)]
     return np.stack(columns, axis=1) if columns else np.zeros((people.height, 0))
 
 
 def oracle(train: pl.DataFrame, test: pl.DataFrame, label: str, effect: Effect, seen: Sequence[str]) -> Floats:
-    """Log-odds for `test`, [n], of a logistic regression on what `seen` shows of the causes; 0: nothing."""
-    inputs, truth = features(train, effect, seen), train[label].cast(pl.Int64).to_numpy()
-    if not inputs.shape[1] or len(np.unique(truth)) < 2:
+    """Log-odds for `test`, [n], of a logistic regression on what `seen` shows of a label; 0: nothing.
+
+    It is fitted to the planted probabilities, each stay counting as both outcomes: their coin flips teach nothing.
+    """
+    inputs, p = features(train, effect, seen), train[f"p_{label}"].to_numpy()
+    if not inputs.shape[1] or not len(inputs):
         return np.zeros(test.height)
-    fitted = LogisticRegression(C=1.0, max_iter=1000).fit(inputs, truth)
+    outcome = np.repeat([1, 0], len(p))
+    fitted = LogisticRegression(C=1.0, max_iter=1000).fit(
+        np.concatenate([inputs, inputs]), outcome, np.concatenate([p, 1 - p])
+    )
     return np.asarray(fitted.decision_function(features(test, effect, seen)), dtype=np.float64)
 
 
@@ -149,143 +185,162 @@ def ceilings(people: pl.DataFrame, truth: Truth, label: str, cohort: str) -> dic
     return {name: float(np.mean(each)) if each else None for name, each in found.items()}
 
 
-def judgement(verdict: str | None, attainable: float | None, margin: float) -> str | None:
-    """Whether a verdict is right, wrong or undetermined; None where there is none."""
+def judgement(verdict: str | None, beyond: bool | None, attainable: float | None, margin: float) -> str | None:
+    """Whether what a verdict says of gains is right or wrong; its own word where it says nothing of them."""
     if verdict is None or attainable is None:
         return None
-    if verdict not in (GAIN, NO_GAIN):
-        return verdict
-    return RIGHT if (verdict == GAIN) == (attainable > margin) else WRONG
+    if verdict == GAINS:
+        return RIGHT if attainable > (margin if beyond else 0) else WRONG
+    if verdict in (NO_RELEVANT_GAIN, EQUIVALENT):
+        return RIGHT if attainable <= margin else WRONG
+    return verdict
 
 
-def known_answers(known: Source, gains: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """(by label, by kind): rows a cohort and label of the confirmatory family; rows a cohort, kind and fusion strategy.
+@dataclass(frozen=True)
+class Answers:
+    """The tables known (by label), known_kinds and known_rules; empty where the answers are not known."""
+
+    by_label: pl.DataFrame
+    kinds: pl.DataFrame
+    rules: pl.DataFrame
+
+
+def known_answers(known: Source, gains: pl.DataFrame) -> Answers:
+    """Rows a cohort and label of the confirmatory family; a cohort, kind and fusion strategy; a cohort and rule.
 
     `gains` is gain.csv. Raises InputError where the truth, a cell or a column is missing.
     """
     tasks = [get_task(name) for name in known.grid.tasks if name in ("mortality", "phenotype")]
     truth = read_truth(known.data, [label for task in tasks for label in task.labels])
     rows: list[dict[str, Any]] = []
+    kinds: list[dict[str, Any]] = []
+    said: list[dict[str, Any]] = []
     for task in tasks:
+        sides = read_sides(known, task)
         for cohort in known.training.cohorts:
             confirmed = gains.filter(task=task.name, cohort=cohort, family=CONFIRMATORY)
-            for label in task.labels:
-                for row in confirmed.filter(label=label).iter_rows(named=True):
-                    rows.append(_answer(known, truth, task, cohort, row))
-    by_label = pl.DataFrame(rows, schema=SCHEMA, orient="row")
-    kinds = [row for task in tasks if task.name == "phenotype" for row in _by_kind(known, truth, task, gains, by_label)]
-    return by_label, pl.DataFrame(kinds, schema=KIND_SCHEMA, orient="row")
+            answers = [
+                _answer(known, truth, cohort, row)
+                for label in task.labels
+                for row in confirmed.filter(label=label).iter_rows(named=True)
+            ]
+            rows += answers
+            if not answers:
+                continue
+            _, chosen = sides[str(cohort)]
+            if "single" not in chosen or "fusion" not in chosen:  # validation could score nobody
+                continue
+            draws = _draws(known, task, str(cohort))
+            if task.name == "phenotype":
+                kinds += _by_kind(known, truth, task, str(cohort), draws, chosen, answers)
+            said += usual_rules(known, task, str(cohort), draws, answers)
+    return Answers(
+        pl.DataFrame(rows, schema=SCHEMA, orient="row"),
+        pl.DataFrame(kinds, schema=KIND_SCHEMA, orient="row"),
+        counted_rules(said),
+    )
 
 
-def _answer(known: Source, truth: Truth, task: Task, cohort: str, row: dict[str, Any]) -> dict[str, Any]:
+def _draws(known: Source, task: Task, cohort: str) -> dict[str, StrategyDraws]:
+    """Draws of AUROC of every strategy that looks at the record alone, the image alone, or both, by label."""
+    found = {}
+    for name in known.grid.strategies:
+        if read_card(known.data, name).kind == "control":
+            continue
+        cell = next(cell for at, cell in cells(known, task, name) if at == cohort)
+        scores = scored(cell.runs, task, ALL)
+        of = {label: scores[label, METRIC] for label in task.labels}
+        runs = tuple((run.fold, run.seed) for run in cell.runs)
+        found[name] = StrategyDraws(read_card(known.data, name).kind, cell.validation, runs, of)
+    return found
+
+
+def _answer(known: Source, truth: Truth, cohort: str, row: dict[str, Any]) -> dict[str, Any]:
     label = row["label"]
     reached = ceilings(known.people, truth, label, cohort)
-    (modality,) = read_card(known.data, row["unimodal"]).modalities
-    alone, both = reached[modality], reached["both"]
-    attainable = None if alone is None or both is None else both - alone
+    ehr, image, both = (reached[name] for name in ("ehr", "cxr", "both"))
+    attainable = None if ehr is None or image is None or both is None else max(0.0, both - max(ehr, image))
+    copied = ("task", "cohort", "label", "strategy", "ehr", "image", "low", "high", "verdict", "beyond", "note")
     return {
-        **{name: row[name] for name in ("task", "cohort", "label", "strategy", "unimodal", "low", "high", "verdict")},
+        **{name: row[name] for name in copied},
         "kind": truth.effects[label].kind,
         "planted": reached["planted"],
-        "oracle_unimodal": alone,
+        "oracle_ehr": ehr,
+        "oracle_image": image,
         "oracle_both": both,
         "attainable": attainable,
         "found": row["difference"],
-        "judgement": judgement(row["verdict"], attainable, known.rule.margins.auroc),
+        "judgement": judgement(row["verdict"], row["beyond"], attainable, known.rule.margin(METRIC)),
     }
 
 
 def _by_kind(
-    known: Source, truth: Truth, task: Task, gains: pl.DataFrame, by_label: pl.DataFrame
+    known: Source,
+    truth: Truth,
+    task: Task,
+    cohort: str,
+    draws: Mapping[str, StrategyDraws],
+    chosen: Mapping[str, Side],
+    answers: Sequence[dict[str, Any]],
 ) -> Iterator[dict[str, Any]]:
-    """The macro mean difference over the phenotypes of a kind, for every fusion strategy."""
-    chosen = gains.filter(pl.col("family") == CONFIRMATORY, task=task.name)
-    best = dict(chosen.select("cohort", "unimodal").unique().iter_rows())
-    members = {kind: [label for label in task.labels if truth.effects[label].kind == kind] for kind in KINDS}
-    against: dict[str, Draws] = {}
-    for strategy in sorted(set(best.values())):
-        against |= {
-            cohort: scored(cell.runs, task, ALL)
-            for cohort, cell in cells(known, task, strategy)
-            if best.get(cohort) == strategy
-        }
-    found: dict[str, list[dict[str, Any]]] = {cohort: [] for cohort in known.training.cohorts}
-    for strategy in known.roles()[1]:
-        for cohort, cell in cells(known, task, strategy):
-            if cohort not in against:
-                continue
-            own = scored(cell.runs, task, ALL)
-            for kind, labels in members.items():
-                if labels:
-                    attainable = by_label.filter(cohort=cohort, kind=kind, task=task.name)["attainable"].mean()
-                    difference = macro(own, labels, METRIC) - macro(against[cohort], labels, METRIC)
-                    found[cohort].append(
-                        {
-                            **dict(zip(KIND_SCHEMA, (cohort, kind, strategy, best[cohort], len(labels)), strict=False)),
-                            "attainable": attainable,
-                            **judged(difference, known.rule, True, METRIC),
-                        }
-                    )
-    for rows in found.values():
-        yield from sorted(rows, key=lambda row: KINDS.index(row["kind"]))
+    """The macro mean difference to the better modality over the phenotypes of a kind: chosen by label, then each."""
+    share = share_tested(known.people, cohort)
+    fusion = {name: each for name, each in draws.items() if each.kind == "fusion"}
+    for kind in KINDS:
+        labels = [label for label in task.labels if truth.effects[label].kind == kind]
+        if not labels:
+            continue
+        attainable = [row["attainable"] for row in answers if row["label"] in labels and row["attainable"] is not None]
+        single = _of(draws, chosen["single"].choice, labels)
+        own = {(chosen["fusion"].name(labels), True): {label: chosen["fusion"].choice[label] for label in labels}}
+        own |= {(name, False): dict.fromkeys(labels, name) for name in fusion}
+        for (name, picked), choice in own.items():
+            values = _of(draws, choice, labels) - single
+            folds = [fold for fold, _ in draws[choice[labels[0]]].runs]
+            found = estimate(values, folds, share)
+            low, high = found.interval(known.rule.confidence)
+            yield {
+                "cohort": cohort,
+                "kind": kind,
+                "strategy": name,
+                "chosen": picked,
+                "labels": len(labels),
+                "attainable": float(np.mean(attainable)) if attainable else None,
+                "difference": finite(found.value),
+                "low": low,
+                "high": high,
+                "runs": found.runs,
+                "note": ONE_RUN if found.one_run else None,
+            }
 
 
-def nothing_known() -> tuple[pl.DataFrame, pl.DataFrame]:
+def _of(draws: Mapping[str, StrategyDraws], choice: Mapping[str, str], labels: Sequence[str]) -> Floats:
+    """The mean over labels, [R, 1 + D], each of the strategy of the choice."""
+    return over_labels({(label, METRIC): draws[choice[label]].values[label] for label in labels}, labels, METRIC)
+
+
+def nothing_known() -> Answers:
     """The tables where the answers are not known."""
-    return pl.DataFrame(schema=SCHEMA), pl.DataFrame(schema=KIND_SCHEMA)
-
-
-def known_markdown(by_label: pl.DataFrame, kinds: pl.DataFrame) -> str:
-    """known.md: a table a cohort by label, one by kind, and the shares of right and wrong verdicts."""
-    lines = ["# Known answers", ""]
-    if not by_label.height:
-        return "\n".join([*lines, "Only on the synthetic hospital are the answers known.", ""])
-    for cohort in by_label["cohort"].unique(maintain_order=True):
-        rows = by_label.filter(cohort=cohort)
-        lines += [f"## {cohort.capitalize()} cohort", "", f"{counted(rows)}.", ""]
-        header = [
-            "Label",
-            "Kind",
-            "Planted",
-            "Oracle, one modality",
-            "Oracle, both",
-            "Attainable",
-            "Found",
-            "Verdict",
-            "",
-        ]
-        body = [
-            [
-                row["label"],
-                row["kind"],
-                *(number(row[name]) for name in ("planted", "oracle_unimodal", "oracle_both", "attainable")),
-                with_interval(row["found"], row["low"], row["high"]),
-                row["verdict"] or number(None),
-                row["judgement"] or number(None),
-            ]
-            for row in rows.iter_rows(named=True)
-        ]
-        lines += [markdown_table(header, body, numbers_from=2)]
-        header, of_kinds = kind_grid(kinds, cohort)
-        lines += [markdown_table(header, [[row[0], *(each.text for each in row[1])] for row in of_kinds])]
-    return "\n".join(lines)
+    return Answers(pl.DataFrame(schema=SCHEMA), pl.DataFrame(schema=KIND_SCHEMA), counted_rules([]))
 
 
 def counted(by_label: pl.DataFrame) -> str:
-    """How many verdicts are right, wrong and undetermined, in words."""
-    counts = {name: by_label.filter(judgement=name).height for name in (RIGHT, WRONG, UNDETERMINED)}
-    total = by_label.height
-    return ", ".join(f"{count} of {total} {name}" for name, count in counts.items())
+    """How many verdicts are right, wrong, or say nothing of what can be gained, in words."""
+    words = [word for word in (RIGHT, WRONG, *WORDS) if word in by_label["judgement"]]
+    parts = [f"{by_label.filter(judgement=word).height} of {by_label.height} {word}" for word in words]
+    return ", ".join(parts) if parts else "no verdict"
 
 
 def kind_grid(kinds: pl.DataFrame, cohort: str) -> tuple[list[str], list[tuple[str, list[Cell]]]]:
-    """(header, rows): a row a strategy, a column a kind, with the macro mean difference."""
+    """(header, rows): the chosen fusion strategy, then a row a strategy, a column a kind: macro mean differences."""
     rows = kinds.filter(cohort=cohort)
     names = rows["kind"].unique(maintain_order=True).to_list()
     found = []
-    for strategy in rows["strategy"].unique(maintain_order=True):
-        each = {row["kind"]: row for row in rows.filter(strategy=strategy).iter_rows(named=True)}
-        found.append(
-            (strategy, [Cell(*(each[kind][name] for name in ("difference", "low", "high"))) for kind in names])
-        )
+    chosen = {row["kind"]: row for row in rows.filter("chosen").iter_rows(named=True)}
+    each = {"chosen by label": chosen} if chosen else {}
+    for strategy in rows.filter(~pl.col("chosen"))["strategy"].unique(maintain_order=True):
+        own = rows.filter(~pl.col("chosen"), strategy=strategy)
+        each[strategy] = {row["kind"]: row for row in own.iter_rows(named=True)}
+    for strategy, of in each.items():
+        found.append((strategy, [Cell(*(of[kind][name] for name in ("difference", "low", "high"))) for kind in names]))
     return ["Strategy", *names], found

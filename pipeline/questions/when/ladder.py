@@ -1,33 +1,36 @@
 """The ladder: what each thing that a model is told about the image adds to the EHR.
 
-That there is an image is a proxy of era, route of admission and coding; so are its hour, view and number. Rungs: the
-EHR alone (the transformer on which the two controls are built); + whether there is an image; + its metadata; + its
-pixels (the fusion strategy that validation chose). "The image helps" is said where the pixels beat the metadata. A last
-rung shows the same fusion model the images of others: what it loses is what the pixels of the right patient are worth.
-It needs the model again, and comes from the probe.
+That there is an image is a proxy of era, route of admission and coding; so are its hour, view and number. Rungs are of
+one architecture, the transformer on the record with one linear head: the EHR alone; + whether there is an image; + its
+metadata; + its pixels (`late_fusion`). A last rung shows the same fusion model the images of others: what it loses is
+what the pixels of the right patient are worth. It needs the model again, and comes from the probe. All steps are
+exploratory: they have intervals and no verdict.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from pipeline.estimation.bootstrap import Floats, difference_interval
-from pipeline.estimation.randomisation import linear_p
-from pipeline.estimation.verdicts import judged
+from pipeline.estimation.bootstrap import Floats
+from pipeline.estimation.variance import Estimate, estimate
 from pipeline.evaluation.cells import read_predictions
-from pipeline.evaluation.choice import read_card
-from pipeline.evaluation.paired import ALL, Run, runs_of, scored, shares, throws
+from pipeline.evaluation.paired import ALL, Run, over_labels, runs_of, scored
 from pipeline.evaluation.reading import read_columns
-from pipeline.evaluation.scores import headline, in_cohort, metric_interval, metrics_of
-from pipeline.questions.when.gain import Source, cells, mean_of
+from pipeline.evaluation.scores import LOGIT, MACRO, headline, in_cohort, metrics_of
+from pipeline.questions.when.source import ONE_RUN, Source, cells, number, share_tested
 from pipeline.tasks import Task, get_task
 
-RUNGS = ("ehr", "presence", "metadata", "pixels", "permuted")
-CONTROLS_ARE_BUILT_ON = "transformer"
+RUNGS = {  # of one architecture, and the strategy that is each
+    "ehr": "transformer",
+    "presence": "ehr_presence",
+    "metadata": "ehr_metadata",
+    "pixels": "late_fusion",
+}
+PERMUTED = "permuted"
 SWAP_KEY = ["task", "train_cohort", "fold", "seed", "part", "stay_id", "kind", "draw"]
 SCHEMA: dict[str, Any] = {
     **dict.fromkeys(("task", "cohort", "label", "metric", "rung", "strategy"), pl.String),
@@ -38,140 +41,118 @@ SCHEMA: dict[str, Any] = {
     "difference": pl.Float64,
     "difference_low": pl.Float64,
     "difference_high": pl.Float64,
-    "equivalence_low": pl.Float64,
-    "equivalence_high": pl.Float64,
     "p": pl.Float64,
-    "verdict": pl.String,
+    "runs": pl.Int64,
+    "note": pl.String,
     "left_out": pl.String,
 }
+Values = Mapping[tuple[str, str], Floats]  # by (label, metric), [R, 1 + D]
 
 
-def ladder(known: Source, chosen: pl.DataFrame, passed: dict[tuple[str, str], bool]) -> pl.DataFrame:
+def ladder(known: Source) -> pl.DataFrame:
     """A row a task, cohort, label, metric and rung, in this order; a rung that is left out has a row with the reason.
 
-    `chosen` is that of `gain.Gain`, `passed` whether the image encoders pass the positive control, by task and cohort.
     `difference` is the rung less the rung `against`, the next lower one that is there (permuted: less pixels). Raises
     InputError as `cells.read_predictions` does, and where a column of the probe is missing.
     """
     rows: list[dict[str, Any]] = []
     for name in known.grid.tasks:
-        task = get_task(name)
         for cohort in known.training.cohorts:
-            of_cohort = chosen.filter(task=name, cohort=cohort)
-            rows += _climb(known, task, cohort, of_cohort, passed.get((name, cohort), False))
+            rows += _Climb(known, get_task(name), str(cohort)).rows()
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
-def strategies(known: Source, chosen: pl.DataFrame) -> dict[str, str]:
-    """The strategy of each rung but the last; no key where the grid has none."""
-    looks = {name: read_card(known.data, name).modalities for name in known.grid.strategies}
-    alone = {name for name, seen in looks.items() if seen == frozenset({"ehr"})}
-    best = (
-        chosen.filter(pl.col("strategy").is_in(alone)).drop_nulls("validation").sort("validation", maintain_order=True)
-    )
-    found = {
-        "ehr": [CONTROLS_ARE_BUILT_ON] if CONTROLS_ARE_BUILT_ON in alone else best["strategy"].to_list()[-1:],
-        "presence": [name for name, seen in looks.items() if "presence" in seen and not {"metadata", "cxr"} & seen],
-        "metadata": [name for name, seen in looks.items() if "metadata" in seen and "cxr" not in seen],
-        "pixels": chosen.filter(pl.col("chosen"), role="fusion")["strategy"].to_list(),
-    }
-    return {rung: names[0] for rung, names in found.items() if names}
-
-
-def _climb(known: Source, task: Task, cohort: str, chosen: pl.DataFrame, control_passed: bool) -> list[dict[str, Any]]:
+class _Climb:
     """The rungs of one task and cohort."""
-    names = strategies(known, chosen)
-    runs: dict[str, tuple[Run, ...]] = {}
-    for rung, strategy in names.items():
-        runs[rung] = next((cell.runs for at, cell in cells(known, task, strategy) if at == cohort), ())
-    draws = {rung: scored(each, task, ALL) for rung, each in runs.items()}
-    rows = []
-    below: str | None = None
-    for rung in RUNGS[:-1]:
-        if rung not in runs:
-            rows.append(_left_out(task, cohort, rung, "no strategy of the grid is this rung"))
-            continue
-        p = _p(known, task, runs[rung], runs[below]) if below else {}
-        for (label, metric), values in draws[rung].items():
-            row = _row(known, task, cohort, label, metric, rung, names[rung], values)
-            if below is not None:
-                judgement = judged(values - draws[below][label, metric], known.rule, control_passed, metric)
-                row |= {"against": below, "p": p.get(label) if metric == metrics_of(task)[0] else None}
-                row |= {"difference_low": judgement.pop("low"), "difference_high": judgement.pop("high"), **judgement}
-            rows.append(row)
-        below = rung
-    if "pixels" not in runs:
-        return [
-            *rows,
-            _left_out(task, cohort, "permuted", "there is no fusion strategy whose images could be permuted"),
+
+    def __init__(self, known: Source, task: Task, cohort: str) -> None:
+        self.known, self.task, self.cohort = known, task, cohort
+        self._share = share_tested(known.people, cohort)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All rungs, from the lowest."""
+        found: list[dict[str, Any]] = []
+        below: tuple[str, Values] | None = None
+        for rung, strategy in RUNGS.items():
+            if strategy not in self.known.grid.strategies:
+                found.append(self._left_out(rung, f"{strategy} is not in the grid"))
+                continue
+            runs = next(cell.runs for at, cell in cells(self.known, self.task, strategy) if at == self.cohort)
+            values = self._values(runs)
+            for key in values:
+                row = self._row(key, rung, strategy, values[key], runs)
+                if below is not None:
+                    row |= self._step(below[0], values[key] - below[1][key], runs)
+                found.append(row)
+            below = rung, values
+        return [*found, *self._permuted()]
+
+    def _values(self, runs: tuple[Run, ...]) -> Values:
+        draws = scored(runs, self.task, ALL)
+        if self.task.kind != "multilabel":
+            return draws
+        metrics = metrics_of(self.task)
+        return draws | {(MACRO, metric): over_labels(draws, self.task.labels, metric) for metric in metrics}
+
+    def _estimate(self, values: Floats, runs: tuple[Run, ...]) -> Estimate:
+        return estimate(values, [run.fold for run in runs], self._share)
+
+    def _row(
+        self, key: tuple[str, str], rung: str, strategy: str, values: Floats, runs: tuple[Run, ...]
+    ) -> dict[str, Any]:
+        label, metric = key
+        found = self._estimate(values, runs)
+        names = (self.task.name, self.cohort, label, metric, rung, strategy)
+        low, high = found.interval(self.known.rule.confidence, log_odds=metric in LOGIT, unbiased=metric == "auprc")
+        note = ONE_RUN if found.one_run else None
+        about = dict(zip(list(SCHEMA)[:6], names, strict=True)) | {"runs": found.runs, "note": note}
+        return about | {"value": number(found.value), "low": low, "high": high}
+
+    def _step(self, against: str, apart: Floats, runs: tuple[Run, ...]) -> dict[str, Any]:
+        found = self._estimate(apart, runs)
+        low, high = found.interval(self.known.rule.confidence)
+        ends = {"difference_low": low, "difference_high": high}
+        return {"against": against, "difference": number(found.value), **ends, "p": found.p}
+
+    def _left_out(self, rung: str, reason: str) -> dict[str, Any]:
+        names = (self.task.name, self.cohort, headline(self.task), metrics_of(self.task)[0], rung, None)
+        return {**dict(zip(list(SCHEMA)[:6], names, strict=True)), "left_out": reason}
+
+    def _permuted(self) -> list[dict[str, Any]]:
+        """The last rung: the mean over permutations, against the same model on the same stays unpermuted."""
+        known, task, strategy = self.known, self.task, RUNGS["pixels"]
+        if strategy not in known.grid.strategies:
+            return [self._left_out(PERMUTED, f"{strategy} is not in the grid")]
+        swaps = self._swaps(strategy)
+        if not swaps.height:
+            return [self._left_out(PERMUTED, f"the probe of {strategy} has no permuted images for this")]
+        predictions = read_predictions(known.data, task, strategy, known.training, known.people)
+        least = predictions["train_missing"].min()
+        full = predictions.filter(train_cohort=self.cohort, train_missing=least, part="test")
+        full = full.join(swaps.select("fold", "seed", "stay_id").unique(), on=["fold", "seed", "stay_id"], how="semi")
+        whole = {ALL: pl.lit(True)}
+        runs = runs_of(full, task, known.sampler, whole)
+        own = self._values(runs)
+        each = [
+            self._values(runs_of(draw, task, known.sampler, whole))
+            for draw in swaps.sort("draw", "fold", "seed", "stay_id").partition_by("draw", maintain_order=True)
         ]
-    return [*rows, *_permuted(known, task, cohort, names["pixels"])]
+        rows = []
+        for key, values in own.items():
+            mean = np.mean([draws[key] for draws in each], axis=0)
+            row = self._row(key, PERMUTED, strategy, mean, runs)
+            rows.append(row | self._step("pixels", mean - values, runs))
+        return rows
 
-
-def _row(
-    known: Source, task: Task, cohort: str, label: str, metric: str, rung: str, strategy: str, values: Floats
-) -> dict[str, Any]:
-    low, high = metric_interval(metric, values, known.rule.confidence)
-    value = None if np.isnan(values[0]) else float(values[0])
-    names = dict(zip(list(SCHEMA)[:6], (task.name, cohort, label, metric, rung, strategy), strict=True))
-    return {**names, "value": value, "low": low, "high": high}
-
-
-def _left_out(task: Task, cohort: str, rung: str, reason: str) -> dict[str, Any]:
-    names = (task.name, cohort, headline(task), metrics_of(task)[0], rung, None)
-    return {**dict(zip(list(SCHEMA)[:6], names, strict=True)), "left_out": reason}
-
-
-def _p(known: Source, task: Task, a: tuple[Run, ...], b: tuple[Run, ...]) -> dict[str, float]:
-    """p of the first metric of a rung against the one below, by label."""
-    parts = shares(a, b, task, ALL)
-    mean = mean_of(parts, task.labels)
-    if mean is None:
-        return {}
-    parts[headline(task)] = mean
-    found = linear_p(np.stack(list(parts.values()), axis=1), throws(a, known.rule.permutations, known.evaluation.seed))
-    return dict(zip(parts, map(float, found), strict=True))
-
-
-def _permuted(known: Source, task: Task, cohort: str, strategy: str) -> list[dict[str, Any]]:
-    """The last rung: the mean over the probe's permutations, against the same model unpermuted on the same stays."""
-    path = known.data / "probes" / strategy / "swaps.parquet"
-    if not path.is_file():
-        return [_left_out(task, cohort, "permuted", f"no probe of {strategy}")]
-    swaps = read_swaps(path, task, cohort, known.people)
-    if not swaps.height:
-        return [_left_out(task, cohort, "permuted", f"the probe of {strategy} has no permuted images for this")]
-    predictions = read_predictions(known.data, task, strategy, known.training, known.people)
-    least = predictions["train_missing"].min()
-    full = predictions.filter(train_cohort=cohort, train_missing=least, part="test")
-    full = full.join(swaps.select("fold", "seed", "stay_id").unique(), on=["fold", "seed", "stay_id"], how="semi")
-    whole = {ALL: pl.lit(True)}
-    own = scored(runs_of(full, task, known.sampler, whole), task, ALL)
-    each = [
-        scored(runs_of(draw, task, known.sampler, whole), task, ALL)
-        for draw in swaps.sort("draw", "fold", "seed", "stay_id").partition_by("draw", maintain_order=True)
-    ]
-    rows = []
-    for (label, metric), values in own.items():
-        mean = np.mean([draws[label, metric] for draws in each], axis=0)
-        row = _row(known, task, cohort, label, metric, "permuted", strategy, mean)
-        low, high = difference_interval(mean - values, known.rule.confidence)
-        difference = None if np.isnan(mean[0] - values[0]) else float(mean[0] - values[0])
-        rows.append(
-            {**row, "against": "pixels", "difference": difference, "difference_low": low, "difference_high": high}
+    def _swaps(self, strategy: str) -> pl.DataFrame:
+        """Predictions for test stays that saw the image of another, with the people; none where nobody was probed."""
+        path, task = self.known.data / "probes" / strategy / "swaps.parquet", self.task
+        outputs = [f"p_{name}" for name in task.outputs]
+        if not path.is_file() or any(name not in pl.read_parquet_schema(path) for name in outputs):
+            return pl.DataFrame()
+        frame = read_columns(path, [*SWAP_KEY, *outputs]).filter(
+            task=task.name, train_cohort=self.cohort, part="test", kind="cxr_permuted"
         )
-    return rows
-
-
-def read_swaps(path: Path, task: Task, cohort: str, people: pl.DataFrame) -> pl.DataFrame:
-    """Predictions of one task and cohort for test stays that saw the image of another, with the people."""
-    outputs = [f"p_{name}" for name in task.outputs]
-    header = pl.read_parquet_schema(path)
-    if any(name not in header for name in outputs):  # the probe did not look at this task
-        return pl.DataFrame()
-    frame = read_columns(path, [*SWAP_KEY, *outputs]).filter(
-        task=task.name, train_cohort=cohort, part="test", kind="cxr_permuted"
-    )
-    frame = frame.with_columns(pl.col("fold", "seed", "stay_id").cast(pl.Int64), pl.col(outputs).cast(pl.Float64))
-    known = people.select("fold", "stay_id", "subject_id", "has_cxr", *task.labels)
-    return frame.join(known, on=["fold", "stay_id"]).filter(in_cohort(cohort))
+        frame = frame.with_columns(pl.col("fold", "seed", "stay_id").cast(pl.Int64), pl.col(outputs).cast(pl.Float64))
+        people = self.known.people.select("fold", "stay_id", "subject_id", "has_cxr", *task.labels)
+        return frame.join(people, on=["fold", "stay_id"]).filter(in_cohort(self.cohort))

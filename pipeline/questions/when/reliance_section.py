@@ -9,6 +9,7 @@ import polars as pl
 from pipeline.evaluation.reading import read_table
 from pipeline.presentation.answers import AnswerFigure, AnswerTable, Value
 from pipeline.presentation.tables import HEADLINE_ORDER, METRIC_TITLES, Cell, preferred, short_title
+from pipeline.questions.when.control import BOUNDED
 from pipeline.questions.when.control import SCHEMA as CONTROL
 from pipeline.questions.when.figures import shapley
 from pipeline.questions.when.reliance import RELIANCE
@@ -74,16 +75,17 @@ def _control(control: pl.DataFrame) -> AnswerTable:
     tasks = [task for task in HEADLINE_ORDER if task in control["task"].to_list()]
     body: list[tuple[Value, ...]] = []
     for finding, strategy in control.select("finding", "strategy").unique(maintain_order=True).rows():
-        own = {
-            row["task"]: Cell(row["auroc"], row["low"], row["high"])
-            for row in control.filter(finding=finding, strategy=strategy).to_dicts()
-        }
-        body.append((strategy, finding, *(own.get(task, "–") for task in tasks)))
+        own = {row["task"]: row for row in control.filter(finding=finding, strategy=strategy).to_dicts()}
+        cells: list[Value] = []
+        for task in tasks:
+            for name in ("auroc", "untrained"):
+                cells.append(Cell(*(own[task][f"{name}{end}"] for end in BOUNDED)) if task in own else "–")
+        body.append((strategy, finding, *cells))
     return AnswerTable(
-        title="Positive control: findings of the radiology report, told from the image features",
+        title="Findings of the radiology report, told from the image features",
         note="AUROC of a logistic regression on the frozen image encoder's features, by the task it was trained on; "
-        "CheXpert labels, uncertain and unmentioned ones left out.",
-        header=("Strategy", "Finding", *(short_title(task) for task in tasks)),
+        "CheXpert labels, uncertain and unmentioned ones left out. Untrained: of the same encoder before training.",
+        header=("Strategy", "Finding", *(f"{short_title(t)}{of}" for t in tasks for of in ("", ", untrained"))),
         rows=tuple(body),
         source="tables/image_control.csv",
         stage=STAGE,

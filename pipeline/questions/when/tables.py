@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,28 @@ import polars as pl
 
 from pipeline import files
 from pipeline.disclosure import groups, parted, share
+from pipeline.estimation.verdicts import (
+    EQUIVALENT,
+    GAINS,
+    LOSES,
+    NO_RELEVANT_GAIN,
+    NO_RELEVANT_LOSS,
+    NOT_TESTABLE,
+    UNDETERMINED,
+)
 from pipeline.evaluation.paired import ALL
 from pipeline.evaluation.scores import MACRO
 from pipeline.params import Verdicts
+from pipeline.presentation.answers import Chip
 from pipeline.presentation.tables import METRIC_TITLES, TASK_TITLES, Cell, preferred
 from pipeline.presentation.text import NOT_ESTIMABLE, markdown_table, number, percent, with_interval
-from pipeline.questions.when.gain import CONFIRMATORY, Gain
+from pipeline.questions.when.contest import CONFIRMATORY
+from pipeline.questions.when.control import BOUNDED, QUANTITIES
+from pipeline.questions.when.gain import Gain
 from pipeline.strict import read_yaml
 from pipeline.tasks import PHENOTYPES_FILE
 
+OWN = (MACRO, "icu_mortality")  # labels under which a task's own score stands
 ICD_SCHEMA: dict[str, Any] = {
     "phenotype": pl.String,
     "icd_version": pl.Int64,
@@ -57,17 +70,43 @@ def label_title(label: str) -> str:
 
 def rule_in_words(rule: Verdicts) -> str:
     """What the verdicts mean."""
+    inner = percent(rule.equivalence_confidence)
     return (
-        f"gain: the lower bound of the {percent(rule.confidence)} interval is above 0; no gain: the "
-        f"{percent(rule.equivalence_confidence)} interval lies within ±{rule.margins.auroc:g}, and the features of an "
-        f"image-only strategy rank both findings of the positive control with an "
-        f"AUROC of {rule.control_auroc:g} or more; otherwise undetermined"
+        "gains: the lower bounds of both differences are above 0; loses: the upper bound of either is below 0; both "
+        f"hold over the whole family at once, {percent((1 - rule.confidence) / 2)} a side; equivalent: the {inner} "
+        "interval against the better one lies within the margin; no relevant gain: that interval's upper end against "
+        "either is below the margin, and the strategy's own image control is passed; no relevant loss: both lower ends "
+        f"are above it; else undetermined; not testable: fewer than {rule.least_positives} test stays with the rarer "
+        "outcome, or one run"
     )
 
 
-def difference(row: dict[str, Any]) -> Cell:
-    """The difference with its interval."""
-    return Cell(row["difference"], row["low"], row["high"])
+SIGNS = {  # a sign and a tone by verdict
+    GAINS: ("▲", "up"),
+    LOSES: ("▼", "down"),
+    EQUIVALENT: ("=", "even"),
+    NO_RELEVANT_GAIN: ("≤", "even"),
+    NO_RELEVANT_LOSS: ("≥", "even"),
+    UNDETERMINED: ("?", "open"),
+    NOT_TESTABLE: ("–", "open"),
+}
+
+
+def verdict_text(row: Mapping[str, Any], rule: Verdicts) -> str:
+    """The verdict of a row of gain.csv; blank where it has none."""
+    beyond = f" by more than {rule.margin(row['metric']):g}" if row["beyond"] else ""
+    return f"{row['verdict']}{beyond}" if row["verdict"] else ""
+
+
+def chip(row: Mapping[str, Any], rule: Verdicts) -> Chip | str:
+    """The verdict as the page shows it."""
+    return Chip(verdict_text(row, rule), *SIGNS[row["verdict"]]) if row["verdict"] else ""
+
+
+def difference(row: Mapping[str, Any], against: str = "") -> Cell:
+    """The difference with its interval: to the better opponent, or `against` "ehr" or "image"."""
+    end = f"_{against}" if against else ""
+    return Cell(*(row[f"{name}{end}"] for name in ("difference", "low", "high")))
 
 
 def probability(p: float | None) -> str:
@@ -80,54 +119,83 @@ def confirmatory(table: pl.DataFrame) -> pl.DataFrame:
     return table.filter(family=CONFIRMATORY)
 
 
-def headline_rows(table: pl.DataFrame, task: str, cohort: str, metric: str) -> pl.DataFrame:
-    """The rows of every fusion strategy for a task's own label, over all stays."""
-    rows = table.filter(task=task, cohort=cohort, metric=metric, stratum=ALL[0])
-    return rows.filter(pl.col("label").is_in([MACRO, "icu_mortality"]))
-
-
 def gain_markdown(found: Gain, rule: Verdicts) -> str:
     """gain.md: the confirmatory family, then every fusion strategy by task and cohort."""
+    notes = confirmatory(found.table)["note"].drop_nulls().unique().to_list()
     lines = [
         "# When does fusion help?",
         "",
-        "Fusion less the best unimodal strategy, both chosen on validation; test folds. "
-        f"Verdicts: {rule_in_words(rule)}. "
-        "p: approximate randomisation; in the confirmatory family after Holm over all of it.",
+        "Fusion less the best on the record and less the best on the image, each chosen on validation label by label; "
+        f"test folds, {percent(rule.confidence)} intervals. Verdicts: {rule_in_words(rule)}.",
         "",
+        *(f"**{note.capitalize()}.**\n" for note in sorted(notes)),
         "## Confirmatory",
         "",
     ]
-    header = ["Task", "Cohort", "Label", "Fusion", "Unimodal", "Metric", "Difference", "p (Holm)", "Verdict"]
+    header = [
+        "Task",
+        "Cohort",
+        "Label",
+        "Fusion",
+        "EHR only",
+        "Image only",
+        "Metric",
+        "Less EHR",
+        "Less image",
+        "Verdict",
+    ]
     body = [
         [
             *(row[name] for name in ("task", "cohort")),
             label_title(row["label"]),
-            *(row[name] for name in ("strategy", "unimodal")),
+            *(row[name] or "" for name in ("strategy", "ehr", "image")),
             METRIC_TITLES[row["metric"]],
-            difference(row).text,
-            probability(row["p_holm"]),
-            row["verdict"] or NOT_ESTIMABLE,
+            *(difference(row, name).text for name in ("ehr", "image")),
+            verdict_text(row, rule),
         ]
         for row in confirmatory(found.table).iter_rows(named=True)
     ]
-    lines += [markdown_table(header, body, numbers_from=6), "## Exploratory: every fusion strategy", ""]
-    for task, cohort, metric in found.table.select("task", "cohort", "metric").unique(maintain_order=True).iter_rows():
-        rows = headline_rows(found.table, task, cohort, metric)
-        of = rows["unimodal"][0] if rows.height else ""
-        lines += [f"### {TASK_TITLES[task]}, {cohort} cohort, {METRIC_TITLES[metric]}, less {of}", ""]
+    lines += [markdown_table(header, body, numbers_from=7), "## Exploratory: every fusion strategy", ""]
+    rows = found.table.filter(~pl.col("chosen") & pl.col("label").is_in(OWN), stratum=ALL[0])
+    for task, cohort, metric in rows.select("task", "cohort", "metric").unique(maintain_order=True).iter_rows():
+        lines += [f"### {TASK_TITLES[task]}, {cohort} cohort, {METRIC_TITLES[metric]}", ""]
         body = [
-            [row["strategy"], difference(row).text, probability(row["p"]), row["verdict"] or NOT_ESTIMABLE]
-            for row in rows.iter_rows(named=True)
+            [row["strategy"], *(difference(row, name).text for name in ("ehr", "image", ""))]
+            for row in rows.filter(task=task, cohort=cohort, metric=metric).iter_rows(named=True)
         ]
-        lines += [markdown_table(["Strategy", "Difference", "p", "Verdict"], body)]
+        lines += [markdown_table(["Strategy", "Less EHR", "Less image", "Less the better"], body)]
     return "\n".join(lines)
+
+
+def variance_markdown(variance: pl.DataFrame) -> str:
+    """variance.md: the share of patients, seed and split in the squared error of every headline difference."""
+    rows = variance.filter(pl.col("label").is_in(OWN))
+    body = [
+        [
+            *(row[name] for name in ("task", "cohort", "against")),
+            number(row["difference"]),
+            number(row["error"]),
+            *shares(row),
+            row["runs"],
+            row["note"] or "",
+        ]
+        for row in rows.iter_rows(named=True)
+    ]
+    header = ["Task", "Cohort", "Less", "Difference", "Standard error", "Patients", "Seed", "Split", "Runs", ""]
+    return "\n".join(["# Of what the squared errors are made", "", markdown_table(header, body, numbers_from=3)])
+
+
+def shares(row: Mapping[str, Any]) -> list[str]:
+    """Of a row of variance.csv: the shares of patients, seed and split."""
+    if not row["error"]:
+        return [NOT_ESTIMABLE] * 3
+    return [percent(round(row[part] / row["error"] ** 2, 2)) for part in ("patients", "seed", "split")]
 
 
 def ladder_markdown(ladder: pl.DataFrame) -> str:
     """ladder.md: the rungs of each task and cohort."""
     lines = ["# What the image adds, step by step", ""]
-    own = ladder.filter(pl.col("label").is_in([MACRO, "icu_mortality"]))
+    own = ladder.filter(pl.col("label").is_in(OWN))
     for task, cohort, metric in own.select("task", "cohort", "metric").unique(maintain_order=True).iter_rows():
         rows = own.filter(task=task, cohort=cohort, metric=metric)
         lines += [f"## {TASK_TITLES[task]}, {cohort} cohort, {METRIC_TITLES[metric]}", ""]
@@ -138,13 +206,11 @@ def ladder_markdown(ladder: pl.DataFrame) -> str:
                 row["left_out"] or Cell(row["value"], row["low"], row["high"]).text,
                 row["against"] or "",
                 Cell(row["difference"], row["difference_low"], row["difference_high"]).text if row["against"] else "",
-                row["verdict"] or "",
+                row["note"] or "",
             ]
             for row in rows.iter_rows(named=True)
         ]
-        lines += [
-            markdown_table(["Rung", "Strategy", "Score", "Against", "Difference", "Verdict"], body, numbers_from=2)
-        ]
+        lines += [markdown_table(["Rung", "Strategy", "Score", "Against", "Difference", ""], body, numbers_from=2)]
     return "\n".join(lines)
 
 
@@ -161,15 +227,18 @@ def icd_markdown(prevalence: pl.DataFrame) -> str:
 
 
 def write(found: Gain, ladder: pl.DataFrame, prevalence: pl.DataFrame, rule: Verdicts, tables: Path) -> None:
-    """Writes gain, chosen, ladder and icd: CSV each, and Markdown for people."""
+    """Writes gain, chosen, variance, image_use, ladder and icd: CSV each, and Markdown for people."""
     for name, table in {
         "gain": found.table,
         "chosen": found.chosen,
+        "variance": found.variance,
+        "image_use": found.use,
         "ladder": ladder,
         "icd": prevalence,
     }.items():
         files.write_csv(table, tables / f"{name}.csv")
     files.write_text(gain_markdown(found, rule), tables / "gain.md")
+    files.write_text(variance_markdown(found.variance), tables / "variance.md")
     files.write_text(ladder_markdown(ladder), tables / "ladder.md")
     files.write_text(icd_markdown(prevalence), tables / "icd.md")
 
@@ -207,12 +276,12 @@ def reliance_markdown(table: pl.DataFrame, control: pl.DataFrame, confidence: fl
             row["finding"],
             row["strategy"],
             row["task"],
-            with_interval(row["auroc"], row["low"], row["high"]),
+            *(with_interval(*(row[f"{name}{end}"] for end in BOUNDED)) for name in QUANTITIES),
             row["stays"],
         ]
         for row in rows.iter_rows(named=True)
     ]
-    header = ["Finding", "Strategy", "Task it was trained on", "AUROC", "Stays"]
+    header = ["Finding", "Strategy", "Task it was trained on", "AUROC", "Untrained", "Difference", "Stays"]
     lines += ["## Findings told from the image features", "", markdown_table(header, body, numbers_from=3)]
     return "\n".join(lines)
 

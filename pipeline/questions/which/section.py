@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -182,7 +183,7 @@ def _tuning_tables(table: pl.DataFrame) -> list[AnswerTable]:
 def _tables(read: dict[str, pl.DataFrame], settings: Compare) -> list[AnswerTable]:
     found: list[AnswerTable] = []
 
-    def add(name: str, title: str, note: str, table: tuple[tuple[str, ...], list[tuple[Value, ...]]]) -> None:
+    def add(name: str, title: str, note: str, table: tuple[tuple[str, ...], Sequence[tuple[Value, ...]]]) -> None:
         header, body = table
         found.append(AnswerTable(title, note, header, tuple(body), f"tables/{name}.csv", STAGE))
 

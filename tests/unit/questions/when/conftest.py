@@ -5,14 +5,18 @@ import shutil
 import pytest
 
 from pipeline.questions.when.gain import gain
-from tests.support.made_up_runs import fabricate
+from tests.support.made_up_probes import add_probes
+from tests.support.made_up_runs import MODALITIES, fabricate
 from tests.support.when import GRID, SCALE, known
+
+BOTH = ["cxr", "ehr"]
 
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("gain")
     fabricate(root, SCALE, GRID.strategies, GRID.tasks, stays=900)
+    add_probes(root, {name: (MODALITIES.get(name, BOTH), "complete") for name in GRID.strategies}, GRID.tasks)
     return root / "data"
 
 

@@ -1,11 +1,12 @@
 """The ladder: each rung against the one below, and the images of others."""
 
+import shutil
+
 import numpy as np
 import polars as pl
 import pytest
 
 from pipeline.params import Grid
-from pipeline.questions.when.gain import gain
 from pipeline.questions.when.ladder import ladder
 from tests.support.when import auroc, known, one, scores
 
@@ -27,57 +28,57 @@ def probe(data, task, cohort, strategy, draws=2, only=None):
     parts.append(
         full.with_columns(pl.col(outputs).cast(pl.Float64), task=pl.lit(task), kind=pl.lit("full"), draw=pl.lit(0))
     )
-    path = data / "probes" / strategy / "swaps.parquet"
-    path.parent.mkdir(parents=True)
-    pl.concat(parts).write_parquet(path)
+    pl.concat(parts).write_parquet(data / "probes" / strategy / "swaps.parquet")
     return parts
 
 
-def test_the_ladder_compares_each_rung_with_the_one_below(made, found):
-    climbed = ladder(known(made), found.chosen, dict.fromkeys(found.passed, True))
+def test_the_ladder_compares_each_rung_with_the_one_below_in_one_architecture(made):
+    climbed = ladder(known(made))
     rows = climbed.filter(task="mortality", cohort="base", metric="auroc")
-    winner = found.chosen.filter("chosen", role="fusion", task="mortality", cohort="base")["strategy"][0]
     assert rows.select("rung", "strategy", "against").rows() == [
         ("ehr", "transformer", None),
         ("presence", "ehr_presence", "ehr"),
         ("metadata", "ehr_metadata", "presence"),
-        ("pixels", winner, "metadata"),
-        ("permuted", None, None),
+        ("pixels", "late_fusion", "metadata"),
+        ("permuted", "late_fusion", "pixels"),
     ]
-    values = [
-        scores(made, "mortality", name, "base", "test", auroc)["icu_mortality"]
-        for name in rows["strategy"].drop_nulls()
-    ]
-    assert rows["value"].drop_nulls().to_list() == pytest.approx(values)
+    rows = rows.filter(pl.col("rung") != "permuted")
+    values = [scores(made, "mortality", name, "base", "test", auroc)["icu_mortality"] for name in rows["strategy"]]
+    assert rows["value"].to_list() == pytest.approx(values)
     assert rows["difference"].drop_nulls().to_list() == pytest.approx(np.diff(values))
-    known_bounds = rows.drop_nulls("difference_low")
-    assert known_bounds.height == 2  # the controls' predictions are the same here
-    middle = (known_bounds["difference_low"] + known_bounds["difference_high"]) / 2
-    assert middle.to_list() == pytest.approx(known_bounds["difference"].to_list())  # ± standard errors
-    odds = rows.select((pl.col(name) / (1 - pl.col(name))).log() for name in ("low", "value", "high")).drop_nulls()
+    told = rows.drop_nulls("difference_low")
+    assert told.height == 2  # the controls' predictions are the same here
+    middle = (told["difference_low"] + told["difference_high"]) / 2
+    assert middle.to_list() == pytest.approx(told["difference"].to_list())  # ± standard errors
+    odds = rows.select((pl.col(name) / (1 - pl.col(name))).log() for name in ("low", "value", "high"))
     assert ((odds["low"] + odds["high"]) / 2).to_list() == pytest.approx(odds["value"].to_list())  # of log-odds
-    assert rows["left_out"].to_list() == [None] * 4 + [f"no probe of {winner}"]
-    assert climbed.filter(metric="auprc")["p"].null_count() == climbed.filter(metric="auprc").height
+    assert set(rows["runs"]) == {4}
+    assert "verdict" not in climbed.columns  # exploratory, all of it
 
 
-def test_a_rung_that_the_grid_lacks_is_left_out_and_the_next_one_compared_with_the_one_below_it(made, found):
-    grid = Grid(("lstm", "ehr_metadata", "late_fusion"), ("mortality",))
-    reading = known(made, grid)
-    rows = ladder(reading, gain(reading).chosen, {}).filter(cohort="base", metric="auroc")
-    assert rows.select("rung", "strategy", "against").rows()[:4] == [
-        ("ehr", "lstm", None),
+def test_a_rung_that_the_grid_lacks_is_left_out_and_the_next_one_compared_with_the_one_below_it(made):
+    grid = Grid(("transformer", "ehr_metadata", "medfuse"), ("mortality",))
+    rows = ladder(known(made, grid)).filter(cohort="base", metric="auroc")
+    assert rows.select("rung", "strategy", "against").rows() == [
+        ("ehr", "transformer", None),
         ("presence", None, None),
         ("metadata", "ehr_metadata", "ehr"),
-        ("pixels", "late_fusion", "metadata"),
+        ("pixels", None, None),
+        ("permuted", None, None),
     ]
-    assert rows["left_out"][1] == "no strategy of the grid is this rung"
+    assert rows["left_out"].to_list() == [
+        None,
+        "ehr_presence is not in the grid",
+        None,
+        "late_fusion is not in the grid",
+        "late_fusion is not in the grid",
+    ]
 
 
 @pytest.mark.parametrize("only", [None, 2])
-def test_permuted_images_are_compared_with_the_same_model_on_the_probes_stays(own, found, only):
-    winner = found.chosen.filter("chosen", role="fusion", task="phenotype", cohort="matched")["strategy"][0]
-    parts = probe(own, "phenotype", "matched", winner, only=only)
-    climbed = ladder(known(own), found.chosen, {})
+def test_permuted_images_are_compared_with_the_same_model_on_the_probes_stays(own, only):
+    parts = probe(own, "phenotype", "matched", "late_fusion", only=only)
+    climbed = ladder(known(own, Grid(("transformer", "late_fusion"), ("phenotype",))))
     row = one(climbed, task="phenotype", cohort="matched", label="shock", metric="auroc", rung="permuted")
     labels = pl.read_parquet(own / "cohort" / "labels.parquet").select("stay_id", "shock")
     images = pl.read_parquet(own / "cohort" / "stays.parquet").filter("has_cxr").select("stay_id")
@@ -94,4 +95,7 @@ def test_permuted_images_are_compared_with_the_same_model_on_the_probes_stays(ow
     assert row["difference"] == pytest.approx(np.mean(means[:2]) - means[2], abs=1e-6)
     assert row["difference_high"] < 0
     other = climbed.filter(task="phenotype", cohort="base", rung="permuted")
-    assert other["left_out"].str.contains("no permuted images|no probe").all()
+    assert other["left_out"].to_list() == ["the probe of late_fusion has no permuted images for this"]
+    shutil.rmtree(own / "probes" / "late_fusion")
+    without = ladder(known(own, Grid(("late_fusion",), ("phenotype",)))).filter(rung="permuted")
+    assert without["left_out"].str.contains("no permuted images").all()

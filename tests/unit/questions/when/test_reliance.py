@@ -12,7 +12,8 @@ from pipeline.errors import InputError
 from pipeline.evaluation.cells import read_people
 from pipeline.evaluation.scores import Sampler
 from pipeline.params import Evaluation, Grid
-from pipeline.questions.when.reliance import kind_scores, quantities, reliance
+from pipeline.questions.when import swaps as swapping
+from pipeline.questions.when.reliance import quantities, reliance
 from pipeline.questions.when.tables import reliance_markdown
 from pipeline.tasks import get_task
 from tests.support.made_up_probes import add_probes
@@ -94,7 +95,7 @@ def test_the_control_against_a_loop_over_folds(made, found):
     folds = [roc_auc_score(rows["present"], rows["score"]) for rows in told.partition_by("fold")]
     row = control.filter(strategy="resnet", task="los", train_cohort="matched")
     assert row["auroc"].item() == pytest.approx(np.mean(folds), abs=1e-9)
-    assert row["low"].item() < row["auroc"].item() < row["high"].item()
+    assert row["auroc_low"].item() < row["auroc"].item() < row["auroc_high"].item()
     assert row["stays"].item() == str(told["stay_id"].n_unique())
 
 
@@ -132,7 +133,7 @@ def test_answers_that_no_swap_changes_have_no_interval_and_no_share(made):
     constant = constant.with_columns(pl.col("fold").cast(pl.Int64)).join(
         people.select("fold", "stay_id", "subject_id", "los_class"), on=["fold", "stay_id"]
     )
-    scores = quantities(kind_scores(constant, get_task("los"), Sampler(people, 30, 1)))
+    scores = quantities(swapping.scored(constant, get_task("los"), Sampler(people, 30, 1)).values)
     for name in ("interaction", "shapley_ehr", "shapley_cxr"):
         np.testing.assert_allclose(scores[name], 0, atol=1e-12)
 

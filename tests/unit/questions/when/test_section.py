@@ -1,44 +1,45 @@
 """The page's sections on questions 1 and on what was planted: what they say, and what they must not say."""
 
-import dataclasses
 import xml.etree.ElementTree as ElementTree
 
 import polars as pl
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.evaluation.reading import read_probe
 from pipeline.files import write_csv
-from pipeline.params import Evaluation, Grid, load
+from pipeline.params import Evaluation, Grid
+from pipeline.presentation.answers import Chip
 from pipeline.presentation.figures import themed
 from pipeline.presentation.tables import Cell
 from pipeline.questions.known import section as known
 from pipeline.questions.known.known import KIND_SCHEMA, nothing_known
 from pipeline.questions.known.known import SCHEMA as KNOWN_SCHEMA
+from pipeline.questions.known.rules import SCHEMA as RULES_SCHEMA
+from pipeline.questions.known.tables import write as write_known
 from pipeline.questions.when import section as when
-from pipeline.questions.when.control import SCHEMA as CONTROL
-from pipeline.questions.when.control import image_control
-from pipeline.questions.when.gain import CHOSEN_SCHEMA, SCHEMA, gain, source
+from pipeline.questions.when.contest import SCHEMA
+from pipeline.questions.when.control import USE_SCHEMA
+from pipeline.questions.when.gain import CHOSEN_SCHEMA, gain
 from pipeline.questions.when.ladder import SCHEMA as LADDER
 from pipeline.questions.when.ladder import ladder
-from pipeline.questions.when.tables import icd, write
+from pipeline.questions.when.source import source
+from pipeline.questions.when.tables import SIGNS, chip, icd, rule_in_words, write
 from pipeline.tasks import phenotype_slugs
-from tests.support.made_up_runs import fabricate, training
+from tests.support.made_up_probes import add_probes
+from tests.support.made_up_runs import MODALITIES, fabricate, training
+from tests.support.when import RULE
 
-SCALE = training(folds=(0,))
-RULE = dataclasses.replace(load().verdicts, permutations=199)
+SCALE = training(folds=(0, 1))
 GRID = Grid(
     ("lstm", "transformer", "resnet", "ehr_metadata", "late_fusion", "medfuse"), ("mortality", "phenotype", "los")
 )
+BOTH = ["cxr", "ehr"]
 
 
 def tables_of(data, grid, folder):
     reading = source(data, grid, SCALE, Evaluation(0.95, 10, 1), RULE, 60)
-    found = gain(reading)
     prevalence = icd(reading.people, phenotype_slugs() if "phenotype" in grid.tasks else ())
-    write(found, ladder(reading, found.chosen, found.passed), prevalence, RULE, folder)
-    told = ((name, read_probe(data, name, "image_control")) for name in grid.strategies if name == "resnet")
-    write_csv(image_control(told, reading.people, reading.sampler, 0.95), folder / "image_control.csv")
+    write(gain(reading), ladder(reading), prevalence, RULE, folder)
     return folder
 
 
@@ -46,6 +47,7 @@ def tables_of(data, grid, folder):
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("when")
     fabricate(root, SCALE, GRID.strategies, GRID.tasks, stays=900)
+    add_probes(root, {name: (MODALITIES.get(name, BOTH), "complete") for name in GRID.strategies}, GRID.tasks)
     return root / "data"
 
 
@@ -63,27 +65,36 @@ def confirmed(**values):
         "stratum": "all",
         "group": "all",
         "metric": "auroc",
+        "strategy": "medfuse",
+        "ehr": "lstm",
+        "image": "resnet",
+        "single": "lstm",
         "family": "confirmatory",
         "chosen": True,
         "difference": 0.02,
         "low": -0.01,
         "high": 0.05,
-        "p_holm": 1.0,
         "verdict": "undetermined",
+        "beyond": False,
+        "runs": 3,
+        "n": "300",
+        "positives": "60",
     }
     return row | values
 
 
-def said(*rows, ladder_rows=()):
-    steps = pl.DataFrame([dict.fromkeys(LADDER) | row for row in ladder_rows], schema=LADDER, orient="row")
+def used(*rows):
+    return pl.DataFrame([dict.fromkeys(USE_SCHEMA) | row for row in rows], schema=USE_SCHEMA, orient="row")
+
+
+def said(*rows, use=()):
     family = pl.DataFrame(list(rows), schema=SCHEMA, orient="row")
-    return when.sentence(family, pl.DataFrame(schema=CHOSEN_SCHEMA), steps, RULE)
+    return when.sentence(family, pl.DataFrame(schema=CHOSEN_SCHEMA), used(*use))
 
 
-def test_the_section_has_an_answer_figures_and_tables_with_sources(tables):
+def test_the_section_has_verdicts_an_answer_figures_and_tables_with_sources(tables):
     found = when.answer(tables, RULE)
     assert (found.key, found.question) == ("when", "When does fusion help?")
-    assert found.sentence.count("(") >= 6
     assert [figure.name for figure in found.figures] == [
         "when_tasks",
         "when_phenotypes",
@@ -98,7 +109,17 @@ def test_the_section_has_an_answer_figures_and_tables_with_sources(tables):
         assert ElementTree.fromstring(figure.svg).get("aria-label")
         assert "var(--c0)" in themed(figure.svg)
         assert (tables.parent / tables.name / figure.source.removeprefix("tables/")).is_file()
-    for table in found.tables:
+    assert [table.title for table in found.tables] == [
+        "The confirmatory family",
+        "Where the uncertainty comes from",
+        "Is the image used at all?",
+        "Where the difference lies",
+        "Every fusion strategy",
+        "The ladder",
+        "What validation chose",
+        "Prevalence by ICD version and image",
+    ]
+    for table in (*found.tables, found.verdicts):
         assert table.stage == "gain"
         assert all(len(row) == len(table.header) for row in table.rows), table.title
         assert (tables / table.source.removeprefix("tables/")).is_file()
@@ -106,107 +127,111 @@ def test_the_section_has_an_answer_figures_and_tables_with_sources(tables):
     assert found == when.answer(tables, RULE)  # the same bytes
 
 
-def test_a_gain_is_named_and_a_mere_lead_is_not():
+def test_verdicts_lead_a_row_a_task_and_cohort_with_a_sign_that_needs_no_colour(tables):
+    led = when.answer(tables, RULE).verdicts
+    assert [row[0] for row in led.rows] == [
+        f"{task}, {cohort}"
+        for task in ("ICU mortality", "Phenotypes", "Length of stay")
+        for cohort in ("base", "matched")
+    ]
+    assert len({sign for sign, _ in SIGNS.values()}) == len(SIGNS)
+    table = pl.read_csv(tables / "gain.csv").filter(family="confirmatory", label="macro", task="phenotype")
+    for row, shown in zip(table.iter_rows(named=True), led.rows[2:4], strict=True):
+        assert shown[1] == chip(row, RULE)
+        assert shown[1][1:] == SIGNS[row["verdict"]]
+        assert shown[2] == Cell(row["difference"], row["low"], row["high"])
+
+
+def test_a_chip_says_by_how_much():
+    assert chip(confirmed(verdict="gains", beyond=True), RULE) == Chip("gains by more than 0.01", "▲", "up")
+    assert chip(confirmed(verdict="loses"), RULE) == Chip("loses", "▼", "down")
+    assert chip(confirmed(verdict=None, beyond=None), RULE) == ""
+
+
+def test_gains_and_losses_are_named_and_a_mere_lead_is_not():
     unclear = confirmed(cohort="matched", difference=0.3, low=-0.1, high=0.7)
-    text = said(unclear, confirmed(verdict="gain", low=0.004))
-    assert text.startswith("Fusion beats the best single modality for ICU mortality (base cohort).")
+    text = said(unclear, confirmed(verdict="gains", low=0.004))
+    assert text.startswith(
+        "Against the best on the record and the best on the image, and after adjustment for all comparisons, fusion "
+        "gains for ICU mortality (base cohort); undetermined for ICU mortality (matched cohort)."
+    )
     assert "+0.020 (0.004–0.050) in the base cohort" in text
     assert "+0.300 (−0.100 to 0.700) in the matched cohort" in text
-    assert said(unclear).startswith("Whether fusion beats the best single modality cannot be told from these data.")
-
-
-def test_an_estimate_without_an_interval_is_too_small_to_tell():
-    bare = confirmed(low=None, high=None, verdict=None)
-    text = said(bare, bare | {"cohort": "matched", "difference": None})
-    assert text.startswith("These data are too small to tell whether fusion beats the best single modality.")
-    assert "+0.020 (too few stays for an interval) in the base cohort and n. e. in the matched cohort" in text
-
-
-def test_no_gain_is_said_only_where_all_tasks_say_so():
-    none = confirmed(verdict="no gain", low=-0.004, high=0.004, difference=0.0)
-    assert said(none).startswith("Fusion adds nothing that matters (±0.01) to the best single modality.")
-    assert "cannot be told" in said(none, confirmed(cohort="matched"))
-    worse = said(confirmed(difference=-0.03, low=-0.05, high=-0.01))
-    assert "cannot be told" in worse
-    assert "−0.030 (−0.050 to −0.010) in the base cohort, where it is worse" in worse
-
-
-def test_single_phenotypes_are_counted_and_the_adjustment_is_told():
-    rows = [confirmed(label=f"x{i}", verdict=verdict) for i, verdict in enumerate(("gain", "undetermined", None))]
-    text = said(confirmed(), *rows)
-    assert "Verdicts on single phenotypes: 1 “gain”, 1 “undetermined” and 1 “not estimable”." in text
-    assert "After Holm's adjustment over all 4 tests no difference has p < 0.05." in text
-    left = said(confirmed(p_holm=0.01), confirmed(cohort="matched", p_holm=0.02, difference=-0.1))
-    assert "is left for 1 in which fusion is better and 1 in which it is worse." in left
-
-
-def test_the_image_helps_only_where_pixels_beat_the_metadata():
-    step = {"task": "mortality", "cohort": "base", "label": "icu_mortality", "metric": "auroc", "rung": "pixels"}
-    text = said(confirmed(), ladder_rows=[step | {"against": "metadata", "verdict": "gain"}])
-    assert "The image itself helps, pixels beating its metadata, for ICU mortality (base)." in text
-    assert "Nowhere do the pixels" in said(
-        confirmed(), ladder_rows=[step | {"against": "metadata", "verdict": "undetermined"}]
+    none = said(unclear)
+    assert none.startswith(
+        "For no task and cohort does fusion gain or lose for certain: undetermined for ICU mortality"
     )
-    for against in ("ehr", None):
-        text = said(confirmed(), ladder_rows=[step | {"against": against, "verdict": "gain"}])
-        assert "is not known: a rung of the ladder is missing" in text
+    assert "fusion loses for ICU mortality (base cohort)." in said(confirmed(verdict="loses"))
+    for word in ("beats", "helps"):
+        assert word not in text + none
+
+
+def test_where_nothing_can_be_tested_the_reason_is_told():
+    bare = confirmed(verdict="not testable", low=None, high=None)
+    few = said(bare, bare | {"cohort": "matched", "difference": None})
+    assert few.startswith("Whether fusion helps is not testable here: too few test stays with the rarer outcome.")
+    assert "+0.020 (too few stays for an interval) in the base cohort and n. e. in the matched cohort" in few
+    luck = "one run: luck of training not included"
+    assert f"not testable here: {luck}." in said(bare | {"note": luck})
+    family = pl.DataFrame([bare | {"note": luck}], schema=SCHEMA, orient="row")
+    assert "One run: luck of training not included." in when.verdicts(family, RULE).note
+    steps, chosen = pl.DataFrame(schema=LADDER), pl.DataFrame(schema=CHOSEN_SCHEMA)
+    notes = " ".join(when.notes(family, chosen, steps, RULE))
+    assert "nothing is confirmed" in notes
+    several = pl.DataFrame([confirmed()], schema=SCHEMA, orient="row")
+    assert "nothing is confirmed" not in " ".join(when.notes(several, chosen, steps, RULE))
+
+
+def test_single_phenotypes_are_counted_and_so_are_those_who_use_the_image():
+    rows = [confirmed(label=f"x{i}", verdict=verdict) for i, verdict in enumerate(("gains", "undetermined", "gains"))]
+    text = said(confirmed(), *rows, use=[{"strategy": "a", "passed": True}, {"strategy": "b", "passed": False}])
+    assert "Verdicts on single phenotypes: 2 “gains” and 1 “undetermined”." in text
+    assert text.endswith("That it uses the image is shown for 1 of 2 fusion strategies, on some task and cohort: a.")
+    one = said(confirmed(), use=[{"strategy": "b", "passed": False}])
+    assert one.endswith("is shown for 0 of the one fusion strategy, on some task and cohort.")
+    assert said(confirmed()).endswith("is not known: there is no probe of one.")
+
+
+def test_the_notes_say_the_rule_its_margins_and_how_many_candidates_there_were(tables):
+    notes = when.answer(tables, RULE).notes
+    assert rule_in_words(RULE) in notes[0]
+    assert "Margins: Accuracy 0.01, AUROC 0.01." in notes[0]
+    assert notes[1].startswith(
+        "Confirmatory are 56 comparisons: every task, cohort and label, of the fusion strategy that validation chose "
+        "of 2 declared candidates (verdicts.fusion), less the best of 2 on the record and the best of 1 on the image."
+    )
+    assert notes[-1] == "The ladder lacks rungs in places: ehr_presence is not in the grid."
 
 
 @pytest.mark.parametrize(
     ("strategies", "tasks", "why"),
     [
-        (("lstm",), ("los",), "the grid has no fusion strategy"),
-        (("late_fusion",), ("phenotype",), "the grid has no unimodal strategy"),
+        (("lstm", "resnet"), ("los",), "the grid has no strategy of verdicts.fusion"),
+        (("late_fusion", "resnet"), ("phenotype",), "the grid has no EHR-only strategy"),
+        (("late_fusion", "lstm"), ("phenotype",), "the grid has no image-only strategy"),
     ],
 )
 def test_a_grid_that_cannot_answer_says_what_is_missing(data, tmp_path, strategies, tasks, why):
     found = when.answer(tables_of(data, Grid(strategies, tasks), tmp_path), RULE)
     assert found.sentence == f"Not answered: {why}."
+    assert found.verdicts is None
     assert {table.title for table in found.tables} <= {
         "What validation chose",
+        "Is the image used at all?",
         "The ladder",
         "Prevalence by ICD version and image",
     }
 
 
-def test_no_score_on_validation_is_said(tmp_path, tables):
+def test_no_score_on_validation_is_said(tables):
     chosen = pl.DataFrame(
-        [dict.fromkeys(CHOSEN_SCHEMA) | {"role": role, "strategy": "lstm"} for role in ("unimodal", "fusion")],
+        [dict.fromkeys(CHOSEN_SCHEMA) | {"role": role, "strategy": "lstm"} for role in ("ehr", "image", "fusion")],
         schema=CHOSEN_SCHEMA,
         orient="row",
     )
-    empty = pl.DataFrame(schema=SCHEMA)
-    assert when.sentence(empty, chosen, empty, RULE) == (
-        "Not answered: no unimodal strategy could be scored on validation, so that none was chosen."
+    assert when.sentence(pl.DataFrame(schema=SCHEMA), chosen, used()) == (
+        "Not answered: no EHR-only strategy could be scored on validation, so that none was chosen."
     )
-
-
-def test_where_the_control_is_not_passed_the_notes_say_so(tables):
-    assert "“no gain” is not said for any task: " in " ".join(when.answer(tables, RULE).notes)
-    chosen = pl.read_csv(tables / "chosen.csv")
-    control = pl.DataFrame(
-        [
-            dict.fromkeys(CONTROL)
-            | {"finding": finding, "strategy": strategy, "task": task, "train_cohort": cohort, "auroc": auroc}
-            for strategy, auroc in (("resnet", 0.7), ("late_fusion", 0.9))
-            for finding in ("edema", "effusion")
-            for task, cohort in (
-                ("mortality", "base"),
-                ("mortality", "matched"),
-                ("phenotype", "base"),
-                ("los", "base"),
-            )
-        ],
-        schema=CONTROL,
-        orient="row",
-    )
-    steps = pl.DataFrame(schema=LADDER)
-
-    def said(rule):
-        return when.notes(pl.DataFrame(schema=SCHEMA), chosen, control, steps, rule)[1]
-
-    assert "not said for phenotypes (matched) and length of stay (matched):" in said(RULE)
-    assert "not said for any task:" in said(dataclasses.replace(RULE, control_auroc=0.8))  # fusion does not count
 
 
 def test_a_table_that_is_missing_is_named(tmp_path):
@@ -214,9 +239,10 @@ def test_a_table_that_is_missing_is_named(tmp_path):
         when.answer(tmp_path, RULE)
 
 
-def planted(folder, rows, kinds):
+def planted(folder, rows, kinds, rules=()):
     write_csv(pl.DataFrame(rows, schema=KNOWN_SCHEMA, orient="row"), folder / "known.csv")
     write_csv(pl.DataFrame(kinds, schema=KIND_SCHEMA, orient="row"), folder / "known_kinds.csv")
+    write_csv(pl.DataFrame(rules, schema=RULES_SCHEMA, orient="row"), folder / "known_rules.csv")
 
 
 def test_the_known_answers_are_counted_and_drawn(tmp_path):
@@ -226,7 +252,7 @@ def test_the_known_answers_are_counted_and_drawn(tmp_path):
         "label": "shock",
         "kind": "ehr_only",
         "strategy": "medfuse",
-        "unimodal": "lstm",
+        "ehr": "lstm",
         "attainable": 0.0,
         "found": 0.001,
         "low": -0.02,
@@ -240,32 +266,34 @@ def test_the_known_answers_are_counted_and_drawn(tmp_path):
         "attainable": 0.3,
         "judgement": "right",
     }
-    kind = dict.fromkeys(KIND_SCHEMA) | {"cohort": "base", "strategy": "medfuse", "labels": 1, "attainable": 0.3}
+    kind = dict.fromkeys(KIND_SCHEMA) | {"cohort": "base", "labels": 1, "attainable": 0.3}
+    chosen = kind | {"strategy": "medfuse", "chosen": True}
     kinds = [
-        kind | {"kind": "ehr_only", "difference": 0.001},
-        kind | {"kind": "synergistic", "difference": 0.2, "low": 0.1, "high": 0.3},
-        *(kind | {"kind": name, "strategy": "late_fusion"} for name in ("ehr_only", "synergistic")),
+        chosen | {"kind": "ehr_only", "difference": 0.001},
+        chosen | {"kind": "synergistic", "difference": 0.2, "low": 0.1, "high": 0.3},
+        *(kind | {"kind": name, "strategy": "late_fusion", "chosen": False} for name in ("ehr_only", "synergistic")),
     ]
-    planted(tmp_path, [row, right, row | {"label": "other_liver_diseases"}], kinds)
+    rule = dict.fromkeys(RULES_SCHEMA, 0) | {"cohort": "base", "rule": "paired_t", "labels": 3, "gain_wrong": 2}
+    planted(tmp_path, [row, right, row | {"label": "other_liver_diseases"}], kinds, [rule])
     found = known.answer(tmp_path, RULE)
     assert found is not None
-    assert "Of 3 verdicts on labels whose truth was planted: 1 right, 0 wrong, 2 undetermined." in found.sentence
+    assert "Verdicts on 3 labels whose truth was planted: 1 of 3 right, 2 of 3 undetermined." in found.sentence
     assert "too small to tell" in found.sentence
-    lost = row | {"label": "other_liver_diseases", "high": -0.01}
+    lost = row | {"label": "other_liver_diseases", "high": -0.01, "judgement": "loses"}
     planted(tmp_path, [row, right, lost], kinds)
     sentence = known.answer(tmp_path, RULE).sentence
-    assert "1 right, 0 wrong, 2 undetermined (1 of them certain losses)." in sentence
+    assert "1 of 3 right, 1 of 3 loses, 1 of 3 undetermined." in sentence
     assert "too small to tell" not in sentence
     assert "EHR only 0.001 (too few stays for an interval); synergistic 0.200 (0.100–0.300)" in found.sentence
     assert [figure.name for figure in found.figures] == ["known_kinds_base", "known_base"]
     for figure in found.figures:
         ElementTree.fromstring(figure.svg)
-    assert [len(table.rows) for table in found.tables] == [3, 2]
-    assert found.tables[1].rows[1] == ("late_fusion", *[Cell(None, None, None)] * 2)
+    assert [len(table.rows) for table in found.tables] == [1, 3, 2]
+    assert found.tables[0].rows[0] == ("paired t-test over folds (p < 0.05)", "base", 3, 0, 0, 2, 0, 0, 0)
+    assert [cells[0] for cells in found.tables[2].rows] == ["chosen by label", "late_fusion"]
+    assert found.tables[2].rows[1] == ("late_fusion", *[Cell(None, None, None)] * 2)
 
 
 def test_without_a_synthetic_hospital_there_is_no_section(tmp_path):
-    by_label, kinds = nothing_known()
-    write_csv(by_label, tmp_path / "known.csv")
-    write_csv(kinds, tmp_path / "known_kinds.csv")
+    write_known(nothing_known(), tmp_path)
     assert known.answer(tmp_path, RULE) is None
