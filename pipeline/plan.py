@@ -20,6 +20,7 @@ from pathlib import Path
 from pipeline.errors import InputError
 from pipeline.options import parser
 from pipeline.params import Params, load
+from pipeline.power import told
 from pipeline.tasks import get_task
 from pipeline.training.executors import choice
 from pipeline.training.grid import RunSpec
@@ -277,6 +278,7 @@ def main() -> None:
     except InputError as error:
         sys.exit(f"plan: error: {error}")
     print(render(params, cohort, lines, crew, gpu))
+    print(told(params, data))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pipeline.closure import ROOT
 FLOORS = [
     ["pipeline.mimic", "pipeline.synthetic", "pipeline.modelling", "pipeline.estimation", "pipeline.presentation"],
     ["pipeline.data", "pipeline.strategies", "pipeline.variants"],
-    ["pipeline.training", "pipeline.cost"],
+    ["pipeline.training", "pipeline.cost", "pipeline.power"],
     ["pipeline.evaluation", "pipeline.plan", "pipeline.work"],
     [f"pipeline.questions.{name}" for name in ("when", "which", "robust", "fair")],
     ["pipeline.questions.known"],  # judges what `when` has found
