@@ -5,6 +5,7 @@ import yaml
 
 from pipeline.params import load
 from pipeline.questions.known.known import SCHEMA, judgement
+from pipeline.questions.known.rules import RULES, counted_rules
 from tests.benchmarks.known_hospitals import MARGIN, STRATEGIES, changed, markdown, shares
 
 
@@ -20,7 +21,7 @@ def rows(verdicts):
                 "attainable": attainable,
                 "found": attainable / 2,
                 "verdict": verdict,
-                "judgement": judgement(verdict, attainable, MARGIN),
+                "judgement": judgement(verdict, False, attainable, MARGIN),
             }
             for hospital, attainable, verdict in verdicts
         ],
@@ -42,11 +43,21 @@ def test_the_params_are_legal_and_differ_in_the_seed(root, tmp_path):
 
 def test_shares_are_by_what_was_attainable():
     table = rows(
-        [(1, 0.0, "gain"), (1, 0.0, "no gain"), (2, 0.01, "undetermined"), (2, 0.02, "gain"), (2, 0.1, "gain")]
+        [
+            (1, 0.0, "gains"),
+            (1, 0.0, "no relevant gain"),
+            (2, 0.01, "undetermined"),
+            (2, 0.02, "gains"),
+            (2, 0.1, "gains"),
+        ]
     )
     assert [row[:-1] for row in shares(table)] == [
         ("base", "up to 0.01", 3, "33%", "33%", "33%", "33%"),
         ("base", "0.01 to 0.03", 1, "100%", "100%", "0%", "0%"),
         ("base", "above 0.06", 1, "100%", "100%", "0%", "0%"),
     ]
-    assert "known_hospitals 1 2`: 2 synthetic hospitals\n(version " in markdown(table)
+    said = {"attainable": 0.0, "margin": MARGIN, "says": "gain", "cohort": "base"}
+    each = counted_rules([said | {"rule": rule} for rule in RULES])
+    text = markdown(table, pl.concat([each, each]).group_by("cohort", "rule", maintain_order=True).sum())
+    assert "known_hospitals 1 2`: 2 synthetic hospitals\n(version " in text
+    assert "| base | paired t-test over folds (p &lt; 0.05) | 2 | 0 | 0 | 2 | 0 | 0 | 0 |" in text

@@ -32,7 +32,7 @@ def made(tmp_path_factory, shown):
     grid, scale = shown["grid"], shown["scales"].training
     fabricate(root, training(scale.folds, scale.seeds), stays=500)
     add_probes(root, {name: (MODALITIES.get(name, ["cxr", "ehr"]), "complete") for name in STRENGTH}, grid.tasks)
-    changes = {"grid.strategies": list(grid.strategies), "evaluation.ece_bins": 10, "verdicts.permutations": 99}
+    changes = {"grid.strategies": list(grid.strategies), "evaluation.ece_bins": 10}
     write_params(root, 150, 1, {**changes, "scales.tiny.evaluation.draws": 20})
     plant_noise(root / "data")
     run(root, *AGGREGATES)

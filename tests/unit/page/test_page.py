@@ -225,6 +225,17 @@ def test_a_part_of_the_grid(own, shown):
     assert sorted(path.stem for path in (own / "reports" / "figures").iterdir()) == sorted(drawn)
 
 
+def test_verdicts_lead_the_page_and_one_run_is_said(page):
+    """The scale `tiny` has one run: nothing is confirmed, in the table that leads, the sentence and the methods."""
+    short = page[page.index('id="answers"') : page.index('<section id="when"')]
+    table, sentence = short.index('<span class="chip open">'), short.index("Whether fusion helps is not testable here")
+    assert table < sentence < short.index("<figure>")
+    assert short.count("not testable</span></td>") == 6
+    assert "Here it is one run: luck of training not included." in page
+    for claim in ("percentile intervals", "never chosen on test data", "Every fold and interval", "Fusion beats"):
+        assert claim not in page
+
+
 def test_what_it_tells_of_tuning(page, own, shown):
     """In the head of the scores and in question 2, which both follow what the strategies of the grid had."""
     defaults = "chosen by hand and tuned for no strategy: the differences are not a ranking."
