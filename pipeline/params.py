@@ -355,30 +355,25 @@ class Margins:
 class Verdicts:
     """When paired differences are called gains, losses or neither (pipeline.estimation.verdicts); fixed before the run.
 
-    Nothing is said of fewer than `least_positives`. `control_auroc` is what the image encoder must reach on the
-    findings of the radiologists' reports before "no gain" is said; `permutations` are throws of the randomisation test.
-    `fusion` are the candidates of whom validation chooses the strategy that verdicts are about: the first of them, as
-    many as the grid has strategies on the record alone.
+    Nothing is said of fewer than `least_positives`. `fusion` are the candidates of whom validation chooses the strategy
+    that verdicts are about: the first of them, as many as the grid has strategies on the record alone.
     """
 
     margins: Margins
     confidence: float
     equivalence_confidence: float
     least_positives: int
-    permutations: int
-    control_auroc: float
-    fusion: tuple[str, ...] = ()
+    fusion: tuple[str, ...]
 
     def __post_init__(self) -> None:
         _require(len(set(self.fusion)) == len(self.fusion), f"fusion: {list(self.fusion)} names a strategy twice")
         for name in ("confidence", "equivalence_confidence"):
             _require(0 < getattr(self, name) < 1, f"{name}: must be in (0, 1), is {getattr(self, name)}")
-        _share("control_auroc", self.control_auroc)
         _require(
             self.equivalence_confidence <= self.confidence,
             f"equivalence_confidence: must be at most confidence, is {self.equivalence_confidence}",
         )
-        _at_least(1, permutations=self.permutations, least_positives=self.least_positives)
+        _at_least(1, least_positives=self.least_positives)
 
     def margin(self, metric: str) -> float:
         """The difference of a headline metric that is too small to matter."""

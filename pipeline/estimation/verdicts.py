@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from pipeline.estimation.bootstrap import Floats, difference_interval
 from pipeline.estimation.simultaneous import Bound, Member, bounds, turned
 from pipeline.estimation.variance import moderated
 from pipeline.params import Verdicts
@@ -131,25 +130,3 @@ def _adjusted(members: Sequence[Sequence[Member]], cases: Sequence[Case], rule: 
     return [
         Side(*(min((next(each) for _ in of), key=lambda bound: bound.p) for each in (some, much))) for of in members
     ]
-
-
-# The rule as it was: one opponent, one interval, no family. It goes with the tables that still read it.
-GAIN, NO_GAIN = "gain", "no gain"
-
-
-def judged(draws: Floats, rule: Verdicts, control_passed: bool, metric: str) -> dict[str, float | str | None]:
-    """difference, low, high, equivalence_low, equivalence_high, verdict of a difference's draws [1 + D]."""
-    low, high = difference_interval(draws, rule.confidence)
-    equivalence_low, equivalence_high = difference_interval(draws, rule.equivalence_confidence)
-    word, margin = None, rule.margin(metric)
-    if low is not None and equivalence_low is not None and equivalence_high is not None:
-        within = control_passed and -margin <= equivalence_low and equivalence_high <= margin
-        word = GAIN if low > 0 else NO_GAIN if within else UNDETERMINED
-    return {
-        "difference": None if draws[0] != draws[0] else float(draws[0]),
-        "low": low,
-        "high": high,
-        "equivalence_low": equivalence_low,
-        "equivalence_high": equivalence_high,
-        "verdict": word,
-    }

@@ -167,3 +167,16 @@ def test_changes_are_spelled_as_dvc_has_them(root):
 def test_a_change_that_cannot_be_is_named(root, change, message):
     with pytest.raises(InputError, match=message):
         load(root / "params.yaml", [change])
+
+
+def test_candidates_of_verdicts_are_strategies_and_named_once(tmp_path, root):
+    text = (root / "params.yaml").read_text()
+    for changed, message in (
+        ("  - mmtm\n  - mmtm\n", r"names a strategy twice"),
+        ("  - nobody\n", r"verdicts\.fusion: 'nobody' has no block under strategies"),
+    ):
+        head, tail = text.split("  fusion:", 1)
+        first, rest = tail.split("  - mmtm\n", 1)
+        (tmp_path / "params.yaml").write_text(f"{head}  fusion:{first}{changed}{rest}")
+        with pytest.raises(InputError, match=message):
+            load(tmp_path / "params.yaml")
