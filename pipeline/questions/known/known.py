@@ -14,7 +14,7 @@ margin" where more than it is, "no relevant gain" and "equivalent" where no more
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from sklearn.linear_model import LogisticRegression
 from pipeline.errors import InputError
 from pipeline.estimation.bootstrap import Floats, SubjectDraws
 from pipeline.estimation.metrics import rank_metrics
-from pipeline.estimation.variance import estimate
+from pipeline.estimation.variance import Estimate, estimate, moderated
 from pipeline.estimation.verdicts import EQUIVALENT, GAINS, NO_RELEVANT_GAIN, WORDS
 from pipeline.evaluation.choice import read_card
 from pipeline.evaluation.paired import ALL, over_labels, scored
@@ -282,10 +282,12 @@ def _by_kind(
     draws: Mapping[str, StrategyDraws],
     chosen: Mapping[str, Side],
     answers: Sequence[dict[str, Any]],
-) -> Iterator[dict[str, Any]]:
+) -> list[dict[str, Any]]:
     """The macro mean difference to the better modality over the phenotypes of a kind: chosen by label, then each."""
     share = share_tested(known.people, cohort)
     fusion = {name: each for name, each in draws.items() if each.kind == "fusion"}
+    rows: list[dict[str, Any]] = []
+    found: list[Estimate] = []
     for kind in KINDS:
         labels = [label for label in task.labels if truth.effects[label].kind == kind]
         if not labels:
@@ -297,21 +299,14 @@ def _by_kind(
         for (name, picked), choice in own.items():
             values = _of(draws, choice, labels) - single
             folds = [fold for fold, _ in draws[choice[labels[0]]].runs]
-            found = estimate(values, folds, share)
-            low, high = found.interval(known.rule.confidence)
-            yield {
-                "cohort": cohort,
-                "kind": kind,
-                "strategy": name,
-                "chosen": picked,
-                "labels": len(labels),
-                "attainable": float(np.mean(attainable)) if attainable else None,
-                "difference": finite(found.value),
-                "low": low,
-                "high": high,
-                "runs": found.runs,
-                "note": ONE_RUN if found.one_run else None,
-            }
+            row = {"cohort": cohort, "kind": kind, "strategy": name, "chosen": picked, "labels": len(labels)}
+            rows.append(row | {"attainable": float(np.mean(attainable)) if attainable else None})
+            found.append(estimate(values, folds, share))
+    for row, each in zip(rows, moderated(found), strict=True):
+        low, high = each.interval(known.rule.confidence)
+        row |= {"difference": finite(each.value), "low": low, "high": high}
+        row |= {"runs": each.runs, "note": ONE_RUN if each.one_run else None}
+    return rows
 
 
 def _of(draws: Mapping[str, StrategyDraws], choice: Mapping[str, str], labels: Sequence[str]) -> Floats:

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.estimation.bootstrap import Floats
-from pipeline.estimation.variance import Estimate, estimate
+from pipeline.estimation.variance import Estimate, estimate, moderated
 from pipeline.evaluation.cells import read_predictions
 from pipeline.evaluation.paired import ALL, Run, over_labels, runs_of, scored
 from pipeline.evaluation.reading import read_columns
@@ -52,14 +52,31 @@ Values = Mapping[tuple[str, str], Floats]  # by (label, metric), [R, 1 + D]
 def ladder(known: Source) -> pl.DataFrame:
     """A row a task, cohort, label, metric and rung, in this order; a rung that is left out has a row with the reason.
 
-    `difference` is the rung less the rung `against`, the next lower one that is there (permuted: less pixels). Raises
-    InputError as `cells.read_predictions` does, and where a column of the probe is missing.
+    `difference` is the rung less the rung `against`, the next lower one that is there (permuted: less pixels). Runs of
+    a task and cohort tell of luck together, scores and differences apart (`variance.moderated`). Raises InputError as
+    `cells.read_predictions` does, and where a column of the probe is missing.
     """
     rows: list[dict[str, Any]] = []
     for name in known.grid.tasks:
         for cohort in known.training.cohorts:
-            rows += _Climb(known, get_task(name), str(cohort)).rows()
+            climbed = _Climb(known, get_task(name), str(cohort)).rows()
+            _bound(climbed, known.rule.confidence)
+            rows += climbed
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+
+def _bound(rows: list[dict[str, Any]], confidence: float) -> None:
+    """Takes the estimates `score` and `step` out of the rows, and writes their numbers and intervals."""
+    scores = [row for row in rows if "score" in row]
+    for row, found in zip(scores, moderated([row.pop("score") for row in scores]), strict=True):
+        metric = row["metric"]
+        low, high = found.interval(confidence, log_odds=metric in LOGIT, unbiased=metric == "auprc")
+        note = ONE_RUN if found.one_run else None
+        row |= {"value": number(found.value), "low": low, "high": high, "runs": found.runs, "note": note}
+    steps = [row for row in rows if "step" in row]
+    for row, found in zip(steps, moderated([row.pop("step") for row in steps]), strict=True):
+        low, high = found.interval(confidence)
+        row |= {"difference": number(found.value), "difference_low": low, "difference_high": high, "p": found.p}
 
 
 class _Climb:
@@ -100,19 +117,11 @@ class _Climb:
     def _row(
         self, key: tuple[str, str], rung: str, strategy: str, values: Floats, runs: tuple[Run, ...]
     ) -> dict[str, Any]:
-        label, metric = key
-        found = self._estimate(values, runs)
-        names = (self.task.name, self.cohort, label, metric, rung, strategy)
-        low, high = found.interval(self.known.rule.confidence, log_odds=metric in LOGIT, unbiased=metric == "auprc")
-        note = ONE_RUN if found.one_run else None
-        about = dict(zip(list(SCHEMA)[:6], names, strict=True)) | {"runs": found.runs, "note": note}
-        return about | {"value": number(found.value), "low": low, "high": high}
+        names = (self.task.name, self.cohort, *key, rung, strategy)
+        return dict(zip(list(SCHEMA)[:6], names, strict=True)) | {"score": self._estimate(values, runs)}
 
     def _step(self, against: str, apart: Floats, runs: tuple[Run, ...]) -> dict[str, Any]:
-        found = self._estimate(apart, runs)
-        low, high = found.interval(self.known.rule.confidence)
-        ends = {"difference_low": low, "difference_high": high}
-        return {"against": against, "difference": number(found.value), **ends, "p": found.p}
+        return {"against": against, "step": self._estimate(apart, runs)}
 
     def _left_out(self, rung: str, reason: str) -> dict[str, Any]:
         names = (self.task.name, self.cohort, headline(self.task), metrics_of(self.task)[0], rung, None)

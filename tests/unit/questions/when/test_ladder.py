@@ -6,8 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from pipeline.estimation.variance import estimate, moderated
 from pipeline.params import Grid
-from pipeline.questions.when.ladder import ladder
+from pipeline.questions.when.ladder import _bound, ladder
 from tests.support.when import auroc, known, one, scores
 
 
@@ -54,6 +55,21 @@ def test_the_ladder_compares_each_rung_with_the_one_below_in_one_architecture(ma
     assert ((odds["low"] + odds["high"]) / 2).to_list() == pytest.approx(odds["value"].to_list())  # of log-odds
     assert set(rows["runs"]) == {4}
     assert "verdict" not in climbed.columns  # exploratory, all of it
+
+
+def test_few_runs_tell_of_luck_together():
+    random, folds = np.random.default_rng(2), (0, 1, 2)
+    found = [
+        estimate(0.7 + random.normal(size=(3, 1)) * 0.03 + random.normal(size=(3, 61)) * 0.02, folds, 0.3)
+        for _ in range(4)
+    ]
+    rows = [{"metric": "accuracy", "score": each, "step": each} for each in found]
+    _bound(rows, 0.95)
+    expected = [each.interval(0.95) for each in moderated(found)]
+    assert expected != [each.interval(0.95) for each in found]
+    assert [(row["low"], row["high"]) for row in rows] == expected
+    assert [(row["difference_low"], row["difference_high"]) for row in rows] == expected
+    assert [row["value"] for row in rows] == [each.value for each in found]
 
 
 def test_a_rung_that_the_grid_lacks_is_left_out_and_the_next_one_compared_with_the_one_below_it(made):
