@@ -20,7 +20,7 @@ from pipeline.estimation.bootstrap import Floats
 from pipeline.estimation.metrics import rank_metrics
 from pipeline.estimation.variance import NOTHING, Estimate, estimate, macro_runs, moderated
 from pipeline.evaluation.reading import read_probe
-from pipeline.evaluation.scores import Sampler
+from pipeline.evaluation.scores import Sampler, estimate_interval
 from pipeline.questions.when import swaps
 from pipeline.questions.when.source import ONE_RUN, Source, number, share_tested
 from pipeline.tasks import get_task
@@ -86,15 +86,15 @@ def image_control(
             trained, untrained = (each.values[name] for name in ENCODERS)
             for name, values in (("auroc", trained), ("untrained", untrained), ("difference", trained - untrained)):
                 found = estimate(values, each.folds, share)
-                row |= bounded(name, found, confidence, log_odds=name != "difference")
+                row |= bounded(name, found, confidence, None if name == "difference" else "auroc")
             rows.append(row | {"stays": suppressed(each.stays), "runs": len(each.folds), "place": place})
     table = pl.DataFrame(rows, schema=SCHEMA | {"place": pl.Int64}, orient="row")
     return table.sort("finding", "place", "task", "train_cohort").drop("place")
 
 
-def bounded(name: str, found: Estimate, confidence: float, *, log_odds: bool = False) -> dict[str, float | None]:
-    """name, name_low, name_high."""
-    ends = found.interval(confidence, log_odds=log_odds)
+def bounded(name: str, found: Estimate, confidence: float, metric: str | None = None) -> dict[str, float | None]:
+    """name, name_low, name_high of a metric, or of a difference."""
+    ends = found.interval(confidence) if metric is None else estimate_interval(metric, found, confidence)
     return dict(zip((f"{name}{end}" for end in BOUNDED), (number(found.value), *ends), strict=True))
 
 

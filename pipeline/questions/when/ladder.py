@@ -20,7 +20,7 @@ from pipeline.estimation.variance import Estimate, estimate, moderated
 from pipeline.evaluation.cells import read_predictions
 from pipeline.evaluation.paired import ALL, Run, over_labels, runs_of, scored
 from pipeline.evaluation.reading import read_columns
-from pipeline.evaluation.scores import LOGIT, MACRO, headline, in_cohort, metrics_of
+from pipeline.evaluation.scores import MACRO, estimate_interval, headline, in_cohort, metrics_of
 from pipeline.questions.when.source import ONE_RUN, Source, cells, number, share_tested
 from pipeline.tasks import Task, get_task
 
@@ -69,8 +69,7 @@ def _bound(rows: list[dict[str, Any]], confidence: float) -> None:
     """Takes the estimates `score` and `step` out of the rows, and writes their numbers and intervals."""
     scores = [row for row in rows if "score" in row]
     for row, found in zip(scores, moderated([row.pop("score") for row in scores]), strict=True):
-        metric = row["metric"]
-        low, high = found.interval(confidence, log_odds=metric in LOGIT, unbiased=metric == "auprc")
+        low, high = estimate_interval(row["metric"], found, confidence)
         note = ONE_RUN if found.one_run else None
         row |= {"value": number(found.value), "low": low, "high": high, "runs": found.runs, "note": note}
     steps = [row for row in rows if "step" in row]

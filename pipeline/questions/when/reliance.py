@@ -21,7 +21,7 @@ from pipeline.disclosure import suppressed
 from pipeline.estimation.bootstrap import Floats
 from pipeline.evaluation.cells import read_people
 from pipeline.evaluation.reading import read_probe
-from pipeline.evaluation.scores import LOGIT, Sampler
+from pipeline.evaluation.scores import Sampler, estimate_interval
 from pipeline.params import Evaluation, Grid, TrainingScale
 from pipeline.questions.when import swaps
 from pipeline.questions.when.control import image_control
@@ -94,8 +94,10 @@ def reliance(
                 for name, values in quantities(found.values).items():
                     # a difference that is rounding is none
                     each = found.estimate(np.round(values, DIGITS) + 0.0, share_tested(people, cohort))
-                    log_odds = metric in LOGIT and name not in DIFFERENCES
-                    low, high = each.interval(evaluation.confidence, log_odds=log_odds)
+                    if name in DIFFERENCES:
+                        low, high = each.interval(evaluation.confidence)
+                    else:
+                        low, high = estimate_interval(metric, each, evaluation.confidence)
                     rows.append(
                         {**about, "quantity": name, "value": number(each.value), "low": low, "high": high, **counts}
                     )
