@@ -14,7 +14,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from pipeline.estimation.bootstrap import Floats, average_labels, quotient
-from pipeline.estimation.metrics import Bools, Ints
+from pipeline.estimation.metrics import Bools, Ints, running_sums
 
 
 def placements(p: Floats, truth: Bools, members: Floats) -> tuple[Floats, Floats]:
@@ -24,23 +24,29 @@ def placements(p: Floats, truth: Bools, members: Floats) -> tuple[Floats, Floats
     less the AUROC, by its class's count. The sum of squares of subjects' shares is the AUROC's variance (DeLong et al.
     1988; of several stays a subject: Obuchowski 1997). AUROC is NaN, shares are 0 without a stay of either class.
     """
-    order = np.argsort(p, kind="stable")
-    ordered = p[order]
-    first, last = (np.searchsorted(ordered, p, side) for side in ("left", "right"))  # of those with an equal score
-    share, area = np.zeros(members.shape), np.zeros(members.shape[1])
-    counts = [members[truth == one].sum(axis=0) for one in (True, False)]
-    both = counts[0] * counts[1] > 0
-    for own, (count, other) in zip((True, False), (counts, counts[::-1]), strict=True):
-        rivals = np.where((truth != own)[:, None], members, 0.0)[order]
-        below = np.concatenate([np.zeros((1, members.shape[1])), np.cumsum(rivals, axis=0)])
-        mine = truth == own
-        beaten = (below[first[mine]] + below[last[mine]]) / 2
-        won = quotient(beaten if own else other - beaten, np.broadcast_to(other, beaten.shape))
-        won = np.where(both, won, 0.0) * members[mine]
-        area = quotient(won.sum(axis=0), count)
+    counts = {one: members[truth == one].sum(axis=0) for one in (True, False)}
+    both = counts[True] * counts[False] > 0
+    share, area = np.empty(members.shape), np.zeros(members.shape[1])
+    for own in (True, False):
+        mine, theirs = truth == own, truth != own
+        order = np.argsort(p[theirs], kind="stable")
+        passed = np.zeros((len(order) + 1, members.shape[1]))
+        passed[1:] = running_sums(members[theirs][order])
+        rivals = p[theirs][order]
+        first, last = (np.searchsorted(rivals, p[mine], side) for side in ("left", "right"))
+        won = passed[last]
+        if (first != last).any():  # equal scores count half
+            won = (won + passed[first]) / 2
+        if not own:
+            np.subtract(counts[True], won, out=won)
+        won *= members[mine]
+        won /= np.maximum(counts[not own], 1.0)
+        area = quotient(won.sum(axis=0), counts[own])
+        won -= members[mine] * np.nan_to_num(area)
         # n − 1, as in a variance: of one positive there is no telling, and its share is 0
-        share[mine] = (won - members[mine] * area) / np.sqrt(np.maximum(count * (count - 1), 1.0))
-    return np.where(both, area, np.nan), np.where(both, np.nan_to_num(share), 0.0)
+        won *= both / np.sqrt(np.maximum(counts[own] * (counts[own] - 1), 1.0))
+        share[mine] = won
+    return np.where(both, area, np.nan), share
 
 
 class GroupArea:
@@ -54,11 +60,15 @@ class GroupArea:
         """A run: its fold, and of each stay the subject, probability, truth and, by column, whether it is in."""
         area, share = placements(p, truth, members)
         pairs = members[truth].sum(axis=0) * members[~truth].sum(axis=0)
-        of = np.unique(subjects, return_inverse=True)[1]
-        by_subject = csr_array((np.ones(len(of)), (of, np.arange(len(of)))), shape=(of.max(initial=-1) + 1, len(of)))
+        share *= pairs
+        kinds, of = np.unique(subjects, return_inverse=True)
+        if len(kinds) < len(of):
+            share = csr_array((np.ones(len(of)), (of, np.arange(len(of)))), shape=(len(kinds), len(of))) @ share
+        else:
+            share = share[np.argsort(of)]
         self._top += np.where(pairs > 0, np.nan_to_num(area) * pairs, 0.0)
         self._pairs += pairs
-        self._shares[fold] = self._shares.get(fold, 0.0) + by_subject @ (share * pairs)
+        self._shares[fold] = self._shares.get(fold, 0.0) + share
 
     def values(self) -> tuple[Floats, Floats]:
         """(AUROC [C], each subject's share of its error, those of all folds one after the other, [S, C])."""

@@ -14,7 +14,7 @@ from scipy.stats import norm
 
 from pipeline.estimation.variance import Estimate, estimate, macro_runs, moderated
 from pipeline.evaluation.scores import estimate_interval
-from tests.simulations.world import CLASSES, SHIFT, Design, classed, ranked, tell, truths, write
+from tests.simulations.world import CLASSES, SHIFT, Design, classed, percent, ranked, tell, truths, write
 
 DRAWS, CONFIDENCE, WITHIN = 200, 0.95, (0.935, 0.965)
 PILOT = 40
@@ -111,20 +111,20 @@ def main() -> None:
         print(kind, design, ratio, [row["coverage"] for row in found], flush=True)
         rows += found
     write("coverage", rows)
-    publish(rows)
+    tell("coverage", *table(rows))
 
 
-def publish(rows) -> None:
-    """A row a setting, a column a quantity; what misses 93.5 to 96.5 % is marked."""
+def table(rows):
+    """(header, body): a row a setting, a column a quantity; what misses 93.5 to 96.5 % is marked."""
     columns = [(kind, metric) for kind, metrics in WHAT.items() for metric in metrics]
     body: dict[tuple[str, ...], dict[tuple[str, str], str]] = {}
     for row in rows:
         key = tuple(str(row[name]) for name in ("positives", "stays_a_subject", "folds", "seeds", "luck"))
-        mark = "" if WITHIN[0] <= row["coverage"] <= WITHIN[1] else " \\*"
-        body.setdefault(key, {})[row["of"], row["metric"]] = f"{100 * row['coverage']:.1f}{mark}"
+        mark = "" if WITHIN[0] <= float(row["coverage"]) <= WITHIN[1] else " \\*"
+        body.setdefault(key, {})[row["of"], row["metric"]] = percent(row["coverage"]) + mark
     names = [f"{metric}, {kind}" for kind, metric in columns]
     header = ["positives", "stays a subject", "folds", "seeds", "luck", *names]
-    tell("coverage", header, [[*key, *(found.get(column, "") for column in columns)] for key, found in body.items()])
+    return header, [[*key, *(found.get(column, "") for column in columns)] for key, found in body.items()]
 
 
 if __name__ == "__main__":

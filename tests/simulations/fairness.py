@@ -15,9 +15,9 @@ from pipeline.estimation.bootstrap import SubjectDraws
 from pipeline.estimation.gaps import against_null, exchanges, gap
 from pipeline.estimation.metrics import rank_metrics
 from pipeline.estimation.studentised import GroupArea, studentised_gap
-from tests.simulations.world import clustered, tell, write
+from tests.simulations.world import clustered, percent, tell, write
 
-SHUFFLES, SHIFT, LEVEL, SAMPLES = 199, 1.2, 0.05, 500
+SHUFFLES, SHIFT, LEVEL, SAMPLES = 199, 1.2, 0.05, 1000
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,13 @@ def main() -> None:
         rows.append(errors(name))
         print(rows[-1], flush=True)
     write("fairness", rows)
-    body = [[row["groups"], *(f"{100 * row[name]:.1f}" for name in ("gap", "studentised"))] for row in rows]
-    tell("fairness", ["groups differ in", "gap", "studentised gap"], body)
+    tell("fairness", *table(rows))
+
+
+def table(rows):
+    """(header, body): a row a setting."""
+    body = [[row["groups"], percent(row["gap"]), percent(row["studentised"])] for row in rows]
+    return ["groups differ in", "gap", "studentised gap"], body
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.estimation.power import auroc_variance
-from tests.simulations.world import tell, write
+from tests.simulations.world import percent, tell, write
 
 AUROC, ODDS, SHARED, TESTED = 0.8, 4, 0.6, 100  # negatives a positive; positives tested
 SAMPLES = 40_000
@@ -67,12 +67,16 @@ def main() -> None:
         for fusion, single in CANDIDATES
     ]
     write("selection", rows)
+    tell("selection", *table(rows))
+
+
+def table(rows):
+    """(header, body): a row a luck, runs and validation; uneven and even candidates beside each other."""
     body = []
     for uneven, even in zip(rows[::2], rows[1::2], strict=True):
-        key = [uneven["luck"], uneven["runs"], uneven["validation_positives"]]
-        each = [f"{one['bias']:+.3f} ({100 * one['seeming_gains']:.1f} %)" for one in (uneven, even)]
-        body.append([*key, *each])
-    tell("selection", ["luck", "runs", "positives that choose", "15 against 5", "5 against 5"], body)
+        each = [f"{float(one['bias']):+.3f} ({percent(one['seeming_gains'])} %)" for one in (uneven, even)]
+        body.append([*(uneven[name] for name in ("luck", "runs", "validation_positives")), *each])
+    return ["luck", "runs", "positives that choose", "15 against 5", "5 against 5"], body
 
 
 if __name__ == "__main__":

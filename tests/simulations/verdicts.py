@@ -17,7 +17,7 @@ from pipeline.estimation.simultaneous import Member
 from pipeline.estimation.variance import estimate
 from pipeline.estimation.verdicts import GAINS, LOSES, WORDS, Case, judge
 from pipeline.params import load
-from tests.simulations.world import ROOT, TEST_SHARE, tell, write
+from tests.simulations.world import ROOT, TEST_SHARE, percent, tell, write
 
 LABELS, DRAWS, WORSE = 25, 200, 0.05  # by how much the worse opponent is worse
 RULE = load(ROOT / "params.yaml").verdicts
@@ -112,25 +112,32 @@ def wrong(name, families):
     return {"family": name, "families": families, "gains": round(float(gains), 4), "losses": round(float(losses), 4)}
 
 
+def error_table(rows):
+    """(header, body): a row a shape of family."""
+    body = [[row["family"], percent(row["gains"]), percent(row["losses"])] for row in rows]
+    return ["no label differs, or some do", "a false gain", "a false loss"], body
+
+
+def word_table(rows):
+    """(header, body): a row a standard error and true difference, a column a word."""
+    words = [word for word in WORDS if word in rows[0]]
+    body = [[row["error"], row["difference"], *(percent(row[word], 0) for word in words)] for row in rows]
+    return ["error", "true difference", *words], body
+
+
 def main() -> None:
     errors = []
     for name in SHAPES:
-        errors.append(wrong(name, 400))
+        errors.append(wrong(name, 250))
         print(errors[-1], flush=True)
     write("errors", errors)
-    tell(
-        "errors",
-        ["no label differs, or some do", "a false gain", "a false loss"],
-        [[row["family"], f"{100 * row['gains']:.1f}", f"{100 * row['losses']:.1f}"] for row in errors],
-    )
+    tell("errors", *error_table(errors))
     rows = []
     for row in shares(40):
         print(row, flush=True)
         rows.append(row)
     write("verdicts", rows)
-    words = list(rows[0])[3:]
-    body = [[row["error"], row["difference"], *(f"{100 * row[word]:.0f}" for word in words)] for row in rows]
-    tell("verdicts", ["error", "true difference", *words], body)
+    tell("verdicts", *word_table(rows))
 
 
 if __name__ == "__main__":

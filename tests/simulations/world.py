@@ -145,11 +145,35 @@ def write(name, rows):
         table.writerows(rows)
 
 
+def read(name):
+    """The rows of docs/simulations/NAME.csv; all values are text."""
+    with (TABLES / f"{name}.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def percent(share, digits=1):
+    """In per cent, of a number or its text."""
+    return f"{100 * float(share):.{digits}f}"
+
+
+def lines(header, body):
+    """A Markdown table."""
+    return [f"| {' | '.join(map(str, row))} |" for row in (header, ["---"] * len(header), *body)]
+
+
+def _parted(name):
+    """docs/reading-the-report.md before, between and after the marks `simulation: NAME` and `end`."""
+    before, rest = DOC.read_text(encoding="utf-8").split(f"<!-- simulation: {name} -->\n")
+    return before, *rest.split("<!-- end -->", 1)
+
+
+def told(name):
+    """The lines of a table in docs/reading-the-report.md."""
+    return _parted(name)[1].splitlines()
+
+
 def tell(name, header, body):
-    """Puts a table between the marks `simulation: NAME` and `end` of docs/reading-the-report.md."""
-    lines = [f"| {' | '.join(map(str, row))} |" for row in (header, ["---"] * len(header), *body)]
-    start, end = f"<!-- simulation: {name} -->", "<!-- end -->"
-    text = DOC.read_text(encoding="utf-8")
-    before, rest = text.split(start)
-    after = rest.split(end, 1)[1]
-    DOC.write_text("\n".join([f"{before}{start}", *lines, f"{end}{after}"]), encoding="utf-8")
+    """Puts a table between its marks."""
+    before, _, after = _parted(name)
+    inside = "\n".join([f"<!-- simulation: {name} -->", *lines(header, body), "<!-- end -->"])
+    DOC.write_text(before + inside + after, encoding="utf-8")

@@ -92,6 +92,7 @@ def fairness(
                     knobs.alert_rate,
                     crossed=pick,
                     null=pick or len(labels.names) == 1,
+                    studentise=pick,
                     singly=pick,
                 )
         for cohort, of in sides.items():

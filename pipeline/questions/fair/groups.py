@@ -175,8 +175,13 @@ def measure(
 
 
 def under_shuffles(
-    runs: Sequence[tuple[Fold, int, list[Scores]]], of: Side, name: str, labels: Sequence[int], groups: Ints
-) -> tuple[list[dict[Key, Floats]], Floats]:
+    runs: Sequence[tuple[Fold, int, list[Scores]]],
+    of: Side,
+    name: str,
+    labels: Sequence[int],
+    groups: Ints,
+    studentise: bool,
+) -> tuple[list[dict[Key, Floats]], Floats | None]:
     """(the same metrics of each of `labels`, [G', 1 + P], the studentised gap of AUROC, [1 + P]) under the shuffles."""
     codes = _codes(of, name, groups)
     each: list[list[dict[Key, Floats]]] = [[] for _ in labels]
@@ -190,12 +195,13 @@ def under_shuffles(
             inside = np.concatenate(members[fold.number].blocks, axis=1)
             for sums, area, label in zip(found, ranked, labels, strict=True):
                 sums.add(scores[label], together, rows, members[fold.number], float(of.prevalence[label]))
-                area.add(fold.number, fold.subjects, scores[label].p, scores[label].truth, inside)
+                if studentise:
+                    area.add(fold.number, fold.subjects, scores[label].p, scores[label].truth, inside)
         for values, sums in zip(each, found, strict=True):
             values.append(sums.values())
-        areas.append(mean_area([area.values() for area in ranked]))
+        areas += [mean_area([area.values() for area in ranked])] if studentise else []
     metrics = [{key: np.concatenate([one[key] for one in values]) for key in KEYS} for values in each]
-    return metrics, studentised_gap(areas)
+    return metrics, studentised_gap(areas) if studentise else None
 
 
 def _codes(of: Side, name: str, groups: Ints) -> Ints:
@@ -226,9 +232,13 @@ def strategy(
     *,
     crossed: bool,
     null: bool,
+    studentise: bool,
     singly: bool,
 ) -> Found:
-    """One strategy in one cohort: pairs of attributes if `crossed`, the null if `null`, each phenotype if `singly`."""
+    """One strategy in one cohort: pairs of attributes if `crossed`, the null if `null`, each phenotype if `singly`.
+
+    `studentise`: of AUROC by a single attribute, p is that of the studentised gap.
+    """
     found = Found()
     runs = list(runs_of(predictions, of, alert_rate))
     for grouped in of.groupings:
@@ -253,7 +263,8 @@ def strategy(
             continue
         found.values[name] = macro(each)
         if null and name != WHOLE and len(groups) > 1:
-            shuffles, statistic = under_shuffles(runs, of, name, taking, groups)
+            declared = studentise and not grouped.crossed
+            shuffles, statistic = under_shuffles(runs, of, name, taking, groups, declared)
             found.null[name] = {
                 key: against_null(values, statistic if key == ("auroc", "") else None)
                 for key, values in gaps(macro(shuffles)).items()

@@ -122,6 +122,10 @@ def test_the_macro_of_runs_is_over_the_same_labels():
     assert found[0] == pytest.approx((values[0, 0] + values[1, 1]) / 2)
     assert found[1] == pytest.approx((values[0, 1] + values[1, 1]) / 2)
     assert found.mean(axis=0) == pytest.approx((values[0].mean(axis=0) + values[1, 1]) / 2)
+    values[:, 0] = np.nan  # a run that can tell nothing
+    found = macro_runs(values)
+    assert np.isnan(found[0]).all()
+    assert found[1] == pytest.approx((values[0, 1] + values[1, 1]) / 2)
 
 
 def family(random, members, folds, common):

@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 from scipy.stats import norm
 
+from pipeline.estimation.studentised import placements
 from pipeline.evaluation.scores import Sampler
 from pipeline.params import FairnessScale
 from pipeline.questions.fair.groups import labels_of, side, strategy
@@ -52,12 +53,46 @@ def family(seed, disparity, n=3000, shuffles=199):
     of = side(people, labels, "matched", KNOBS, names, shuffles, seed)
     sampler = Sampler(people, 20, seed)
     size = FairnessScale(20, shuffles)
-    one = strategy(predictions, of, sampler, size, 1.0, crossed=False, null=True, singly=False)
+    one = strategy(predictions, of, sampler, size, 1.0, crossed=False, null=True, studentise=True, singly=False)
     rows = gap_rows(of, {"model": one}, {"model": "fusion"}, {"model"}, 0.95)
     declare(rows, {("mortality", "matched"): "model"}, "matched")
     tested = [row for row in rows if row["family"] == CONFIRMATORY]
     assert len(tested) == 5
     return {row["attribute"] for row in tested if row["p_holm"] <= 0.05}
+
+
+def test_p_of_auroc_is_that_of_the_studentised_gap_where_it_is_asked_for():
+    """Made anew from the shuffles; its null and that of the other metrics stay those of the gap."""
+    people, predictions = hospital(np.random.default_rng(4), 600, 0.1)
+    of = side(people, labels_of(get_task("mortality"), 7), "matched", KNOBS, ("gender",), 99, 4)
+    plain, studentised = (
+        strategy(
+            predictions,
+            of,
+            Sampler(people, 10, 4),
+            FairnessScale(10, 99),
+            1.0,
+            crossed=False,
+            null=True,
+            studentise=asked,
+            singly=False,
+        ).null["gender"]
+        for asked in (False, True)
+    )
+    (fold,) = of.folds
+    p = predictions.filter(part="test").sort("stay_id")["p_icu_mortality"].to_numpy()
+    female = of.groupings[0].codes[fold.index] == 0
+    both = [placements(p, fold.truth[:, 0], inside.astype(float)) for inside in (female, ~female)]
+    sums = [
+        np.array([share[fold.subjects == one].sum(axis=0) for one in np.unique(fold.subjects)]) for _, share in both
+    ]
+    apart = np.abs(both[0][0] - both[1][0]) / np.sqrt((sums[0] ** 2).sum(axis=0) + (sums[1] ** 2).sum(axis=0))
+    assert studentised["auroc", ""].p == pytest.approx((apart >= apart[0] - 1e-9).sum() / 100)
+    assert studentised["auroc", ""].p != plain["auroc", ""].p
+    assert studentised["auroc", ""].mean == plain["auroc", ""].mean
+    assert {key: each for key, each in studentised.items() if key != ("auroc", "")} == {
+        key: each for key, each in plain.items() if key != ("auroc", "")
+    }
 
 
 def test_the_declared_family_is_over_all_tasks():
