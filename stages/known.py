@@ -7,6 +7,7 @@ from pipeline.params import read
 from pipeline.questions.known.known import known_answers, nothing_known, synthetic
 from pipeline.questions.known.tables import write
 from pipeline.questions.when.contest import SCHEMA
+from pipeline.questions.when.information import SCHEMA as INFORMATION
 from pipeline.questions.when.source import source
 from stages import stage
 
@@ -20,7 +21,8 @@ def main() -> None:
     data, tables = Path("data"), Path("reports") / "tables"
     if synthetic(data):
         known = source(data, grid, training, evaluation, verdicts, size.draws)
-        write(known_answers(known, read_table(tables / "gain.csv", SCHEMA)), tables)
+        found = read_table(tables / "gain.csv", SCHEMA), read_table(tables / "information.csv", INFORMATION)
+        write(known_answers(known, *found), tables)
     else:
         write(nothing_known(), tables)
 

@@ -8,8 +8,11 @@ from sklearn.metrics import roc_auc_score
 
 from pipeline.evaluation.cells import read_people, read_predictions
 from pipeline.params import Evaluation, Grid, load
+from pipeline.questions.when.information import information_table
+from pipeline.questions.when.ladder import ladder
 from pipeline.questions.when.source import source
-from pipeline.tasks import get_task
+from pipeline.questions.when.tables import icd
+from pipeline.tasks import get_task, phenotype_slugs
 from tests.support.made_up_runs import training
 
 SCALE = training(folds=(0, 1), seeds=(0, 1))
@@ -26,6 +29,16 @@ GRID = Grid(
 
 def known(data, grid=GRID, scale=SCALE, draws=60):
     return source(data, grid, scale, EVALUATION, RULE, draws)
+
+
+def beside(reading):
+    """The tables beside those of `gain`, as the stage makes them."""
+    labels = phenotype_slugs() if "phenotype" in reading.grid.tasks else ()
+    return {
+        "ladder": ladder(reading),
+        "icd": icd(reading.people, labels),
+        "information": information_table(reading),
+    }
 
 
 def one(table, **where):

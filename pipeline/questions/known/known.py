@@ -35,16 +35,17 @@ from pipeline.evaluation.scores import in_cohort
 from pipeline.presentation.tables import Cell
 from pipeline.questions.known.rules import StrategyDraws, counted_rules, usual_rules
 from pipeline.questions.when.contest import CONFIRMATORY, Side, read_sides
+from pipeline.questions.when.information import TITLES
 from pipeline.questions.when.source import ONE_RUN, Source, cells, share_tested
 from pipeline.questions.when.source import number as finite
 from pipeline.tasks import Task, get_task
 
-KINDS = ("ehr_only", "cxr_only", "complementary", "synergistic", "redundant", "noise")
+KINDS = tuple(TITLES)
 METRIC = "auroc"
 SEEN = {"ehr": ("ehr",), "cxr": ("cxr",), "both": ("ehr", "cxr")}  # by an oracle
 RIGHT, WRONG = "right", "wrong"
 SCHEMA: dict[str, Any] = {
-    **dict.fromkeys(("task", "cohort", "label", "kind", "strategy", "ehr", "image"), pl.String),
+    **dict.fromkeys(("task", "cohort", "label", "kind", "named", "strategy", "ehr", "image"), pl.String),
     **dict.fromkeys(("planted", "oracle_ehr", "oracle_image", "oracle_both", "attainable"), pl.Float64),
     **dict.fromkeys(("found", "low", "high"), pl.Float64),
     "verdict": pl.String,
@@ -205,13 +206,15 @@ class Answers:
     rules: pl.DataFrame
 
 
-def known_answers(known: Source, gains: pl.DataFrame) -> Answers:
+def known_answers(known: Source, gains: pl.DataFrame, information: pl.DataFrame) -> Answers:
     """Rows a cohort and label of the confirmatory family; a cohort, kind and fusion strategy; a cohort and rule.
 
-    `gains` is gain.csv. Raises InputError where the truth, a cell or a column is missing.
+    `gains` is gain.csv, `information` information.csv, whose kind of a label is `named`. Raises InputError where the
+    truth, a cell or a column is missing.
     """
     tasks = [get_task(name) for name in known.grid.tasks if name in ("mortality", "phenotype")]
     truth = read_truth(known.data, [label for task in tasks for label in task.labels])
+    kinds_named = {row[:3]: row[3] for row in information.select("task", "cohort", "label", "kind").iter_rows()}
     rows: list[dict[str, Any]] = []
     kinds: list[dict[str, Any]] = []
     said: list[dict[str, Any]] = []
@@ -220,7 +223,7 @@ def known_answers(known: Source, gains: pl.DataFrame) -> Answers:
         for cohort in known.training.cohorts:
             confirmed = gains.filter(task=task.name, cohort=cohort, family=CONFIRMATORY)
             answers = [
-                _answer(known, truth, cohort, row)
+                _answer(known, truth, cohort, row) | {"named": kinds_named.get((task.name, str(cohort), label))}
                 for label in task.labels
                 for row in confirmed.filter(label=label).iter_rows(named=True)
             ]
@@ -324,6 +327,17 @@ def counted(by_label: pl.DataFrame) -> str:
     words = [word for word in (RIGHT, WRONG, *WORDS) if word in by_label["judgement"]]
     parts = [f"{by_label.filter(judgement=word).height} of {by_label.height} {word}" for word in words]
     return ", ".join(parts) if parts else "no verdict"
+
+
+def kinds_right(by_label: pl.DataFrame) -> str:
+    """Of how many phenotypes information names the planted kind, in words, cohort by cohort."""
+    rows = by_label.filter(task="phenotype")
+    parts = []
+    for cohort in rows["cohort"].unique(maintain_order=True):
+        of = rows.filter(cohort=cohort)
+        right, asked = of.filter(pl.col("named") == pl.col("kind")).height, of["named"].is_not_null().sum()
+        parts.append(f"{right} of {of.height} phenotypes in the {cohort} cohort ({asked} testable)")
+    return "; ".join(parts)
 
 
 def kind_grid(kinds: pl.DataFrame, cohort: str) -> tuple[list[str], list[tuple[str, list[Cell]]]]:

@@ -19,17 +19,12 @@ from pipeline.questions.known import known as answers
 from pipeline.questions.known import rules
 from pipeline.questions.known.tables import CEILINGS, COUNTS, HEADER
 from pipeline.questions.when import tables as texts
+from pipeline.questions.when.information import NOISE
+from pipeline.questions.when.information import TITLES as KIND_TITLES
 
 KEY, QUESTION = "known", "Is what was planted found?"
 STAGE = "known"
-TITLES = {
-    "ehr_only": "EHR only",
-    "cxr_only": "image only",
-    "complementary": "complementary",
-    "synergistic": "synergistic",
-    "redundant": "redundant",
-    "noise": "noise",
-}
+TITLES = {**KIND_TITLES, NOISE: "noise"}
 
 
 def answer(tables: Path, rule: Verdicts) -> Answer | None:
@@ -64,6 +59,8 @@ def sentence(by_label: pl.DataFrame, kinds: pl.DataFrame) -> str:
     open_ones = by_label.filter(pl.col("judgement").is_in([UNDETERMINED, NOT_TESTABLE])).height
     if open_ones > by_label.height / 2:
         text += " These data are too small to tell most of them."
+    if by_label["task"].is_in(["phenotype"]).any():
+        text += f" Information names the planted kind of {answers.kinds_right(by_label)}."
     for cohort in kinds["cohort"].unique(maintain_order=True):
         rows = kinds.filter("chosen", cohort=cohort).iter_rows(named=True)
         each = [f"{TITLES[row['kind']]} {texts.difference(row).told}" for row in rows]
@@ -110,6 +107,7 @@ def _tables(by_label: pl.DataFrame, kinds: pl.DataFrame, usual: pl.DataFrame, co
             (
                 texts.label_title(row["label"]),
                 TITLES[row["kind"]],
+                texts.kind_title(row["named"]),
                 *(Cell(row[name], None, None) for name in CEILINGS),
                 Cell(row["found"], row["low"], row["high"]),
                 row["verdict"],

@@ -8,7 +8,7 @@ import polars as pl
 
 from pipeline import files
 from pipeline.presentation.text import markdown_table, number, with_interval
-from pipeline.questions.known.known import Answers, counted, kind_grid
+from pipeline.questions.known.known import Answers, counted, kind_grid, kinds_right
 from pipeline.questions.known.rules import RULES
 
 COUNTS = {  # of known_rules, and their titles
@@ -23,6 +23,7 @@ COUNTS = {  # of known_rules, and their titles
 HEADER = (
     "Label",
     "Kind",
+    "Named",
     "Planted",
     "Oracle, EHR",
     "Oracle, image",
@@ -52,10 +53,13 @@ def known_markdown(answers: Answers) -> str:
     for cohort in by_label["cohort"].unique(maintain_order=True):
         rows = by_label.filter(cohort=cohort)
         lines += [f"## {cohort.capitalize()} cohort", "", f"{counted(rows)}.", ""]
+        if "phenotype" in rows["task"]:
+            lines += [f"Information names the planted kind of {kinds_right(rows)}.", ""]
         body = [
             [
                 row["label"],
                 row["kind"],
+                row["named"] or number(None),
                 *(number(row[name]) for name in CEILINGS),
                 with_interval(row["found"], row["low"], row["high"]),
                 row["verdict"] or number(None),
@@ -63,7 +67,7 @@ def known_markdown(answers: Answers) -> str:
             ]
             for row in rows.iter_rows(named=True)
         ]
-        lines += [markdown_table(HEADER, body, numbers_from=2)]
+        lines += [markdown_table(HEADER, body, numbers_from=3)]
         header, of_kinds = kind_grid(answers.kinds, cohort)
         lines += [markdown_table(header, [[row[0], *(each.text for each in row[1])] for row in of_kinds])]
         lines += ["The field's usual rules, on the same predictions:", "", rules_markdown(answers.rules, cohort)]

@@ -18,6 +18,7 @@ from pipeline.presentation.answers import Answer, AnswerTable
 from pipeline.presentation.tables import METRIC_TITLES, short_title, title_inside
 from pipeline.presentation.text import plural
 from pipeline.questions.when import control as controls
+from pipeline.questions.when import information as informations
 from pipeline.questions.when import ladder as ladders
 from pipeline.questions.when import tables as texts
 from pipeline.questions.when.contest import SCHEMA, VARIANCE_SCHEMA
@@ -40,6 +41,7 @@ def answer(tables: Path, rule: Verdicts) -> Answer:
     use = read_table(tables / "image_use.csv", controls.USE_SCHEMA)
     ladder = read_table(tables / "ladder.csv", ladders.SCHEMA)
     prevalence = read_table(tables / "icd.csv", texts.ICD_SCHEMA)
+    information = read_table(tables / "information.csv", informations.SCHEMA)
     family = texts.confirmatory(table)
     return Answer(
         key=KEY,
@@ -47,7 +49,7 @@ def answer(tables: Path, rule: Verdicts) -> Answer:
         sentence=sentence(family, chosen, use),
         notes=notes(family, chosen, ladder, rule),
         figures=tuple(figures(table, family, ladder, rule)),
-        tables=tuple(tables_of(table, family, chosen, variance, use, ladder, prevalence, rule)),
+        tables=tuple(tables_of(table, family, chosen, variance, use, ladder, prevalence, information, rule)),
         verdicts=verdicts(family, rule),
     )
 

@@ -30,6 +30,7 @@ def tables_of(
     use: pl.DataFrame,
     ladder: pl.DataFrame,
     prevalence: pl.DataFrame,
+    information: pl.DataFrame,
     rule: Verdicts,
 ) -> list[AnswerTable]:
     """Those that have rows."""
@@ -37,6 +38,7 @@ def tables_of(
         _confirmatory(family, rule),
         _variance(variance),
         _use(use),
+        _information(information),
         _strata(table),
         _every(table),
         _ladder(ladder),
@@ -140,6 +142,29 @@ def _use(use: pl.DataFrame) -> AnswerTable:
         "“Yes”: both lower bounds are above 0."
     )
     return AnswerTable("Is the image used at all?", note, header, body, "tables/image_use.csv", STAGE)
+
+
+def _information(information: pl.DataFrame) -> AnswerTable:
+    body: tuple[tuple[Value, ...], ...] = tuple(
+        (
+            label_of(row),
+            row["cohort"],
+            *texts.information_cells(row),
+            texts.kind_title(row["kind"]),
+            row["n"],
+            row["positives"] or "",
+            row["note"] or "",
+        )
+        for row in information.iter_rows(named=True)
+    )
+    note = (
+        "Exploratory. Mutual information with the label in bits, of the scores that validation chose on the record "
+        "alone, on the image alone, and of the fusion strategy, each in quarters of the test stays; less the bias of "
+        "small counts, so that it may lie below 0. “Nothing shown” is no proof that there is nothing."
+    )
+    header = ("Label", "Cohort", *texts.INFORMATION_HEADER, "Stays", "Positives", "")
+    title = "What record and image tell, without a strategy's architecture"
+    return AnswerTable(title, note, header, body, "tables/information.csv", STAGE)
 
 
 def _strata(table: pl.DataFrame) -> AnswerTable:

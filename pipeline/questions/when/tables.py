@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from pipeline.presentation.text import NOT_ESTIMABLE, markdown_table, number, pe
 from pipeline.questions.when.contest import CONFIRMATORY
 from pipeline.questions.when.control import BOUNDED, QUANTITIES
 from pipeline.questions.when.gain import Gain
+from pipeline.questions.when.information import QUANTITIES as OF_INFORMATION
+from pipeline.questions.when.information import TITLES as KIND_TITLES
 from pipeline.strict import read_yaml
 from pipeline.tasks import PHENOTYPES_FILE
 
@@ -226,21 +228,53 @@ def icd_markdown(prevalence: pl.DataFrame) -> str:
     return "\n".join(["# Prevalence by ICD version and image", "", markdown_table(header, body)])
 
 
-def write(found: Gain, ladder: pl.DataFrame, prevalence: pl.DataFrame, rule: Verdicts, tables: Path) -> None:
-    """Writes gain, chosen, variance, image_use, ladder and icd: CSV each, and Markdown for people."""
-    for name, table in {
-        "gain": found.table,
-        "chosen": found.chosen,
-        "variance": found.variance,
-        "image_use": found.use,
-        "ladder": ladder,
-        "icd": prevalence,
-    }.items():
+def kind_title(kind: str | None) -> str:
+    """What information.csv calls a label, for people."""
+    return KIND_TITLES[kind] if kind else NOT_TESTABLE
+
+
+def information_cells(row: Mapping[str, Any]) -> list[Cell]:
+    """Of a row of information.csv: each quantity with its interval, in bits."""
+    return [Cell(*(row[f"{name}{end}"] for end in BOUNDED)) for name in OF_INFORMATION]
+
+
+INFORMATION_HEADER = ("EHR", "Image", "Both", "Unique to EHR", "Unique to image", "Redundant", "Synergistic", "Kind")
+
+
+def information_markdown(table: pl.DataFrame) -> str:
+    """information.md: a table a cohort, a row a label."""
+    lines = [
+        "# What record and image tell of a label",
+        "",
+        "Mutual information with the label, in bits, of the scores that validation chose; unadjusted intervals.",
+        "",
+        *(f"**{note.capitalize()}.**\n" for note in sorted(table["note"].drop_nulls().unique())),
+    ]
+    for cohort in table["cohort"].unique(maintain_order=True):
+        body = [
+            [label_title(row["label"]), *(cell.text for cell in information_cells(row)), kind_title(row["kind"])]
+            for row in table.filter(cohort=cohort).iter_rows(named=True)
+        ]
+        lines += [f"## {cohort.capitalize()} cohort", "", markdown_table(["Label", *INFORMATION_HEADER], body)]
+    return "\n".join(lines)
+
+
+MARKDOWN: dict[str, Callable[[pl.DataFrame], str]] = {  # of the tables beside those of Gain
+    "ladder": ladder_markdown,
+    "icd": icd_markdown,
+    "information": information_markdown,
+}
+
+
+def write(found: Gain, beside: Mapping[str, pl.DataFrame], rule: Verdicts, tables: Path) -> None:
+    """Writes gain, chosen, variance, image_use and the tables `beside` them (MARKDOWN), as CSV and Markdown."""
+    own = {"gain": found.table, "chosen": found.chosen, "variance": found.variance, "image_use": found.use}
+    for name, table in {**own, **beside}.items():
         files.write_csv(table, tables / f"{name}.csv")
     files.write_text(gain_markdown(found, rule), tables / "gain.md")
     files.write_text(variance_markdown(found.variance), tables / "variance.md")
-    files.write_text(ladder_markdown(ladder), tables / "ladder.md")
-    files.write_text(icd_markdown(prevalence), tables / "icd.md")
+    for name, table in beside.items():
+        files.write_text(MARKDOWN[name](table), tables / f"{name}.md")
 
 
 def reliance_markdown(table: pl.DataFrame, control: pl.DataFrame, confidence: float) -> str:

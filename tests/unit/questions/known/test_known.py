@@ -16,6 +16,7 @@ from pipeline.questions.known.known import (
     ceilings,
     features,
     judgement,
+    kinds_right,
     known_answers,
     nothing_known,
     oracle,
@@ -25,6 +26,7 @@ from pipeline.questions.known.known import (
 from pipeline.questions.known.rules import RULES
 from pipeline.questions.known.tables import known_markdown
 from pipeline.questions.when.gain import gain
+from pipeline.questions.when.information import information_table
 from pipeline.questions.when.source import source
 from pipeline.tasks import get_task, phenotype_slugs
 from tests.support.made_up_probes import add_probes
@@ -81,7 +83,7 @@ def made(tmp_path_factory):
 def answers(made):
     reading = source(made, GRID, SCALE, Evaluation(0.95, 10, 1), RULE, 60)
     found = gain(reading)
-    return reading, found.table, known_answers(reading, found.table)
+    return reading, found.table, known_answers(reading, found.table, information_table(reading))
 
 
 def reached(made, kind, cohort):
@@ -280,8 +282,21 @@ def test_every_rule_says_something_of_every_label_whose_truth_is_known(answers):
     assert row["gain_wrong"] + row["none_wrong"] == counts.get("wrong", 0)
 
 
+def test_kinds_named_are_those_of_information_and_counted(answers):
+    table = answers[2].by_label
+    reading = answers[0]
+    named = information_table(reading)
+    joined = table.join(named.select("task", "cohort", "label", of="kind"), on=["task", "cohort", "label"], how="left")
+    assert joined["named"].to_list() == joined["of"].to_list()
+    rows = table.filter(task="phenotype", cohort="base").with_columns(
+        named=pl.Series(["ehr_only", "cxr_only", "noise", "synergistic", None, *["noise"] * 20])
+    )
+    assert kinds_right(rows) == "23 of 25 phenotypes in the base cohort (24 testable)"
+
+
 def test_markdown_and_the_empty_case(answers):
     text = known_markdown(answers[2])
+    assert text.count("Information names the planted kind of") == 2
     assert text.count("paired t-test over folds") == 2
     assert "NaN" not in text
     assert "answers known" in known_markdown(nothing_known())

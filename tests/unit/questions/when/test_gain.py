@@ -17,11 +17,10 @@ from pipeline.evaluation.reading import read_table
 from pipeline.params import Grid
 from pipeline.questions.when.contest import Contest, Side, fill, read_sides
 from pipeline.questions.when.gain import gain
-from pipeline.questions.when.ladder import ladder
 from pipeline.questions.when.source import rarer, share_tested
-from pipeline.questions.when.tables import icd, write
+from pipeline.questions.when.tables import write
 from pipeline.tasks import get_task, phenotype_slugs
-from tests.support.when import GRID, RULE, SCALE, auroc, known, one, scores
+from tests.support.when import GRID, RULE, SCALE, auroc, beside, known, one, scores
 
 ROLES = {"ehr": ("lstm", "transformer"), "image": ("resnet",), "fusion": ("late_fusion", "medfuse")}
 RARE = "pneumonia_except_that_caused_by_tuberculosis_or_sexually_transmitted_disease"
@@ -247,8 +246,7 @@ def test_a_grid_without_opponents_gives_empty_tables(made, tmp_path, strategies,
     reading = known(made, Grid(strategies, tasks))
     result = gain(reading)
     assert result.table.height == 0
-    climbed = ladder(reading)
-    write(result, climbed, icd(reading.people, phenotype_slugs() if "phenotype" in tasks else ()), RULE, tmp_path)
+    write(result, beside(reading), RULE, tmp_path)
     assert (tmp_path / "gain.csv").read_text().count("\n") == 1
 
 
@@ -284,7 +282,7 @@ def test_nothing_to_choose_from_nothing_estimable_and_single_subjects_are_empty_
     matched = result.table.filter(cohort="matched", stratum="all")
     assert matched["difference"].null_count() == matched.height > 0
     assert not result.use["passed"].any()
-    write(result, ladder(reading), icd(reading.people, phenotype_slugs()), RULE, tmp_path)
+    write(result, beside(reading), RULE, tmp_path)
     for file in tmp_path.glob("*.csv"):
         assert "NaN" not in file.read_text(), file
         assert "inf," not in file.read_text(), file
@@ -293,9 +291,9 @@ def test_nothing_to_choose_from_nothing_estimable_and_single_subjects_are_empty_
 def test_the_same_bytes_twice_and_back(made, found, tmp_path):
     for folder in ("one", "two"):
         reading = known(made)
-        write(gain(reading), ladder(reading), icd(reading.people, phenotype_slugs()), RULE, tmp_path / folder)
+        write(gain(reading), beside(reading), RULE, tmp_path / folder)
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
-    both, alone = ("gain", "variance", "ladder", "icd"), ("chosen", "image_use")
+    both, alone = ("gain", "variance", *beside(reading)), ("chosen", "image_use")
     assert names == sorted([f"{name}.{end}" for name in both for end in ("csv", "md")] + [f"{n}.csv" for n in alone])
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name

@@ -21,13 +21,11 @@ from pipeline.questions.when.contest import SCHEMA
 from pipeline.questions.when.control import USE_SCHEMA
 from pipeline.questions.when.gain import CHOSEN_SCHEMA, gain
 from pipeline.questions.when.ladder import SCHEMA as LADDER
-from pipeline.questions.when.ladder import ladder
 from pipeline.questions.when.source import source
-from pipeline.questions.when.tables import SIGNS, chip, icd, rule_in_words, write
-from pipeline.tasks import phenotype_slugs
+from pipeline.questions.when.tables import SIGNS, chip, rule_in_words, write
 from tests.support.made_up_probes import add_probes
 from tests.support.made_up_runs import MODALITIES, fabricate, training
-from tests.support.when import RULE
+from tests.support.when import RULE, beside
 
 SCALE = training(folds=(0, 1))
 GRID = Grid(
@@ -38,8 +36,7 @@ BOTH = ["cxr", "ehr"]
 
 def tables_of(data, grid, folder):
     reading = source(data, grid, SCALE, Evaluation(0.95, 10, 1), RULE, 60)
-    prevalence = icd(reading.people, phenotype_slugs() if "phenotype" in grid.tasks else ())
-    write(gain(reading), ladder(reading), prevalence, RULE, folder)
+    write(gain(reading), beside(reading), RULE, folder)
     return folder
 
 
@@ -113,6 +110,7 @@ def test_the_section_has_verdicts_an_answer_figures_and_tables_with_sources(tabl
         "The confirmatory family",
         "Where the uncertainty comes from",
         "Is the image used at all?",
+        "What record and image tell, without a strategy's architecture",
         "Where the difference lies",
         "Every fusion strategy",
         "The ladder",
@@ -251,6 +249,7 @@ def test_the_known_answers_are_counted_and_drawn(tmp_path):
         "cohort": "base",
         "label": "shock",
         "kind": "ehr_only",
+        "named": "ehr_only",
         "strategy": "medfuse",
         "ehr": "lstm",
         "attainable": 0.0,
@@ -279,6 +278,7 @@ def test_the_known_answers_are_counted_and_drawn(tmp_path):
     assert found is not None
     assert "Verdicts on 3 labels whose truth was planted: 1 of 3 right, 2 of 3 undetermined." in found.sentence
     assert "too small to tell" in found.sentence
+    assert "names the planted kind of 2 of 3 phenotypes in the base cohort (3 testable)." in found.sentence
     lost = row | {"label": "other_liver_diseases", "high": -0.01, "judgement": "loses"}
     planted(tmp_path, [row, right, lost], kinds)
     sentence = known.answer(tmp_path, RULE).sentence
