@@ -8,13 +8,14 @@ from pipeline.questions.when.information import information_table
 from pipeline.questions.when.ladder import ladder
 from pipeline.questions.when.source import source
 from pipeline.questions.when.tables import icd, write
+from pipeline.questions.when.target import target
 from pipeline.tasks import phenotype_slugs
 from stages import stage
 
 
 @stage
 def main() -> None:
-    """Writes gain, chosen, variance, image_use, ladder, information and icd to reports/tables."""
+    """Writes gain, chosen, variance, image_use, ladder, information, target and icd to reports/tables."""
     grid, training, evaluation, verdicts, size = read(
         "grid", "scales.training", "evaluation", "verdicts", "scales.evaluation"
     )
@@ -25,6 +26,7 @@ def main() -> None:
         "ladder": ladder(known),
         "icd": icd(known.people, labels),
         "information": information_table(known),
+        "target": target(known),
     }
     write(found, beside, verdicts, Path("reports") / "tables")
 

@@ -26,9 +26,12 @@ def _features(stays: pl.DataFrame) -> np.ndarray[Any, Any]:
     return frame.to_dummies(TRAITS, drop_first=True).to_numpy().astype(np.float64)
 
 
-def absence_odds(stays: pl.DataFrame, train: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], bool]:
+def absence_odds(
+    stays: pl.DataFrame, train: np.ndarray[Any, Any], more: np.ndarray[Any, Any] | None = None
+) -> tuple[np.ndarray[Any, Any], bool]:
     """Odds of having no image per stay, from the rows in `train` (bool [N]); and whether a model could be fitted.
 
+    `more` [N, K] is what the model sees besides traits known at admission.
     Where the training rows do not hold both outcomes, all odds are 1: removal is then at random, and the flag says so.
     """
     from sklearn.linear_model import LogisticRegression
@@ -37,8 +40,9 @@ def absence_odds(stays: pl.DataFrame, train: np.ndarray[Any, Any]) -> tuple[np.n
     has_cxr = stays["has_cxr"].to_numpy()
     if len(set(has_cxr[usable].tolist())) < 2:
         return np.ones(stays.height), False
-    model = LogisticRegression(max_iter=1000).fit(_features(stays)[usable], ~has_cxr[usable])
-    share = np.clip(model.predict_proba(_features(stays))[:, 1], 1e-3, 1 - 1e-3)
+    seen = _features(stays) if more is None else np.concatenate([_features(stays), more], axis=1)
+    model = LogisticRegression(max_iter=1000).fit(seen[usable], ~has_cxr[usable])
+    share = np.clip(model.predict_proba(seen)[:, 1], 1e-3, 1 - 1e-3)
     return share / (1 - share), True
 
 

@@ -75,6 +75,7 @@ def fabricate(
     for i, slug in enumerate(phenotype_slugs()):
         labels[slug] = random.random(stays) < 1 / (1 + np.exp(3 - i / 12 - risk))
     pl.DataFrame({"stay_id": stay_id, **labels}).write_parquet(data / "cohort" / "labels.parquet")
+    _hourly(data / "series", np.random.default_rng([seed, 8]), stay_id)
     splits = _splits(stay_id, subject_id, folds)
     splits.write_parquet(data / "splits.parquet")
     for task in tasks:
@@ -136,6 +137,15 @@ def add_trials(data: Path, scores: Mapping[tuple[str, str], Sequence[float | Non
     (data / "tuned").mkdir(exist_ok=True)
     pl.DataFrame(rows, schema=TRIALS_SCHEMA, orient="row").write_csv(data / "tuned" / TRIALS)
     (data / "tuned" / HOURS).write_text(json.dumps(hours))
+
+
+def _hourly(folder: Path, random: np.random.Generator, stay_id: np.ndarray) -> None:
+    """hourly.parquet of every second stay, 8 hours each: a number, and a text."""
+    charted = np.repeat(stay_id[::2], 8)
+    columns = {"stay_id": charted, "hour": np.tile(np.arange(8, dtype=np.int8), len(stay_id[::2]))}
+    columns |= {"heart_rate": random.normal(80, 10, len(charted)), "rhythm": np.repeat("SR", len(charted))}
+    folder.mkdir()
+    pl.DataFrame(columns).write_parquet(folder / "hourly.parquet")
 
 
 def _traits(random: np.random.Generator, stays: int) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ from pipeline.questions.when.information import information_table
 from pipeline.questions.when.ladder import ladder
 from pipeline.questions.when.source import source
 from pipeline.questions.when.tables import icd
+from pipeline.questions.when.target import target
 from pipeline.tasks import get_task, phenotype_slugs
 from tests.support.made_up_runs import training
 
@@ -38,6 +39,7 @@ def beside(reading):
         "ladder": ladder(reading),
         "icd": icd(reading.people, labels),
         "information": information_table(reading),
+        "target": target(reading),
     }
 
 

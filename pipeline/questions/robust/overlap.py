@@ -1,8 +1,7 @@
 """Overlap: how likely an image was for those who have one, and for those who could have had one and have none.
 
 Removal in dependence on patient traits imitates the absence of images only where both groups hold people alike. The
-propensity is that of data/masks.parquet: a logistic model of has_cxr on traits known at admission, fitted to a fold's
-training stays where an image could have been there (Rosenbaum & Rubin 1983).
+propensity is that of data/masks.parquet (pipeline.evaluation.propensity, on traits known at admission).
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from pipeline.data.masks import absence_odds
 from pipeline.disclosure import protected
+from pipeline.evaluation.propensity import could, image_chances, in_part
 
 BINS = 10
 OVERLAP: dict[str, Any] = {
@@ -35,17 +34,14 @@ def overlap(data: Path, folds: Iterable[int]) -> pl.DataFrame:
     """
     stays = pl.read_parquet(data / "cohort/stays.parquet")
     splits = pl.read_parquet(data / "splits.parquet")
-    could = (stays["cxr_status"] != "not_collectable").to_numpy()
     has_cxr = stays["has_cxr"].to_numpy()
     rows = []
     for fold in folds:
-        part = splits.filter(pl.col("fold") == fold).select("stay_id", "part")
-        train = (stays.join(part, on="stay_id", how="left", maintain_order="left")["part"] == "train").to_numpy()
-        odds, fitted = absence_odds(stays, train)
-        if not fitted:
+        chance = image_chances(stays, in_part(stays, splits, fold, "train"))
+        if chance is None:
             continue
-        place = np.minimum((BINS / (1 + odds)).astype(int), BINS - 1)
-        for image, chosen in (("present", has_cxr), ("absent", could & ~has_cxr)):
+        place = np.minimum((BINS * chance).astype(int), BINS - 1)
+        for image, chosen in (("present", has_cxr), ("absent", could(stays) & ~has_cxr)):
             counts = protected(np.bincount(place[chosen], minlength=BINS).tolist(), [range(BINS)])
             for i, count in enumerate(counts):
                 row = {"fold": fold, "image": image, "from": i / BINS, "to": (i + 1) / BINS}

@@ -21,6 +21,7 @@ from pipeline.questions.when import control as controls
 from pipeline.questions.when import information as informations
 from pipeline.questions.when import ladder as ladders
 from pipeline.questions.when import tables as texts
+from pipeline.questions.when import target as targets
 from pipeline.questions.when.contest import SCHEMA, VARIANCE_SCHEMA
 from pipeline.questions.when.figures import figures
 from pipeline.questions.when.gain import CHOSEN_SCHEMA
@@ -42,6 +43,7 @@ def answer(tables: Path, rule: Verdicts) -> Answer:
     ladder = read_table(tables / "ladder.csv", ladders.SCHEMA)
     prevalence = read_table(tables / "icd.csv", texts.ICD_SCHEMA)
     information = read_table(tables / "information.csv", informations.SCHEMA)
+    target = read_table(tables / "target.csv", targets.SCHEMA)
     family = texts.confirmatory(table)
     return Answer(
         key=KEY,
@@ -49,7 +51,7 @@ def answer(tables: Path, rule: Verdicts) -> Answer:
         sentence=sentence(family, chosen, use),
         notes=notes(family, chosen, ladder, rule),
         figures=tuple(figures(table, family, ladder, rule)),
-        tables=tuple(tables_of(table, family, chosen, variance, use, ladder, prevalence, information, rule)),
+        tables=tuple(tables_of(table, family, chosen, variance, use, ladder, prevalence, information, target, rule)),
         verdicts=verdicts(family, rule),
     )
 

@@ -31,6 +31,7 @@ def tables_of(
     ladder: pl.DataFrame,
     prevalence: pl.DataFrame,
     information: pl.DataFrame,
+    target: pl.DataFrame,
     rule: Verdicts,
 ) -> list[AnswerTable]:
     """Those that have rows."""
@@ -38,6 +39,7 @@ def tables_of(
         _confirmatory(family, rule),
         _variance(variance),
         _use(use),
+        _target(target),
         _information(information),
         _strata(table),
         _every(table),
@@ -98,7 +100,7 @@ def _variance(variance: pl.DataFrame) -> AnswerTable:
         (
             short_title(row["task"]),
             row["cohort"],
-            {"ehr": "EHR only", "image": "image only", "single": "the better one"}[row["against"]],
+            texts.AGAINST_TITLES[row["against"]],
             Cell(row["difference"], None, None),
             Cell(row["error"], None, None),
             *texts.shares(row),
@@ -142,6 +144,31 @@ def _use(use: pl.DataFrame) -> AnswerTable:
         "“Yes”: both lower bounds are above 0."
     )
     return AnswerTable("Is the image used at all?", note, header, body, "tables/image_use.csv", STAGE)
+
+
+def _target(target: pl.DataFrame) -> AnswerTable:
+    """The tasks' own labels."""
+    rows = target.filter(pl.col("label").is_in(OWN))
+    body: tuple[tuple[Value, ...], ...] = tuple(
+        (
+            short_title(row["task"]),
+            texts.AGAINST_TITLES[row["against"]],
+            *texts.target_cells(row),
+            row["n"],
+            f"{row['effective']:.0f}",
+            row["population"],
+            row["note"] or "",
+        )
+        for row in rows.iter_rows(named=True)
+    )
+    note = (
+        "Exploratory. Paired differences of strategies trained on the matched cohort: among test stays with an image, "
+        "and weighted by 1 / P(image | record at admission and first hours) for all of whom one could have been taken."
+    )
+    if rows.height:
+        note += f" {texts.target_words(rows)}."
+    header = ("Task", *texts.TARGET_HEADER, "Stays", "Effective", "Population", "")
+    return AnswerTable("Who had the image", note, header, body, "tables/target.csv", STAGE)
 
 
 def _information(information: pl.DataFrame) -> AnswerTable:

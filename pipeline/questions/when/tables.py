@@ -30,6 +30,7 @@ from pipeline.questions.when.control import BOUNDED, QUANTITIES
 from pipeline.questions.when.gain import Gain
 from pipeline.questions.when.information import QUANTITIES as OF_INFORMATION
 from pipeline.questions.when.information import TITLES as KIND_TITLES
+from pipeline.questions.when.target import QUANTITIES as OF_TARGET
 from pipeline.strict import read_yaml
 from pipeline.tasks import PHENOTYPES_FILE
 
@@ -259,10 +260,46 @@ def information_markdown(table: pl.DataFrame) -> str:
     return "\n".join(lines)
 
 
+AGAINST_TITLES = {"ehr": "EHR only", "image": "image only", "single": "the better one"}
+TARGET_HEADER = ("Less", "Those with an image", "Target population", "Apart")
+
+
+def target_cells(row: Mapping[str, Any]) -> list[Cell]:
+    """Of a row of target.csv: the difference among those with an image, in the population, and how far apart."""
+    both = [Cell(*(row[f"{name}{end}"] for end in BOUNDED)) for name in OF_TARGET]
+    return [*both, Cell(row["shift"], None, None)]
+
+
+def target_words(table: pl.DataFrame) -> str:
+    """For whom how many stand, and where they cannot."""
+    row = table.row(0, named=True)
+    return (
+        f"{row['n']} test stays with an image stand for {row['population']} of whom one could have been taken; "
+        f"weighted, they tell as much as {row['effective']:.0f} would. {percent(round(row['cut'], 3))} of the weights "
+        f"were cut, and {percent(round(row['outside'], 3))} of the population are less likely to have an image than "
+        "nearly all who have"
+    )
+
+
+def target_markdown(table: pl.DataFrame) -> str:
+    """target.md: the gain of each task and label, a row an opponent."""
+    lines = ["# The gain in the target population", ""]
+    if not table.height:
+        return "\n".join(
+            [*lines, "No weights: nobody with an image was tested, or training tells nothing of who has.", ""]
+        )
+    body = [
+        [row["task"], label_title(row["label"]), AGAINST_TITLES[row["against"]], *(c.text for c in target_cells(row))]
+        for row in table.iter_rows(named=True)
+    ]
+    return "\n".join([*lines, f"{target_words(table)}.", "", markdown_table(["Task", "Label", *TARGET_HEADER], body)])
+
+
 MARKDOWN: dict[str, Callable[[pl.DataFrame], str]] = {  # of the tables beside those of Gain
     "ladder": ladder_markdown,
     "icd": icd_markdown,
     "information": information_markdown,
+    "target": target_markdown,
 }
 
 

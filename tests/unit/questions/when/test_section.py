@@ -110,6 +110,7 @@ def test_the_section_has_verdicts_an_answer_figures_and_tables_with_sources(tabl
         "The confirmatory family",
         "Where the uncertainty comes from",
         "Is the image used at all?",
+        "Who had the image",
         "What record and image tell, without a strategy's architecture",
         "Where the difference lies",
         "Every fusion strategy",
