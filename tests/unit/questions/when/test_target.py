@@ -27,22 +27,22 @@ BOTH = ["cxr", "ehr"]
 URGENT, PLANNED = 0.9, 0.25  # share with an image, where it is missing by admission
 
 
-def hospital(root, by_admission, by_record=False):
-    """Fusion helps the urgent alone. Who has an image depends on that, or not; admission tells, or the heart rate."""
+def hospital(root, missing, told_by="admission"):
+    """Fusion helps the urgent alone, who are likelier to have an image (`missing`); `told_by` what one may know it."""
     fabricate(root, FOLDS, GRID.strategies, GRID.tasks, stays=12_000)
     add_probes(root, {name: (MODALITIES.get(name, BOTH), "complete") for name in GRID.strategies}, GRID.tasks)
     data, random = root / "data", np.random.default_rng(3)
     stays = pl.read_parquet(data / "cohort" / "stays.parquet")
     urgent = random.random(stays.height) < 0.5
-    share = np.where(urgent, URGENT, PLANNED) if by_admission else np.full(stays.height, 0.5)
+    share = np.where(urgent, URGENT, PLANNED) if missing else np.full(stays.height, 0.5)
     has_cxr = random.random(stays.height) < share
-    admission = random.random(stays.height) < 0.5 if by_record else urgent
+    admission = urgent if told_by == "admission" else random.random(stays.height) < 0.5
     stays.with_columns(
         has_cxr=pl.Series(has_cxr),
         cxr_status=pl.Series(np.where(has_cxr, "present", "not_taken")),
         admission_group=pl.Series(np.where(admission, "EMERGENCY", "ELECTIVE")),
     ).write_parquet(data / "cohort" / "stays.parquet")
-    heart = np.where(urgent, 110.0, 80.0) + random.normal(size=stays.height)
+    heart = np.where(urgent & (told_by == "record"), 110.0, 80.0) + random.normal(size=stays.height)
     rows = {"stay_id": stays["stay_id"], "hour": np.zeros(stays.height, np.int8), "heart_rate": heart}
     pl.DataFrame(rows).write_parquet(data / "series" / "hourly.parquet")
     labels = pl.read_parquet(data / "cohort" / "labels.parquet")
@@ -75,16 +75,16 @@ def truth(data):
 
 @pytest.fixture(scope="module")
 def biased(tmp_path_factory):
-    return hospital(tmp_path_factory.mktemp("biased"), by_admission=True)
+    return hospital(tmp_path_factory.mktemp("biased"), missing=True)
 
 
 def asked(data):
     return known(data, GRID, FOLDS)
 
 
-@pytest.mark.parametrize("by_record", [False, True])
-def test_where_images_are_missing_by_what_the_record_tells_only_the_weighted_gain_is_right(biased, tmp_path, by_record):
-    data = hospital(tmp_path, by_admission=True, by_record=True) if by_record else biased
+@pytest.mark.parametrize("told_by", ["admission", "record"])
+def test_where_images_are_missing_by_what_the_record_tells_only_the_weighted_gain_is_right(biased, tmp_path, told_by):
+    data = biased if told_by == "admission" else hospital(tmp_path, missing=True, told_by=told_by)
     row = one(target(asked(data)), against="ehr")
     assert row["strategy"] == "late_fusion"
     assert abs(row["target"] - truth(data)) < 0.04
@@ -97,12 +97,19 @@ def test_where_images_are_missing_by_what_the_record_tells_only_the_weighted_gai
 
 
 def test_where_images_are_missing_at_random_both_are_right(tmp_path):
-    data = hospital(tmp_path, by_admission=False)
+    data = hospital(tmp_path, missing=False)
     row = one(target(asked(data)), against="ehr")
     assert row["matched"] == pytest.approx(truth(data), abs=0.02)
     assert row["target"] == pytest.approx(truth(data), abs=0.02)
     assert abs(row["shift"]) < 0.01
     assert row["effective"] > 0.97 * int(row["n"])
+
+
+def test_what_neither_traits_nor_record_tell_weights_do_not_mend(tmp_path):
+    data = hospital(tmp_path, missing=True, told_by="nothing")
+    row = one(target(asked(data)), against="ehr")
+    assert row["target"] > truth(data) + 0.04
+    assert abs(row["shift"]) < 0.02
 
 
 def test_the_complete_case_is_that_of_the_gain_and_the_weighted_one_that_of_scikit_learn(biased):
