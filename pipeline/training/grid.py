@@ -73,6 +73,15 @@ class RunSpec:
         return f"{self.strategy} {self.task} {self.train_cohort} fold {self.fold} seed {self.seed}{removed}"
 
     @property
+    def luck(self) -> tuple[int, int]:
+        """The key of all its random streams. Folds of a seed differ in it, too.
+
+        Else their runs would have one luck, and a few folds of one seed, whose luck of training is read off how they
+        differ, would tell none of it.
+        """
+        return self.fold, self.seed
+
+    @property
     def key(self) -> dict[str, Any]:
         """The columns of KEY."""
         return {name: getattr(self, name) for name in KEY}

@@ -162,8 +162,8 @@ def train_step(
     return {name: value.detach() for name, value in losses.items()}
 
 
-def _epoch_batches(rows: Tensor, seed: int, epoch: int, size: int) -> Iterator[Tensor]:
-    order = np.random.default_rng([seed, epoch]).permutation(len(rows))
+def _epoch_batches(rows: Tensor, luck: tuple[int, int], epoch: int, size: int) -> Iterator[Tensor]:
+    order = np.random.default_rng([*luck, epoch]).permutation(len(rows))
     yield from rows[torch.from_numpy(order).to(rows.device)].split(size)
 
 
@@ -206,7 +206,7 @@ def fit(
                 yield batches.gather(rows, removed), batches.targets(rows)
 
         strategy.eval()
-        torch.manual_seed(stream(spec.seed, done, 3))
+        torch.manual_seed(stream(*spec.luck, done, 3))
         with torch.no_grad(), autocast(device, training.precision):
             strategy.between_epochs(Epoch(done, spec.max_epochs, ready))
 
@@ -216,10 +216,10 @@ def fit(
         if epoch - progress.best > spec.patience and epoch >= least:
             break
         strategy.train()
-        torch.manual_seed(stream(spec.seed, epoch, 1))
-        generator = torch.Generator().manual_seed(stream(spec.seed, epoch, 2))
+        torch.manual_seed(stream(*spec.luck, epoch, 1))
+        generator = torch.Generator().manual_seed(stream(*spec.luck, epoch, 2))
         totals: dict[str, Tensor] = {}
-        for index, rows in enumerate(_epoch_batches(train, spec.seed, epoch, spec.batch_size)):
+        for index, rows in enumerate(_epoch_batches(train, spec.luck, epoch, spec.batch_size)):
             if check:
                 check()
             factor = schedule(epoch * steps_per_epoch + index, steps, training.warmup_share)

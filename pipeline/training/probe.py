@@ -59,8 +59,8 @@ def load(spec: RunSpec, data: Path, device: torch.device, last_hours: Sequence[i
 
 
 def as_built(spec: RunSpec, tensors: FoldTensors, device: torch.device) -> Strategy:
-    """The run's strategy as its seed built it, before training and before any other run's encoder, in eval mode."""
-    torch.manual_seed(stream(spec.seed))
+    """The run's strategy as fold and seed built it, before training and any other run's encoder, in eval mode."""
+    torch.manual_seed(stream(*spec.luck))
     return untrained(spec, tensors).to(device).to(memory_format=image_format(spec.encoders, device)).eval()
 
 

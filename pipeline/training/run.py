@@ -127,7 +127,7 @@ def _make(spec: RunSpec, store: Store, data: Path, report: Report, claim: Claim,
     task = get_task(spec.task)
     variables = model_variables(spec.tier, spec.training.statics)
     tensors = load_fold(data, spec.fold, task, variables, spec.train_mechanism.replace("none", "mcar"))
-    torch.manual_seed(stream(spec.seed))
+    torch.manual_seed(stream(*spec.luck))
     strategy = untrained(spec, tensors).to(device)
     if ("lr" in spec.hyper) == isinstance(strategy, Fitted):
         what = "unknown; it is fitted, not descended" if "lr" in spec.hyper else "missing"
