@@ -381,6 +381,30 @@ class Verdicts:
 
 
 @dataclass(frozen=True)
+class Thresholds:
+    """Probabilities from which somebody acts, by task."""
+
+    mortality: tuple[float, ...]
+    phenotype: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for name, values in vars(self).items():
+            _distinct(name, values)
+            _require(all(0 < each < 1 for each in values), f"{name}: must be in (0, 1), is {list(values)}")
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What acting on predictions is worth: thresholds of net benefit, and the share of stays deferred to people."""
+
+    thresholds: Thresholds
+    deferred: float
+
+    def __post_init__(self) -> None:
+        _require(0 < self.deferred < 1, f"deferred: must be in (0, 1), is {self.deferred}")
+
+
+@dataclass(frozen=True)
 class Fairness:
     """Subgroups: where age is cut, which pairs of attributes are crossed, and how large a group must be.
 
@@ -579,6 +603,7 @@ class Params:
     tuning: Tuning
     evaluation: Evaluation
     verdicts: Verdicts
+    worth: Worth
     fairness: Fairness
     compare: Compare
     scales: dict[str, Scale]

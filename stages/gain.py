@@ -9,15 +9,17 @@ from pipeline.questions.when.ladder import ladder
 from pipeline.questions.when.source import source
 from pipeline.questions.when.tables import icd, write
 from pipeline.questions.when.target import target
+from pipeline.questions.when.worth import worth
+from pipeline.questions.when.worth_section import write as write_worth
 from pipeline.tasks import phenotype_slugs
 from stages import stage
 
 
 @stage
 def main() -> None:
-    """Writes gain, chosen, variance, image_use, ladder, information, target and icd to reports/tables."""
-    grid, training, evaluation, verdicts, size = read(
-        "grid", "scales.training", "evaluation", "verdicts", "scales.evaluation"
+    """Writes gain, chosen, variance, image_use, ladder, information, target, icd, worth and defer to reports/tables."""
+    grid, training, evaluation, verdicts, knobs, size = read(
+        "grid", "scales.training", "evaluation", "verdicts", "worth", "scales.evaluation"
     )
     known = source(Path("data"), grid, training, evaluation, verdicts, size.draws)
     found = gain(known)
@@ -28,7 +30,9 @@ def main() -> None:
         "information": information_table(known),
         "target": target(known),
     }
-    write(found, beside, verdicts, Path("reports") / "tables")
+    tables = Path("reports") / "tables"
+    write(found, beside, verdicts, tables)
+    write_worth(worth(known, knobs), tables, evaluation.confidence)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ acts from probability t on trades one for the other (Vickers & Elkin 2006, Medic
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from pipeline.estimation.bootstrap import Floats, SubjectDraws, quotient
@@ -14,12 +16,14 @@ from pipeline.estimation.metrics import Bools, Ints, weighted_sums
 THRESHOLDS = tuple(percent / 100 for percent in range(1, 51))
 
 
-def net_benefit(scores: Floats, labels: Bools, rows: Ints, draws: SubjectDraws) -> Floats:
-    """[T, 1 + D], a row for each of THRESHOLDS, of acting where `score >= threshold`; NaN without a stay.
+def net_benefit(
+    scores: Floats, labels: Bools, rows: Ints, draws: SubjectDraws, thresholds: Sequence[float] = THRESHOLDS
+) -> Floats:
+    """[T, 1 + D], a row for each of `thresholds`, of acting where `score >= threshold`; NaN without a stay.
 
     Acting on everyone is what scores of 1 give; acting on no one gives 0.
     """
-    thresholds = np.array(THRESHOLDS)
-    value = np.where(labels[:, None], 1.0, -thresholds / (1 - thresholds)) * (scores[:, None] >= thresholds)
+    at = np.array(thresholds)
+    value = np.where(labels[:, None], 1.0, -at / (1 - at)) * (scores[:, None] >= at)
     sums = weighted_sums(np.concatenate([value, np.ones((len(scores), 1))], axis=1), rows, draws)
     return quotient(sums[:-1], np.broadcast_to(sums[-1], sums[:-1].shape))

@@ -6,7 +6,7 @@ calibration in the large and the Brier score: of one run and label, for the samp
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -139,6 +139,24 @@ def in_the_large(p: Floats, truth: Bools) -> float | None:
         if abs(step) < CLOSE:
             return a
     return None
+
+
+def pooled_slope(parts: Sequence[tuple[Floats, Bools, Ints, SubjectDraws]], columns: int) -> Floats:
+    """The slope of one line through the stays of several runs, [1 + D] of D + 1 `columns`, the sample first.
+
+    A part is (scores [n], truth [n], rows of their subjects, draws) of a run. For groups too small to have a line of
+    each run: one through seven positives is far too steep. NaN where `recalibrate` gives none, and in draws of one
+    class alone.
+    """
+    line = recalibrate(*(np.concatenate([part[i] for part in parts]) for i in range(2))) if parts else None
+    if line is None:
+        return np.full(columns, np.nan)
+    total = np.zeros((7, columns))
+    for p, truth, rows, draws in parts:
+        y = truth.astype(np.float64)
+        both = np.stack([y, 1.0 - y], axis=1)
+        total += weighted_sums(np.concatenate([*_newton_columns(p, y, line, None)[:1], both], axis=1), rows, draws)
+    return np.where((total[5:] > 0).all(axis=0), line[1] + _solve(*total[:5])[1], np.nan)
 
 
 def _slopes(rest: Floats, x: Floats) -> tuple[Floats, Floats]:

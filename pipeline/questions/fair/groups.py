@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-from pipeline.estimation.bootstrap import Floats, average_labels
+from pipeline.estimation.bootstrap import Floats, SubjectDraws, average_labels
 from pipeline.estimation.gaps import (
     ALERT_RATE,
     KEYS,
@@ -30,6 +30,7 @@ from pipeline.estimation.gaps import (
     memberships,
 )
 from pipeline.estimation.metrics import Bools, Ints, best_threshold
+from pipeline.estimation.recalibration import pooled_slope
 from pipeline.estimation.studentised import GroupArea, mean_area, studentised_gap
 from pipeline.evaluation.scores import MACRO, Sampler, in_cohort
 from pipeline.params import Fairness, FairnessScale
@@ -44,6 +45,7 @@ from pipeline.questions.fair.subgroups import (
 )
 from pipeline.tasks import LOS_EDGES, Task
 
+SLOPE: Key = ("slope", "")  # of calibration: told of groups, no gap of it is tested
 SHUFFLES = 3  # a stream of random numbers of its own, beside those of bootstrap.py
 
 
@@ -164,14 +166,18 @@ def measure(
     sampler: Sampler,
     columns: int,
 ) -> dict[Key, Floats]:
-    """Metrics of one label in `groups` of an attribute, [G', 1 + D]."""
+    """Metrics of one label in `groups` of an attribute, and SLOPE, [G', 1 + D]."""
     found = GroupSums(len(groups), columns)
     codes = _codes(of, name, groups)
+    parts: list[list[tuple[Floats, Bools, Ints, SubjectDraws]]] = [[] for _ in groups]
     for fold, _, scores in runs:
         draws = sampler.subjects("test", fold.number)
         rows = draws.rows(fold.subjects)
         found.add(scores[label], codes[fold.places], rows, draws, float(of.prevalence[label]))
-    return found.values()
+        for group, own in enumerate(parts):
+            inside = codes[fold.places] == group
+            own.append((scores[label].p[inside], scores[label].truth[inside], rows[inside], draws))
+    return found.values() | {SLOPE: np.array([pooled_slope(each, columns) for each in parts])}
 
 
 def under_shuffles(
@@ -219,7 +225,7 @@ def macro(each: Sequence[dict[Key, Floats]]) -> dict[Key, Floats]:
     groups = range(len(each[0][KEYS[0]]))
     return {
         key: np.array([average_labels(np.array([values[key][group] for values in each])) for group in groups])
-        for key in KEYS
+        for key in each[0]
     }
 
 

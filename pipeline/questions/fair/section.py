@@ -25,6 +25,7 @@ from pipeline.questions.fair.text import (
     fusion_gaps,
     group_sizes,
     heads,
+    slopes,
     task_title,
     worst_groups,
 )
@@ -246,6 +247,10 @@ def _tables(groups: pl.DataFrame, gaps: pl.DataFrame, fusion: pl.DataFrame) -> l
     missed = "Missed: at equal alert rates. The worst of several groups looks worse than it is."
     exploratory = "Exploratory. p values are not adjusted."
     paired = "Paired, on the same draws: above 0 fusion widens the gap. Exploratory."
+    slope = (
+        "1: probabilities can be taken at their word; below 1 they are too extreme. Of the strategies that "
+        "validation chose. Exploratory."
+    )
     listed = "Test stays. Hidden: a count that would give a suppressed one away."
     return [
         *shown(worst_groups(groups, gaps), "Worst groups", missed, GROUPS, folded=False),
@@ -253,5 +258,6 @@ def _tables(groups: pl.DataFrame, gaps: pl.DataFrame, fusion: pl.DataFrame) -> l
         *shown(fusion_gaps(fusion, "auroc", None), "Fusion", paired, FUSION, folded=True),
         *shown(fusion_gaps(fusion, "equalised_odds", "alert_rate"), "Fusion", paired, FUSION, folded=True),
         *shown(all_gaps(gaps), "All gaps", exploratory, GAPS, folded=True),
+        *shown(slopes(groups, gaps), "Calibration slope", slope, GROUPS, folded=True),
         *shown(group_sizes(groups), "Groups", listed, GROUPS, folded=True),
     ]

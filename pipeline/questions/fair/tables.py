@@ -27,7 +27,7 @@ from pipeline.estimation.gaps import (
 )
 from pipeline.estimation.randomisation import holm
 from pipeline.evaluation.scores import MACRO, metric_interval
-from pipeline.questions.fair.groups import Found, Side
+from pipeline.questions.fair.groups import SLOPE, Found, Side
 from pipeline.questions.fair.subgroups import SMALL, WHOLE, shown
 
 # The gaps that have a name: equal opportunity is equal sensitivity (the gap in TPR is that in missed diagnoses).
@@ -38,7 +38,7 @@ GAP_KEYS: tuple[Key, ...] = (
     *(key for key in KEYS if not key[1]),
     *((name, rule) for rule in RULES for name in ("tpr", "fpr", ODDS, "selection_rate")),
 )
-COLUMNS = {key: "_".join(filter(None, key)) for key in KEYS}
+COLUMNS = {key: "_".join(filter(None, key)) for key in (*KEYS, SLOPE)}
 KEY_SCHEMA: dict[str, Any] = dict.fromkeys(("task", "label", "cohort", "strategy", "attribute"), pl.String)
 GROUPS_SCHEMA: dict[str, Any] = {
     **KEY_SCHEMA,

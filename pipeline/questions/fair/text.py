@@ -181,6 +181,29 @@ def fusion_gaps(fusion: pl.DataFrame, metric: str, threshold: str | None) -> lis
     return found
 
 
+def slopes(groups: pl.DataFrame, gaps: pl.DataFrame) -> list[Compact]:
+    """By task and cohort: calibration slope by group of a single attribute, a column a strategy that validation chose.
+
+    The whole cohort leads.
+    """
+    found = []
+    for task, label, cohort in heads(groups):
+        chosen = gaps.filter("chosen", task=task, cohort=cohort)["strategy"].unique(maintain_order=True).to_list()
+        here = groups.filter(
+            ~pl.col("attribute").str.contains("+", literal=True), task=task, label=label, cohort=cohort
+        )
+        here = here.filter(pl.col("strategy").is_in(chosen)).drop_nulls("slope")
+        rows: list[tuple[Value, ...]] = []
+        for attribute, group in here.select("attribute", "group").unique(maintain_order=True).iter_rows():
+            each = {row["strategy"]: row for row in here.filter(attribute=attribute, group=group).iter_rows(named=True)}
+            cells = (_cell(each[name], "slope") if name in each else None for name in chosen)
+            rows.append((ATTRIBUTE_TITLES.get(attribute, "all"), group, *cells))
+        found.append(
+            Compact(f"{task_title(task, label)}, {cohort} cohort", ("Attribute", "Group", *chosen), tuple(rows))
+        )
+    return found
+
+
 def group_sizes(groups: pl.DataFrame) -> list[Compact]:
     """By task and cohort, stays and positives of every group, and whether it is too small."""
     found = []
@@ -228,13 +251,17 @@ def _document(title: str, about: str, parts: Sequence[tuple[str, Sequence[Compac
 
 
 def groups_markdown(groups: pl.DataFrame, gaps: pl.DataFrame, confidence: float) -> str:
-    """fairness_groups.md: the worst groups, then the size of every group."""
+    """fairness_groups.md: the worst groups, calibration slopes, then the size of every group."""
     about = (
         f"In brackets the {percent(confidence)} interval of a bootstrap over subjects; the worst of several groups "
         "looks worse than it is. Missed: share of the positives without an alert, at equal alert rates. "
         "All numbers of all strategies stand in fairness_groups.csv."
     )
-    parts = [("Worst groups", worst_groups(groups, gaps), 11), ("Sizes", group_sizes(groups), 5)]
+    parts = [
+        ("Worst groups", worst_groups(groups, gaps), 11),
+        ("Calibration slope", slopes(groups, gaps), 2),
+        ("Sizes", group_sizes(groups), 5),
+    ]
     return _document("Subgroups", about, parts)
 
 

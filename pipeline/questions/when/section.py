@@ -22,12 +22,14 @@ from pipeline.questions.when import information as informations
 from pipeline.questions.when import ladder as ladders
 from pipeline.questions.when import tables as texts
 from pipeline.questions.when import target as targets
+from pipeline.questions.when import worth_section as worths
 from pipeline.questions.when.contest import SCHEMA, VARIANCE_SCHEMA
 from pipeline.questions.when.figures import figures
 from pipeline.questions.when.gain import CHOSEN_SCHEMA
 from pipeline.questions.when.section_tables import STAGE, tables_of
 from pipeline.questions.when.source import ONE_RUN
 from pipeline.questions.when.tables import OWN
+from pipeline.questions.when.worth import DEFER_SCHEMA, WORTH_SCHEMA
 from pipeline.tasks import get_task
 
 KEY, QUESTION = "when", "When does fusion help?"
@@ -44,14 +46,19 @@ def answer(tables: Path, rule: Verdicts) -> Answer:
     prevalence = read_table(tables / "icd.csv", texts.ICD_SCHEMA)
     information = read_table(tables / "information.csv", informations.SCHEMA)
     target = read_table(tables / "target.csv", targets.SCHEMA)
+    benefit = read_table(tables / "worth.csv", WORTH_SCHEMA)
+    defer = read_table(tables / "defer.csv", DEFER_SCHEMA)
     family = texts.confirmatory(table)
     return Answer(
         key=KEY,
         question=QUESTION,
         sentence=sentence(family, chosen, use),
         notes=notes(family, chosen, ladder, rule),
-        figures=tuple(figures(table, family, ladder, rule)),
-        tables=tuple(tables_of(table, family, chosen, variance, use, ladder, prevalence, information, target, rule)),
+        figures=(*figures(table, family, ladder, rule), *worths.figures(benefit, defer)),
+        tables=(
+            *tables_of(table, family, chosen, variance, use, ladder, prevalence, information, target, rule),
+            *worths.tables_of(benefit, defer),
+        ),
         verdicts=verdicts(family, rule),
     )
 

@@ -17,6 +17,7 @@ from pipeline.estimation.recalibration import (
     fit_temperature,
     folded_normal,
     in_the_large,
+    pooled_slope,
     recalibrate,
     temper,
 )
@@ -243,3 +244,33 @@ def test_a_temperature_changes_neither_intercept_nor_bins():
     assert found["temperature", "intercept"] == pytest.approx(found["none", "intercept"], abs=1e-6)
     alone = calibration({"temperature": temper(p, 2.0, False)}, y, rows, draws, 10)
     assert found["temperature", "ece"] == pytest.approx(alone["temperature", "ece"])
+
+
+def test_the_slope_of_several_runs_is_one_line_through_all_their_stays():
+    parts, every = [], []
+    for fold in range(3):
+        p, y, subjects = sample(fold, 300, slope=0.7)
+        draws = draw_subjects(subjects, 6, 0, "test", fold)
+        parts.append((p, y, draws.rows(subjects), draws))
+        every.append(np.concatenate(draws.blocks, axis=1)[draws.rows(subjects)])
+    found = pooled_slope(parts, 7)
+    p, y = (np.concatenate([part[i] for part in parts]) for i in range(2))
+    weights = np.concatenate(every)
+    for draw in range(7):
+        fit = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000)
+        fit.fit(logit(p)[:, None], y, sample_weight=weights[:, draw])
+        assert found[draw] == pytest.approx(fit.coef_[0, 0], abs=1e-5 if draw == 0 else 0.05)  # draws: one Newton step
+    assert np.ptp(found) > 0.01
+
+
+def test_a_group_without_a_line_has_no_slope():
+    subjects = np.arange(20)
+    draws = draw_subjects(subjects, 12, 0, "test", 0)
+    p = np.linspace(0.1, 0.9, 20)
+    assert np.isnan(pooled_slope([], 13)).all()
+    assert np.isnan(pooled_slope([(p, p > 0.5, subjects, draws)], 13)).all()  # scores tell all
+    lone = np.arange(20) == 5
+    found = pooled_slope([(p, lone, subjects, draws)], 13)
+    without = draws.blocks[0][5] == 0
+    assert without.any()
+    assert np.isnan(found).tolist() == without.tolist()  # no positive in the draw

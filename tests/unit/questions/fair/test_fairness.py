@@ -1,7 +1,10 @@
 """The stage fairness on made-up artefacts: its tables against direct computation."""
 
+import numpy as np
 import polars as pl
 import pytest
+from scipy.special import logit
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from pipeline.estimation.metrics import best_threshold
@@ -42,6 +45,22 @@ def test_groups_are_those_of_the_test_stays_with_pooled_counts(seeded):
     assert int(row["positives"]) == positives / 2  # seeds
     assert int(row["stays"]) == n / 2
     assert row["auroc_low"] < row["auroc"] < row["auroc_high"]
+
+
+def test_the_calibration_slope_of_a_group_is_one_line_through_the_stays_of_all_runs(seeded):
+    data = seeded / "data"
+    found = fairness(data, ONE, SEEDS, EVALUATION, KNOBS, SIZE)
+    cell = pl.read_parquet(data / "runs/lstm/mortality/predictions.parquet").filter(train_cohort="base", part="test")
+    cell = cell.join(pl.read_parquet(data / "cohort/stays.parquet"), on="stay_id")
+    rows = cell.join(pl.read_parquet(data / "cohort/labels.parquet"), on="stay_id").filter(gender="M")
+    line = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000)
+    line.fit(logit(rows["p_icu_mortality"].cast(pl.Float64).to_numpy())[:, None], rows["icu_mortality"].to_numpy())
+    of = {"task": "mortality", "cohort": "base", "strategy": "lstm", "attribute": "gender"}
+    row = found.groups.filter(**of, group="M").row(0, named=True)
+    assert row["slope"] == pytest.approx(line.coef_[0, 0], abs=1e-4)
+    assert row["slope_low"] < row["slope"] < row["slope_high"]
+    assert found.groups.filter(**of)["slope"].n_unique() == 2
+    assert "slope" not in found.gaps["metric"]
 
 
 def test_strategies_alert_equally_often_at_equal_alert_rates(found):

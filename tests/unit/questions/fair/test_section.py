@@ -35,6 +35,12 @@ def test_the_answer_leads_with_the_worst_groups_and_says_what_was_declared(made,
         assert (made / "reports" / figure.source).is_file()
     titles = [table.title for table in got.tables]
     assert titles[0].startswith("Worst groups")
+    slopes = next(table for table in got.tables if table.title == "Calibration slope: ICU mortality, base cohort")
+    assert slopes.header[:2] == ("Attribute", "Group")
+    assert "late_fusion" in slopes.header
+    whole = found.groups.filter(task="mortality", cohort="base", attribute="all", strategy="late_fusion")
+    assert slopes.rows[0][0] == "all"
+    assert slopes.rows[0][slopes.header.index("late_fusion")].value == pytest.approx(whole["slope"].item(), abs=1e-4)
     for table in got.tables:
         assert table.rows
         assert all(len(row) == len(table.header) for row in table.rows)

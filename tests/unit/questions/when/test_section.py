@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.files import write_csv
-from pipeline.params import Evaluation, Grid
+from pipeline.params import Evaluation, Grid, load
 from pipeline.presentation.answers import Chip
 from pipeline.presentation.figures import themed
 from pipeline.presentation.tables import Cell
@@ -23,6 +23,8 @@ from pipeline.questions.when.gain import CHOSEN_SCHEMA, gain
 from pipeline.questions.when.ladder import SCHEMA as LADDER
 from pipeline.questions.when.source import source
 from pipeline.questions.when.tables import SIGNS, chip, rule_in_words, write
+from pipeline.questions.when.worth import worth
+from pipeline.questions.when.worth_section import write as write_worth
 from tests.support.made_up_probes import add_probes
 from tests.support.made_up_runs import MODALITIES, fabricate, training
 from tests.support.when import RULE, beside
@@ -37,6 +39,7 @@ BOTH = ["cxr", "ehr"]
 def tables_of(data, grid, folder):
     reading = source(data, grid, SCALE, Evaluation(0.95, 10, 1), RULE, 60)
     write(gain(reading), beside(reading), RULE, folder)
+    write_worth(worth(reading, load().worth), folder, 0.95)
     return folder
 
 
@@ -101,6 +104,11 @@ def test_the_section_has_verdicts_an_answer_figures_and_tables_with_sources(tabl
         "when_ladder_mortality",
         "when_ladder_phenotype",
         "when_ladder_los",
+        "when_worth_mortality",
+        "when_worth_phenotype",
+        "when_defer_mortality",
+        "when_defer_phenotype",
+        "when_defer_los",
     ]
     for figure in found.figures:
         assert ElementTree.fromstring(figure.svg).get("aria-label")
@@ -117,6 +125,8 @@ def test_the_section_has_verdicts_an_answer_figures_and_tables_with_sources(tabl
         "The ladder",
         "What validation chose",
         "Prevalence by ICD version and image",
+        "What acting on it is worth",
+        "Deferring the least sure",
     ]
     for table in (*found.tables, found.verdicts):
         assert table.stage == "gain"
