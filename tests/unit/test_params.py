@@ -161,6 +161,12 @@ def test_changes_are_spelled_as_dvc_has_them(root):
         ("training.device.x=cpu", r"-S training\.device\.x=cpu: .*params\.yaml has no such key"),
         ("training.device", r"-S training\.device: must be KEY=VALUE"),
         ("grid.strategies=[lstm", r"-S grid\.strategies=\[lstm: not YAML"),
+        ("worth.deferred=1.0", r"params\.yaml: worth\.deferred: must be in \(0, 1\), is 1\.0"),
+        (
+            "worth.thresholds.mortality=[0.1,1.0]",
+            r"worth\.thresholds\.mortality: must be in \(0, 1\), is \[0\.1, 1\.0\]",
+        ),
+        ("worth.thresholds.phenotype=[0.1,0.1]", r"worth\.thresholds\.phenotype: holds an item twice"),
         ("training.device=gpu", r"params\.yaml: training\.device: must be one of auto, cpu, cuda; is 'gpu'"),
     ],
 )

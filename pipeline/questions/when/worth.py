@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from pipeline.estimation.bootstrap import Floats, quotient
+from pipeline.estimation.bootstrap import Floats, average_runs, quotient
 from pipeline.estimation.decision import net_benefit
 from pipeline.estimation.deferral import COVERAGES, kept, losses
 from pipeline.estimation.metrics import weighted_sums
@@ -107,7 +107,7 @@ class _Compared:
                 "positives": self._told.positives[label],
             }
             sides = {"value": mine, "single_value": of["single"][label, i], "all_value": of["all"][label, i]}
-            row |= {name: number(self._estimated([values])[0][0]) for name, values in sides.items()}
+            row |= {name: number(average_runs(values)[0]) for name, values in sides.items()}
             rows.append((row, {f"less_{name}": mine - of[name][label, i] for name in AGAINST}))
         return self._filled(rows)
 
