@@ -82,7 +82,15 @@ def measure(strategy: str, data: Path, epochs: int = EPOCHS) -> dict[str, float]
         tier="core",
         training=dataclasses.replace(params.training, device="cpu", checkpoint_seconds=1e9),
         encoders=scale.encoders,
-        scale=dataclasses.replace(scale.training, cohorts=("base",), max_epochs=epochs, patience=epochs),
+        scale=dataclasses.replace(
+            scale.training,
+            cohorts=("base",),
+            folds=(0,),
+            seeds=(0,),
+            train_missing=(0.0,),
+            max_epochs=epochs,
+            patience=epochs,
+        ),
     )
     fold = load_fold(data, spec.fold, task, variables, "mcar")
     before, px = peak_mb(), int(fold.pixels.shape[1])

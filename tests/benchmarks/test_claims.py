@@ -12,7 +12,7 @@ def test_every_run_is_made_once_and_with_a_worker_killed_all_are_made(tmp_path, 
     monkeypatch.setenv("FUSION_LEASE", "2")
     found = simulate(runs=30, workers=4, mean=0.3, kill=1, folder=tmp_path / "b")
     assert found.claims >= 30
-    assert all(seconds > 2 for seconds in found.again)
+    assert len(found.again) <= 1  # what the killed one was at, if anything
 
 
 def test_time_that_was_idle_and_work_that_was_wasted():
