@@ -25,7 +25,7 @@ from pipeline.params import Verdicts
 from pipeline.presentation.answers import Chip
 from pipeline.presentation.tables import METRIC_TITLES, TASK_TITLES, Cell, preferred
 from pipeline.presentation.text import NOT_ESTIMABLE, markdown_table, number, percent, with_interval
-from pipeline.questions.when.contest import CONFIRMATORY
+from pipeline.questions.when.contest import CONFIRMATORY, UNCHOSEN
 from pipeline.questions.when.control import BOUNDED, QUANTITIES
 from pipeline.questions.when.gain import Gain
 from pipeline.questions.when.information import QUANTITIES as OF_INFORMATION
@@ -122,16 +122,25 @@ def confirmatory(table: pl.DataFrame) -> pl.DataFrame:
     return table.filter(family=CONFIRMATORY)
 
 
+def _notes(family: pl.DataFrame) -> list[str]:
+    """Each note of the family once; where nothing could be chosen, of which task and cohort."""
+    found = []
+    for note in sorted(family["note"].drop_nulls().unique()):
+        of = family.filter(note=note).select("task", "cohort").unique(maintain_order=True)
+        where = ", ".join(f"{TASK_TITLES[task]} ({cohort})" for task, cohort in of.iter_rows())
+        found.append(f"{where}: {note}" if note == UNCHOSEN else note.capitalize())
+    return found
+
+
 def gain_markdown(found: Gain, rule: Verdicts) -> str:
     """gain.md: the confirmatory family, then every fusion strategy by task and cohort."""
-    notes = confirmatory(found.table)["note"].drop_nulls().unique().to_list()
     lines = [
         "# When does fusion help?",
         "",
         "Fusion less the best on the record and less the best on the image, each chosen on validation label by label; "
         f"test folds, {percent(rule.confidence)} intervals. Verdicts: {rule_in_words(rule)}.",
         "",
-        *(f"**{note.capitalize()}.**\n" for note in sorted(notes)),
+        *(f"**{note}.**\n" for note in _notes(confirmatory(found.table))),
         "## Confirmatory",
         "",
     ]

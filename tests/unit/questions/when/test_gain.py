@@ -283,6 +283,8 @@ def test_nothing_to_choose_from_nothing_estimable_and_single_subjects_are_empty_
     assert matched["difference"].null_count() == matched.height > 0
     assert not result.use["passed"].any()
     write(result, beside(reading), RULE, tmp_path)
+    told = (tmp_path / "gain.md").read_text()
+    assert "**ICU mortality (base), ICU mortality (matched): no strategy could be scored on validation.**" in told
     for file in tmp_path.glob("*.csv"):
         assert "NaN" not in file.read_text(), file
         assert "inf," not in file.read_text(), file
