@@ -138,7 +138,8 @@ def _lead(own: list[dict[str, Any]]) -> str:
 
 
 def _why(own: list[dict[str, Any]]) -> str:
-    return "; ".join(dict.fromkeys(row["note"] for row in own if row["note"]))
+    columns = dict.fromkeys(("task", "cohort", "note"), pl.String)
+    return "; ".join(texts.notes_told(pl.DataFrame([{name: row[name] for name in columns} for row in own], columns)))
 
 
 def _differences(own: list[dict[str, Any]]) -> str:

@@ -122,13 +122,13 @@ def confirmatory(table: pl.DataFrame) -> pl.DataFrame:
     return table.filter(family=CONFIRMATORY)
 
 
-def _notes(family: pl.DataFrame) -> list[str]:
-    """Each note of the family once; where nothing could be chosen, of which task and cohort."""
+def notes_told(rows: pl.DataFrame) -> list[str]:
+    """Each note of rows (task, cohort, note) once; where nothing could be chosen, of which task and cohort."""
     found = []
-    for note in sorted(family["note"].drop_nulls().unique()):
-        of = family.filter(note=note).select("task", "cohort").unique(maintain_order=True)
+    for note in sorted(rows["note"].drop_nulls().unique()):
+        of = rows.filter(note=note).select("task", "cohort").unique(maintain_order=True)
         where = ", ".join(f"{TASK_TITLES[task]} ({cohort})" for task, cohort in of.iter_rows())
-        found.append(f"{where}: {note}" if note == UNCHOSEN else note.capitalize())
+        found.append(f"{where}: {note}" if note == UNCHOSEN else note)
     return found
 
 
@@ -140,7 +140,7 @@ def gain_markdown(found: Gain, rule: Verdicts) -> str:
         "Fusion less the best on the record and less the best on the image, each chosen on validation label by label; "
         f"test folds, {percent(rule.confidence)} intervals. Verdicts: {rule_in_words(rule)}.",
         "",
-        *(f"**{note}.**\n" for note in _notes(confirmatory(found.table))),
+        *(f"**{note[0].upper()}{note[1:]}.**\n" for note in notes_told(confirmatory(found.table))),
         "## Confirmatory",
         "",
     ]
