@@ -42,7 +42,7 @@ QUERIES = {
     "cxr_metadata": "cxr_metadata.sql",
     "cxr_findings": "cxr_findings.sql",
 }
-BESIDE = ("dropped", "noted", "apart")
+BESIDE = ("dropped", "noted", "apart", "hashed")
 ROW_GROUP = 262_144
 
 # rows_read, kept, dropped: {reason: rows}; noted: {words: rows}, of tables that note something; where there are any,
@@ -98,6 +98,8 @@ def _ingest_table(
         else:
             _stage(connection, query, table, empty_query(table))
         read, needed = _rows_scanned(connection) if path else (0, 0)
+        if table.itemids:
+            _drop_repeated(connection)
         kept, dropped, noted = _tally(connection)
         if repeated := needed - kept - sum(dropped.values()):
             dropped[REPEATED] = repeated
@@ -224,18 +226,31 @@ def _tally(connection: duckdb.DuckDBPyConnection) -> tuple[int, dict[str, int], 
 
 
 def _in_order(connection: duckdb.DuckDBPyConnection, query: str, table: Table) -> str:
-    """`query`'s rows sorted, those that are dropped last; of events that are kept each row once."""
+    """`query`'s rows sorted, those that are dropped last; events by all columns, of which `hashed` is a hash."""
     rows = f"select * from ({query}) order by dropped nulls first, {', '.join(table.order)}"
     if not table.itemids:
         return rows
     columns = [row[0] for row in connection.execute(f"describe {query}").fetchall()]
     others = (column for column in columns if column not in (*table.order, "dropped"))
     rows += "".join(f", {column}" for column in others)  # or alike ones might not be neighbours
-    before = ", ".join(f"lag({column}) over () as before_{column}" for column in columns)  # in this order
-    alike = " and ".join(f"{column} is not distinct from before_{column}" for column in columns)
-    return (
-        f"select {', '.join(columns)} from (select *, {before} from ({rows}))"
-        f" where dropped is not null or not ({alike})"
+    return f"select *, hash({', '.join(columns)}) as hashed from ({rows})"
+
+
+def _drop_repeated(connection: duckdb.DuckDBPyConnection) -> None:
+    """Of `staged`, delete each row that is kept and alike in all columns to the one before it.
+
+    Neighbours are looked at on one thread, so only their hashes are; where those agree, the columns are compared.
+    """
+    columns = [row[0] for row in connection.execute("describe staged").fetchall()]
+    alike = " and ".join(f"later.{column} is not distinct from earlier.{column}" for column in columns)
+    connection.execute(
+        "create or replace temp table suspected as select rowid as place, * from staged where rowid in"
+        " (select unnest([place - 1, place]) from (select rowid as place, dropped, hashed, lag(hashed) over () as before"
+        " from staged) where dropped is null and hashed = before)"
+    )
+    connection.execute(
+        "delete from staged where rowid in (select later.place from suspected as later"
+        f" join suspected as earlier on earlier.place = later.place - 1 where {alike})"
     )
 
 
