@@ -245,8 +245,9 @@ def _drop_repeated(connection: duckdb.DuckDBPyConnection) -> None:
     alike = " and ".join(f"later.{column} is not distinct from earlier.{column}" for column in columns)
     connection.execute(
         "create or replace temp table suspected as select rowid as place, * from staged where rowid in"
-        " (select unnest([place - 1, place]) from (select rowid as place, dropped, hashed, lag(hashed) over () as before"
-        " from staged) where dropped is null and hashed = before)"
+        " (select unnest([place - 1, place]) from"
+        " (select rowid as place, dropped, hashed, lag(hashed) over () as before from staged)"
+        " where dropped is null and hashed = before)"
     )
     connection.execute(
         "delete from staged where rowid in (select later.place from suspected as later"

@@ -23,6 +23,7 @@ class Card:
     missing: str
     interaction: str
     needs: tuple[str, ...]
+    wraps: str = ""
 
     @property
     def group(self) -> str:
@@ -50,7 +51,7 @@ def read_card(name: str) -> Card:
     missing = [entry for entry in ENTRIES if entry not in entries]
     if missing or not first.startswith(f"{name}: "):
         raise InputError(f"pipeline/strategies/{name}.py: its card lacks {', '.join(missing) or f'the line {name}: …'}")
-    declared = {"modalities": "cxr ehr", "missing": "complete", "interaction": "joint", "needs": ""}
+    declared = {"modalities": "cxr ehr", "missing": "complete", "interaction": "joint", "needs": "", "wraps": ""}
     for node in (node for each in tree.body if isinstance(each, ast.ClassDef) for node in each.body):
         if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
             target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
@@ -65,4 +66,5 @@ def read_card(name: str) -> Card:
         missing=declared["missing"],
         interaction=declared["interaction"],
         needs=tuple(declared["needs"].split()),
+        wraps=declared["wraps"],
     )

@@ -16,21 +16,15 @@ import torch
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
-from pipeline.modelling.examples import (
-    example_batch,
-    example_targets,
-    pairs,
-    select,
-    small_shapes,
-    without_images,
-    without_record,
-)
+from pipeline.modelling.examples import example_batch, example_targets, pairs, select, small_shapes
 from pipeline.modelling.faint import SAMPLES, SHARE, VARIED, Seen, imputed, measure, seen
 from pipeline.modelling.fitted import Fitted
-from pipeline.modelling.interface import Batch, Epoch, Output, Strategy, probabilities
+from pipeline.modelling.interface import Batch, Epoch, Output, Strategy
 from pipeline.modelling.learning import Labelled, fit, joint, learned, optimiser_of, take_step
+from pipeline.modelling.losses import probabilities
 from pipeline.modelling.optimiser import optimiser_groups
 from pipeline.modelling.registry import build
+from pipeline.modelling.views import without_images, without_record
 
 TASKS = ("mortality", "phenotype", "los")
 PX = 32  # four tokens in the image's grid: attention over a single one is constant, and learns nothing

@@ -7,7 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from pipeline.modelling.interface import CXR, Batch, Shapes
+from pipeline.modelling.interface import Batch, Shapes
 from pipeline.params import Encoders
 from pipeline.tasks import get_task
 
@@ -78,30 +78,3 @@ def pairs(batch: Batch, record: Tensor, image: Tensor) -> Batch:
     same = select(batch, torch.zeros_like(record))
     series = {key: getattr(batch, key)[record] for key in ("ehr", "observed", "since")}
     return dataclasses.replace(same, **series, images=batch.images[image], index=torch.arange(len(record)))
-
-
-def without_record(batch: Batch) -> Batch:
-    """The batch with nobody's EHR: medians, nothing observed."""
-    present = batch.present.clone()
-    present[:, 0] = False
-    return dataclasses.replace(
-        batch,
-        ehr=torch.zeros_like(batch.ehr),
-        observed=torch.zeros_like(batch.observed),
-        since=torch.ones_like(batch.since),
-        present=present,
-    )
-
-
-def keep_images(batch: Batch, there: Tensor) -> Batch:
-    """The batch with no images but those of the samples where bool [B] is true."""
-    present = batch.present.clone()
-    present[:, CXR] &= there
-    kept = there[batch.image_sample]
-    images = {key: value[kept] for key, value in vars(batch).items() if key.startswith("image")}
-    return dataclasses.replace(batch, **images, present=present)
-
-
-def without_images(batch: Batch) -> Batch:
-    """The batch with nobody's image."""
-    return keep_images(batch, torch.zeros(batch.size, dtype=torch.bool))

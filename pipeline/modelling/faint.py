@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.modelling.examples import example_batch, keep_images, select, without_images
+from pipeline.modelling.examples import example_batch, select
 from pipeline.modelling.interface import Batch, Epoch, Output, Shapes, Strategy
 from pipeline.modelling.learning import by_signal, optimiser_of, set_rate, take_step
 from pipeline.modelling.registry import build
+from pipeline.modelling.views import keep_images, without_images
 from pipeline.params import Encoders
 from pipeline.tasks import get_task
 

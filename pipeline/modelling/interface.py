@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline.modelling.losses import task_loss
 from pipeline.params import Encoders
 from pipeline.tasks import Task
 
@@ -24,6 +26,7 @@ class Shapes:
 
     `channel_variable` names the variable of each channel of Batch.ehr: a category has a channel an entry of its
     vocabulary, every other variable one. `pretrained` is training.pretrained (none, a torchvision name, a path).
+    `stays` is the number of stays in the data, so that Batch.index < stays: a buffer may hold something of each.
     """
 
     task: Task
@@ -32,6 +35,7 @@ class Shapes:
     px: int
     encoders: Encoders
     pretrained: str = "none"
+    stays: int = 512
 
     @property
     def channels(self) -> int:
@@ -74,6 +78,11 @@ class Batch:
         """B."""
         return int(self.ehr.shape[0])
 
+    @property
+    def heard(self) -> Tensor:
+        """`present`, but where nothing at all is there the record counts as present: its medians speak."""
+        return torch.stack([self.present[:, EHR] | ~self.present[:, CXR], self.present[:, CXR]], dim=1)
+
 
 @dataclass(frozen=True)
 class Output:
@@ -112,31 +121,6 @@ class Earlier(NamedTuple):
     logits: Callable[[], Tensor]
 
 
-def task_loss(logits: Tensor, targets: Tensor, task: Task) -> Tensor:
-    """Mean cross-entropy (multiclass: targets [B, 1], class numbers) or binary cross-entropy (targets [B, K])."""
-    if task.kind == "multiclass":
-        return nn.functional.cross_entropy(logits, targets[:, 0].long())
-    return nn.functional.binary_cross_entropy_with_logits(logits, targets)
-
-
-def sample_losses(logits: Tensor, targets: Tensor, task: Task) -> Tensor:
-    """[B]: each sample's own task loss, the mean over its labels; for losses that some samples are left out of."""
-    if task.kind == "multiclass":
-        return nn.functional.cross_entropy(logits, targets[:, 0].long(), reduction="none")
-    return nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1)
-
-
-def mean_where(values: Tensor, where: Tensor) -> Tensor:
-    """Mean of values [B] where bool [B] is true; 0 where it nowhere is, so that a batch without an image has a loss."""
-    return (values * where).sum() / where.sum().clamp(min=1)
-
-
-def probabilities(logits: Tensor, task: Task) -> Tensor:
-    """The only place where logits become probabilities, in float64: softmax rows for multiclass, sigmoids otherwise."""
-    logits = logits.double()
-    return torch.softmax(logits, dim=1) if task.kind == "multiclass" else torch.sigmoid(logits)
-
-
 class Strategy(nn.Module):
     """Base of all strategies. A subclass takes `shapes` and keyword-only hyper-parameters, whose names are its knobs.
 
@@ -144,13 +128,15 @@ class Strategy(nn.Module):
     sees no pixel: `ehr` with `presence` (whether there is an image) and `metadata` (its hour, view and number).
     `missing`: `native` (an own mechanism for absent images) or `complete` (given the shared treatment,
     encoders.fill_absent). `interaction`: `additive` (logits are a sum over modalities) or `joint`. `needs`: strategies
-    whose runs of the same task, cohort, fold and seed are made before, and handed to `learn_from`.
+    whose runs of the same task, cohort, fold and seed are made before, and handed to `learn_from`. `wraps`: the knob
+    that names another strategy, which this one is built around; it needs what that one needs.
     """
 
     modalities: ClassVar[frozenset[str]] = frozenset({"ehr", "cxr"})
     missing: ClassVar[Literal["native", "complete"]] = "complete"
     interaction: ClassVar[Literal["additive", "joint"]] = "joint"
     needs: ClassVar[tuple[str, ...]] = ()
+    wraps: ClassVar[str] = ""
     prior: Tensor
 
     def __init__(self, shapes: Shapes) -> None:
@@ -173,6 +159,17 @@ class Strategy(nn.Module):
         must be parameters or buffers: a run is resumed from these alone.
         """
 
+    def draw(self, rows: Tensor, rng: np.random.Generator) -> Tensor:
+        """The training stays of an epoch, in order: as many as `rows` [n], by default each of them once.
+
+        `rng` belongs to the epoch. What else the choice depends on must be parameters or buffers. Repeats are allowed.
+        """
+        return rows[torch.from_numpy(rng.permutation(len(rows))).to(rows.device)]
+
+    def diagnostics(self) -> dict[str, float]:
+        """What history.csv is to show of an epoch beside losses and scores, asked after `between_epochs`."""
+        return {}
+
     def after_backward(self) -> None:
         """Called once a step, when all gradients are there, before they are clipped."""
 
@@ -192,13 +189,3 @@ class Strategy(nn.Module):
     def set_prior(self, prior: Tensor) -> None:
         """Called once before training with the training prevalences' logits [K]: the answer where nothing is known."""
         self.prior.copy_(prior)
-
-
-def prior_logits(targets: Tensor, task: Task) -> Tensor:
-    """Logits [K] of the prevalences of training targets; a prevalence of 0 or 1 is moved inside by half a case."""
-    n = len(targets)
-    if task.kind == "multiclass":
-        counts = torch.bincount(targets[:, 0].long(), minlength=len(task.outputs)).double().clamp(min=0.5)
-        return torch.log(counts / counts.sum()).float()
-    positives = targets.double().sum(dim=0).clamp(0.5, n - 0.5)
-    return torch.log(positives / (n - positives)).float()

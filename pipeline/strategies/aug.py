@@ -20,16 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.modelling.encoders import ImageEncoder, TransformerEncoder, fill_absent
-from pipeline.modelling.interface import CXR, EHR, Batch, Epoch, Output, Shapes, Strategy, mean_where
+from pipeline.modelling.interface import CXR, EHR, Batch, Epoch, Output, Shapes, Strategy
+from pipeline.modelling.losses import element_losses, mean_where
 
 WAITING = -1  # the owner of a booster that no modality has been given yet
-
-
-def element_losses(logits: Tensor, targets: Tensor, kind: str) -> Tensor:
-    """Losses [B, K] a label, or [B, 1] of the class; exp(-loss) is the probability given to the truth."""
-    if kind == "multiclass":
-        return nn.functional.cross_entropy(logits, targets[:, 0].long(), reduction="none")[:, None]
-    return nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
 
 
 class AUG(Strategy):

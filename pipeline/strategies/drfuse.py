@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from pipeline.modelling.encoders import ImageEncoder, TransformerEncoder, fill_absent
-from pipeline.modelling.interface import CXR, EHR, Batch, Output, Shapes, Strategy, mean_where, sample_losses
+from pipeline.modelling.interface import CXR, EHR, Batch, Output, Shapes, Strategy
 from pipeline.modelling.layers import AttentionLayer
+from pipeline.modelling.losses import element_losses, mean_where, sample_losses
 
 OWN_EHR, SHARED, OWN_CXR = 0, 1, 2  # tokens of the attention
 
@@ -111,8 +112,7 @@ class DrFuse(Strategy):
         own_cxr = fill_absent(self.image_own.encode(images.maps[0]).pooled, batch, nothing)
         shared_cxr = self.project(fill_absent(images.pooled, batch, nothing))
 
-        with_cxr = batch.present[:, CXR]
-        with_ehr = batch.present[:, EHR] | ~with_cxr  # where nothing at all is there, the medians speak
+        with_ehr, with_cxr = batch.heard.unbind(dim=1)
         alone = torch.where(with_ehr[:, None], shared_ehr, shared_cxr)
         both = (with_ehr & with_cxr)[:, None]
         shared = torch.where(both, pool_logits(shared_ehr, shared_cxr), alone)
@@ -166,13 +166,9 @@ class DrFuse(Strategy):
     def ranked(self, output: Output, targets: Tensor, pairs: Tensor) -> Tensor:
         """Mean of the three rankings, label by label: of each two tokens, the better predictor gets more attention."""
 
-        def label_losses(logits: Tensor) -> Tensor:
-            if self.shapes.task.kind == "multiclass":
-                return sample_losses(logits, targets, self.shapes.task)[:, None]
-            return nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-
         names = {OWN_EHR: "ehr", SHARED: "shared", OWN_CXR: "cxr"}
-        loss = {token: label_losses(output.unimodal[name].detach()) for token, name in names.items()}
+        kind = self.shapes.task.kind
+        loss = {token: element_losses(output.unimodal[name].detach(), targets, kind) for token, name in names.items()}
         weight = output.features["attention"]
         rankings = [
             ranking(weight[:, :, a], weight[:, :, b], loss[a], loss[b], pairs)

@@ -19,16 +19,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
 from pipeline.modelling.encoders import ImageEncoder, TransformerEncoder, fill_absent
-from pipeline.modelling.interface import CXR, EHR, Batch, Epoch, Output, Shapes, Strategy, mean_where, sample_losses
+from pipeline.modelling.interface import CXR, EHR, Batch, Epoch, Output, Shapes, Strategy
+from pipeline.modelling.losses import mean_where, sample_losses, truth
 
 PULL = 0.002 / (1 - 0.9)  # a step's share of the way back for beta = 1: the authors' lr, and their momentum
-
-
-def truth(logits: Tensor, targets: Tensor, task_kind: str) -> Tensor:
-    """[B]: the probability that logits give to what is true; its mean over the labels."""
-    if task_kind == "multiclass":
-        return torch.softmax(logits, dim=1).gather(1, targets[:, :1].long()).squeeze(1)
-    return torch.sigmoid(torch.where(targets > 0.5, logits, -logits)).mean(dim=1)
 
 
 class InfoReg(Strategy):

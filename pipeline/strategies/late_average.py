@@ -15,15 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.modelling.encoders import ImageEncoder, TransformerEncoder, fill_absent
-from pipeline.modelling.interface import CXR, EHR, Batch, Output, Shapes, Strategy, mean_where, sample_losses
-
-
-def mean_logits(a: Tensor, b: Tensor, kind: str) -> Tensor:
-    """[B, K]: logits of the mean of the probabilities of `a` and `b`, which may be as good as 0 or 1."""
-    if kind == "multiclass":
-        return torch.logaddexp(a.log_softmax(dim=1), b.log_softmax(dim=1))
-    log = nn.functional.logsigmoid
-    return torch.logaddexp(log(a), log(b)) - torch.logaddexp(log(-a), log(-b))
+from pipeline.modelling.interface import CXR, EHR, Batch, Output, Shapes, Strategy
+from pipeline.modelling.losses import mean_logits, mean_where, sample_losses
 
 
 class LateAverage(Strategy):

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.modelling.encoders import ImageEncoder, TransformerEncoder, fill_absent
-from pipeline.modelling.interface import CXR, EHR, Batch, Epoch, Output, Shapes, Strategy, mean_where
+from pipeline.modelling.interface import CXR, EHR, Batch, Epoch, Output, Shapes, Strategy
 from pipeline.modelling.layers import AttentionLayer
+from pipeline.modelling.losses import mean_where
 
 NAMES = {EHR: "ehr", CXR: "cxr"}
 

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.modelling.encoders import ImageEncoder, TransformerEncoder, fill_absent, series_channels
-from pipeline.modelling.interface import CXR, EHR, Batch, Output, Shapes, Strategy, mean_where
+from pipeline.modelling.interface import CXR, EHR, Batch, Output, Shapes, Strategy
 from pipeline.modelling.layers import Transformer
+from pipeline.modelling.losses import mean_where
 
 
 class ShaSpec(Strategy):

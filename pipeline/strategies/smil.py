@@ -17,7 +17,6 @@ modalities are told with AUROC 0.65, and with 0.50 at 1.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Mapping
 
 import torch
@@ -27,7 +26,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import softplus
 
 from pipeline.modelling.encoders import ImageEncoder, TransformerEncoder, fill_absent
-from pipeline.modelling.interface import CXR, Batch, Epoch, Output, Shapes, Strategy, mean_where, sample_losses
+from pipeline.modelling.interface import CXR, Batch, Epoch, Output, Shapes, Strategy
+from pipeline.modelling.losses import mean_where, sample_losses
+from pipeline.modelling.views import without_images
 
 ROUNDS = 10  # of k-means; it goes on from the last epoch's prototypes
 
@@ -40,21 +41,6 @@ def k_means(points: Tensor, centres: Tensor, rounds: int = ROUNDS) -> Tensor:
         count = member.sum(dim=0)[:, None]
         centres = torch.where(count > 0, (member.T @ points) / count.clamp(min=1), centres)
     return centres
-
-
-def blind(batch: Batch) -> Batch:
-    """The batch without its images."""
-    present = batch.present.clone()
-    present[:, CXR] = False
-    return dataclasses.replace(
-        batch,
-        images=batch.images[:0],
-        image_sample=batch.image_sample[:0],
-        image_hours=batch.image_hours[:0],
-        image_view=batch.image_view[:0],
-        image_count=batch.image_count[:0],
-        present=present,
-    )
 
 
 class SMIL(Strategy):
@@ -124,7 +110,7 @@ class SMIL(Strategy):
         own: dict[str, Tensor] = {
             k: v for k, v in self.named_parameters() if k.split(".")[0] in ("series", "hidden", "head")
         }
-        unseen = blind(batch)
+        unseen = without_images(batch)
         for _ in range(self.inner_steps):
             # Only the plain attention has a second derivative.
             with sdpa_kernel(SDPBackend.MATH) if self.second_order else contextlib.nullcontext():
@@ -148,7 +134,7 @@ class SMIL(Strategy):
         pairs = batch.present.all(dim=1)
         inner = ~pairs | (torch.rand(batch.size, device=pairs.device) < 0.5)
         own = self.adapted(batch, targets, inner)
-        hidden = self.called(own, blind(batch), self.nothing(batch), noise=False)
+        hidden = self.called(own, without_images(batch), self.nothing(batch), noise=False)
         with torch.no_grad():
             seen = self.called(own, batch, output.features["image"]).features
         outer = {"meta": sample_losses(hidden.logits, targets, self.shapes.task)}

@@ -64,9 +64,8 @@ def history(specs: Sequence[RunSpec], store: Store) -> pl.DataFrame:
         epochs = json.loads((store.folder(spec) / "history.json").read_text(encoding="utf-8"))
         rows += [{**spec.key, **epoch} for epoch in epochs]
     frame = pl.DataFrame(rows, infer_schema_length=None)
-    return frame.select(
-        *KEY, "epoch", cs.starts_with("train_") - cs.by_name(*KEY), cs.starts_with("val_"), "lr", "monitor", "best"
-    )
+    losses, scores = cs.starts_with("train_") - cs.by_name(*KEY), cs.starts_with("val_", "own_")
+    return frame.select(*KEY, "epoch", losses, scores, "lr", "monitor", "best")
 
 
 def train_cell(specs: Sequence[RunSpec], store: Store, data: Path, out: Path) -> None:

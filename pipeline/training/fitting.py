@@ -11,7 +11,7 @@ from torch import Tensor
 from pipeline.data.batches import Batches
 from pipeline.data.tensors import FoldTensors
 from pipeline.modelling.fitted import Array, Fitted
-from pipeline.modelling.interface import prior_logits
+from pipeline.modelling.losses import prior_logits
 from pipeline.tasks import Task
 from pipeline.training.grid import RunSpec
 from pipeline.training.loop import EVAL_BATCH, rows_of, validate

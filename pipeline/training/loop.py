@@ -25,7 +25,8 @@ from pipeline.data.batches import Batches
 from pipeline.data.tensors import FoldTensors
 from pipeline.errors import InputError
 from pipeline.files import atomic
-from pipeline.modelling.interface import Batch, Epoch, Strategy, prior_logits, probabilities, task_loss
+from pipeline.modelling.interface import Batch, Epoch, Strategy
+from pipeline.modelling.losses import prior_logits, probabilities, task_loss
 from pipeline.modelling.optimiser import AdamW, optimiser_groups, schedule
 from pipeline.params import Training
 from pipeline.tasks import Task
@@ -162,9 +163,12 @@ def train_step(
     return {name: value.detach() for name, value in losses.items()}
 
 
-def _epoch_batches(rows: Tensor, luck: tuple[int, int], epoch: int, size: int) -> Iterator[Tensor]:
-    order = np.random.default_rng([*luck, epoch]).permutation(len(rows))
-    yield from rows[torch.from_numpy(order).to(rows.device)].split(size)
+def _drawn(strategy: Strategy, rows: Tensor, spec: RunSpec, epoch: int) -> Tensor:
+    """The epoch's training stays, of `rows` [n]. Raises ValueError where the strategy draws more or fewer."""
+    drawn = strategy.draw(rows, np.random.default_rng([*spec.luck, epoch]))
+    if drawn.shape != rows.shape:
+        raise ValueError(f"{spec.strategy}: draw gives {tuple(drawn.shape)} rows of {tuple(rows.shape)}")
+    return drawn
 
 
 def fit(
@@ -219,7 +223,7 @@ def fit(
         torch.manual_seed(stream(*spec.luck, epoch, 1))
         generator = torch.Generator().manual_seed(stream(*spec.luck, epoch, 2))
         totals: dict[str, Tensor] = {}
-        for index, rows in enumerate(_epoch_batches(train, spec.luck, epoch, spec.batch_size)):
+        for index, rows in enumerate(_drawn(strategy, train, spec, epoch).split(spec.batch_size)):
             if check:
                 check()
             factor = schedule(epoch * steps_per_epoch + index, steps, training.warmup_share)
@@ -246,7 +250,8 @@ def fit(
         if score > progress.score:
             progress.score, progress.best = score, epoch
             best = {key: value.detach().clone() for key, value in strategy.state_dict().items()}
-        row = {"epoch": epoch + 1, "lr": factor * spec.hyper["lr"], **train_losses, **found, "monitor": monitor}
+        own = {f"own_{name}": value for name, value in strategy.diagnostics().items()}
+        row = {"epoch": epoch + 1, "lr": factor * spec.hyper["lr"], **train_losses, **found, **own, "monitor": monitor}
         progress.history.append(row)
         progress.epoch = epoch + 1
         report(progress.epoch, row)

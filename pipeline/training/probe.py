@@ -23,8 +23,9 @@ from pipeline.data.inputs import HOURS
 from pipeline.data.statics import model_variables
 from pipeline.data.tensors import Array, FoldTensors, load_fold
 from pipeline.modelling.encoders import image_format
-from pipeline.modelling.examples import without_record
-from pipeline.modelling.interface import Batch, Output, Strategy, probabilities
+from pipeline.modelling.interface import Batch, Output, Strategy
+from pipeline.modelling.losses import probabilities
+from pipeline.modelling.views import without_record
 from pipeline.params import ProbeScale
 from pipeline.tasks import get_task
 from pipeline.training.executors import execute

@@ -24,7 +24,8 @@ from pipeline.data.tensors import FoldTensors, load_fold
 from pipeline.errors import InputError
 from pipeline.modelling.encoders import image_format, start_encoders
 from pipeline.modelling.fitted import Fitted
-from pipeline.modelling.interface import Earlier, Shapes, Strategy, probabilities
+from pipeline.modelling.interface import Earlier, Shapes, Strategy
+from pipeline.modelling.losses import probabilities
 from pipeline.modelling.registry import build
 from pipeline.tasks import get_task
 from pipeline.training.claim import Claim, LeaseLost
@@ -63,6 +64,7 @@ def untrained(spec: RunSpec, tensors: FoldTensors) -> Strategy:
         px=int(tensors.pixels.shape[1]),
         encoders=spec.encoders,
         pretrained=spec.training.pretrained,
+        stays=len(tensors.stay_id),
     )
     return build(spec.strategy, shapes, spec.hyper)
 

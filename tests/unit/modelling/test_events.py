@@ -3,7 +3,8 @@
 import torch
 
 from pipeline.modelling.encoders import events, observed_cells
-from pipeline.modelling.examples import example_batch, select, small_shapes, without_record
+from pipeline.modelling.examples import example_batch, select, small_shapes
+from pipeline.modelling.views import without_record
 
 
 def test_events_are_the_observed_cells_in_the_order_of_hours():

@@ -5,10 +5,11 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from pipeline.modelling import faint, learning
-from pipeline.modelling.examples import example_batch, keep_images, small_shapes, without_images
+from pipeline.modelling.examples import example_batch, small_shapes
 from pipeline.modelling.faint import FRESH, SHAPES, SPOT, auroc, faint_pairs, use_of_image
 from pipeline.modelling.interface import Output, Strategy
 from pipeline.modelling.learning import set_rate
+from pipeline.modelling.views import keep_images, without_images
 
 
 def spot():

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.modelling.interface import Shapes, prior_logits, probabilities, task_loss
+from pipeline.modelling.interface import Shapes
+from pipeline.modelling.losses import prior_logits, probabilities, task_loss
 from pipeline.modelling.optimiser import AdamW, optimiser_groups, schedule
 from pipeline.modelling.registry import build, names
 from pipeline.tasks import get_task

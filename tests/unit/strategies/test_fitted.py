@@ -16,10 +16,12 @@ from pipeline.data.inputs import HOURS, channel_variables
 from pipeline.data.tensors import load_fold
 from pipeline.errors import InputError
 from pipeline.mimic.variables import load_variables
-from pipeline.modelling.examples import example_batch, example_targets, small_shapes, without_record
+from pipeline.modelling.examples import example_batch, example_targets, small_shapes
 from pipeline.modelling.fitted import features, summary
-from pipeline.modelling.interface import Shapes, probabilities
+from pipeline.modelling.interface import Shapes
+from pipeline.modelling.losses import probabilities
 from pipeline.modelling.registry import build
+from pipeline.modelling.views import without_record
 from pipeline.params import TrainingScale, load
 from pipeline.tasks import get_task
 from pipeline.training.cell import train_cell

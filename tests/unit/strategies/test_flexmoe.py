@@ -9,9 +9,9 @@ import torch
 
 from pipeline.errors import InputError
 from pipeline.modelling.examples import example_batch, example_targets, small_shapes
+from pipeline.modelling.experts import Experts, chance_of_choice, unevenness
 from pipeline.modelling.interface import Epoch
 from pipeline.modelling.registry import build
-from pipeline.strategies.flexmoe import Experts, chance_of_choice, unevenness
 
 
 def model_of(task="mortality", **hyper):

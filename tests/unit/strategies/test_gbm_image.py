@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.modelling.examples import example_batch, small_shapes, without_images
+from pipeline.modelling.examples import example_batch, small_shapes
 from pipeline.modelling.fitted import features
 from pipeline.modelling.interface import Earlier
 from pipeline.modelling.registry import build
+from pipeline.modelling.views import without_images
 from pipeline.training.settings import needed
 
 BOTH = ["gbm_image", "gbm_late"]

@@ -9,8 +9,9 @@ import torch
 
 from pipeline.errors import InputError
 from pipeline.modelling.checks import check_strategy
-from pipeline.modelling.examples import example_batch, small_shapes, without_record
+from pipeline.modelling.examples import example_batch, small_shapes
 from pipeline.modelling.registry import build
+from pipeline.modelling.views import without_record
 from pipeline.strategies.healnet import Update, fourier
 
 WITH_IMAGE = torch.tensor([1, 0, 1, 0, 1]).bool()

@@ -9,9 +9,9 @@ import torch
 from pipeline.errors import InputError
 from pipeline.modelling.examples import example_batch, example_targets, small_shapes
 from pipeline.modelling.interface import Epoch
+from pipeline.modelling.losses import truth
 from pipeline.modelling.optimiser import AdamW
 from pipeline.modelling.registry import build
-from pipeline.strategies.inforeg import truth
 
 
 def model_of(task="mortality", **hyper):

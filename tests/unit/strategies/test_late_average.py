@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.modelling.examples import example_batch, example_targets, small_shapes
-from pipeline.modelling.interface import CXR, EHR, probabilities, task_loss
+from pipeline.modelling.interface import CXR, EHR
+from pipeline.modelling.losses import mean_logits, probabilities, task_loss
 from pipeline.modelling.registry import build
-from pipeline.strategies.late_average import mean_logits
 from pipeline.tasks import get_task
 
 TASKS = ["mortality", "phenotype", "los"]

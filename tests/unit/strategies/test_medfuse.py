@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
-from pipeline.modelling.examples import example_batch, small_shapes, without_record
+from pipeline.modelling.examples import example_batch, small_shapes
 from pipeline.modelling.registry import build
+from pipeline.modelling.views import without_record
 
 WITH_IMAGE = torch.tensor([1, 0, 1, 0, 0]).bool()
 

@@ -10,7 +10,8 @@ from pipeline.errors import InputError
 from pipeline.modelling.examples import example_batch, example_targets, small_shapes
 from pipeline.modelling.interface import Epoch
 from pipeline.modelling.registry import build
-from pipeline.strategies.smil import blind, k_means
+from pipeline.modelling.views import without_images
+from pipeline.strategies.smil import k_means
 
 
 def model_of(task="mortality", **hyper):
@@ -82,7 +83,7 @@ def test_the_inner_loop_changes_its_parameters_and_its_outcome_depends_on_them(s
     inner = torch.tensor([1, 1, 0, 0, 1, 0]).bool()
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         own = model.adapted(batch, targets, inner)
-        logits = model(blind(batch)).logits[inner]
+        logits = model(without_images(batch)).logits[inner]
         loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets[inner])
     now = dict(model.named_parameters())
     assert {key.split(".")[0] for key in own} == {"series", "hidden", "head"}
@@ -90,8 +91,8 @@ def test_the_inner_loop_changes_its_parameters_and_its_outcome_depends_on_them(s
     for (key, value), gradient in zip(own.items(), gradients, strict=True):
         assert torch.allclose(value, now[key] - 0.5 * gradient, atol=1e-5), key
     with torch.no_grad():
-        adapted = model.called(own, blind(batch)).logits
-        assert (adapted - model(blind(batch)).logits).abs().max() > 1e-3
+        adapted = model.called(own, without_images(batch)).logits
+        assert (adapted - model(without_images(batch)).logits).abs().max() > 1e-3
 
 
 def test_the_outer_losses_are_of_the_pairs_that_the_inner_step_left_out():
@@ -106,7 +107,7 @@ def test_the_outer_losses_are_of_the_pairs_that_the_inner_step_left_out():
     assert outer
     own = model.adapted(batch, targets, inner)
     with torch.no_grad():
-        noisy, clean = model.called(own, blind(batch)), model.called(own, batch)
+        noisy, clean = model.called(own, without_images(batch)), model.called(own, batch)
     z, y = noisy.logits[outer, 0].numpy(), targets[outer, 0].numpy()
     assert float(losses["meta"].detach()) == pytest.approx(0.2 * np.mean(np.log1p(np.exp(z)) - y * z), abs=1e-5)
     for key, weight in (("joint", 0.3), ("hidden", 0.7)):
@@ -121,11 +122,11 @@ def test_in_training_the_inner_step_is_noisy_and_the_outer_pass_is_not():
             module.p = 0.0
     batch, own = batch_of(model), dict(model.named_parameters())
     with torch.no_grad():
-        quiet, again = (model.called(own, blind(batch), noise=False).logits for _ in range(2))
-        noisy, other = (model.called(own, blind(batch)).logits for _ in range(2))
+        quiet, again = (model.called(own, without_images(batch), noise=False).logits for _ in range(2))
+        noisy, other = (model.called(own, without_images(batch)).logits for _ in range(2))
         assert torch.equal(quiet, again)
         assert (noisy - other).abs().max() > 1e-3
-        torch.testing.assert_close(quiet, model.eval()(blind(batch)).logits)
+        torch.testing.assert_close(quiet, model.eval()(without_images(batch)).logits)
     calls, called = [], model.called
 
     def noted(*given, noise=True):
@@ -147,7 +148,7 @@ def test_without_pairs_the_outer_losses_are_zero():
 def test_pixels_of_an_absent_image_are_not_there_to_matter():
     model = with_prototypes(model_of())
     batch = batch_of(model)
-    hidden = blind(batch)
+    hidden = without_images(batch)
     assert len(hidden.images) == 0
     assert dataclasses.replace(hidden, images=batch.images[:0]).present[:, 0].all()
     with torch.no_grad():

@@ -7,9 +7,10 @@ import torch
 
 from pipeline.errors import InputError
 from pipeline.modelling.checks import check_strategy
-from pipeline.modelling.examples import example_batch, select, small_shapes, without_record
+from pipeline.modelling.examples import example_batch, select, small_shapes
 from pipeline.modelling.learning import learned
 from pipeline.modelling.registry import build
+from pipeline.modelling.views import without_record
 
 WITH_IMAGE = torch.tensor([1, 0, 1, 0, 1]).bool()
 

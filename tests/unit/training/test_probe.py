@@ -14,7 +14,8 @@ from pipeline import files
 from pipeline.modelling.cards import read_card
 from pipeline.modelling.examples import small_shapes
 from pipeline.modelling.fitted import Fitted
-from pipeline.modelling.interface import Output, Strategy, probabilities
+from pipeline.modelling.interface import Output, Strategy
+from pipeline.modelling.losses import probabilities
 from pipeline.modelling.registry import names, strategy_class
 from pipeline.params import ProbeScale, TrainingScale, load
 from pipeline.tasks import get_task

@@ -12,7 +12,7 @@ import torch
 from pipeline import files
 from pipeline.data.tensors import load_fold
 from pipeline.errors import InputError
-from pipeline.modelling.interface import prior_logits, task_loss
+from pipeline.modelling.losses import prior_logits, task_loss
 from pipeline.tasks import get_task
 from pipeline.training.run import make_run
 from pipeline.training.store import Store, data_fingerprint
