@@ -598,6 +598,7 @@ class Params:
     images: Images
     splits: Splits
     masks: Masks
+    all_strategies: tuple[str, ...]
     grid: Grid
     training: Training
     tuning: Tuning
@@ -611,8 +612,10 @@ class Params:
 
     def __post_init__(self) -> None:
         _require(self.scale in self.scales, f"scale: {self.scale!r} is not one of {sorted(self.scales)}")
-        for name in self.grid.strategies:
-            _require(name in self.strategies, f"grid.strategies: {name!r} has no block under strategies")
+        _distinct("all_strategies", self.all_strategies)
+        for key, names in (("grid.strategies", self.grid.strategies), ("all_strategies", self.all_strategies)):
+            for name in names:
+                _require(name in self.strategies, f"{key}: {name!r} has no block under strategies")
         for name in self.verdicts.fusion:
             _require(name in self.strategies, f"verdicts.fusion: {name!r} has no block under strategies")
         for name, hyper in self.strategies.items():
@@ -652,7 +655,7 @@ class Params:
 
 
 def content(path: Path | str = FILE, changes: Sequence[str] = ()) -> Any:
-    """What a file holds, with `changes` in the spelling of `dvc exp run -S`: key=value, the value being YAML.
+    """What a file holds, with `changes` as `dvc exp run -S` spells them: key=value, the value YAML or `${other.key}`.
 
     Raises InputError where the file is absent or is not YAML, and for a change of a key that it does not hold.
     """
@@ -668,18 +671,31 @@ def content(path: Path | str = FILE, changes: Sequence[str] = ()) -> Any:
     return value
 
 
-def _change(value: Any, change: str, path: Path) -> None:
+def _change(whole: Any, change: str, path: Path) -> None:
     key, equals, text = change.partition("=")
     *above, last = key.split(".")
-    for name in above:
-        value = value.get(name) if isinstance(value, dict) else None
+    value = _under(whole, above)
     if not equals or not isinstance(value, dict) or last not in value:
         why = f"{path} has no such key" if equals else "must be KEY=VALUE"
         raise InputError(f"-S {change}: {why}")
+    if other := re.fullmatch(r"\$\{([\w.]+)\}", text):  # as in `dvc exp run -S`
+        *above, name = other[1].split(".")
+        there = _under(whole, above)
+        if not isinstance(there, dict) or name not in there:
+            raise InputError(f"-S {change}: {path} has no key {other[1]}")
+        value[last] = there[name]
+        return
     try:
         value[last] = yaml.load(text, Loader=Loader)
     except yaml.YAMLError as error:
         raise InputError(f"-S {change}: not YAML: {' '.join(str(error).split())}") from None
+
+
+def _under(value: Any, names: Sequence[str]) -> Any:
+    """What nested mappings hold under these keys; None where one is not there."""
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
 
 
 def load(path: Path | str = FILE, changes: Sequence[str] = ()) -> Params:

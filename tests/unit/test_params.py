@@ -2,8 +2,10 @@
 
 import pytest
 import yaml
+from dvc.utils.hydra import apply_overrides
 
 from pipeline.errors import InputError
+from pipeline.modelling.registry import names
 from pipeline.params import load, read
 
 
@@ -110,6 +112,9 @@ def test_fewer_folds_concern_the_chosen_scale_alone(tmp_path, content):
 
 def test_the_temporal_scheme_has_one_fold_and_says_what_to_set(tmp_path, content):
     put(content, "splits.scheme", "temporal")
+    with pytest.raises(InputError, match=r"set scales\.demo\.training\.folds to \[0\], is \[0, 1, 2\]"):
+        load(written(tmp_path, content))
+    put(content, "scales.demo.training.folds", [0])
     assert load(written(tmp_path, content)).splits.count == 1
     put(content, "scale", "paper")
     with pytest.raises(InputError, match=r"set scales\.paper\.training\.folds to \[0\], is \[0, 1, 2, 3, 4\]"):
@@ -160,6 +165,7 @@ def test_changes_are_spelled_as_dvc_has_them(root):
         ("training.devise=cpu", r"-S training\.devise=cpu: .*params\.yaml has no such key"),
         ("training.device.x=cpu", r"-S training\.device\.x=cpu: .*params\.yaml has no such key"),
         ("training.device", r"-S training\.device: must be KEY=VALUE"),
+        ("grid.strategies=${every}", r"-S grid\.strategies=\$\{every\}: .*params\.yaml has no key every"),
         ("grid.strategies=[lstm", r"-S grid\.strategies=\[lstm: not YAML"),
         ("worth.deferred=1.0", r"params\.yaml: worth\.deferred: must be in \(0, 1\), is 1\.0"),
         (
@@ -186,3 +192,24 @@ def test_candidates_of_verdicts_are_strategies_and_named_once(tmp_path, root):
         (tmp_path / "params.yaml").write_text(f"{head}  fusion:{first}{changed}{rest}")
         with pytest.raises(InputError, match=message):
             load(tmp_path / "params.yaml")
+
+
+ALL = "grid.strategies=${all_strategies}"
+
+
+def test_one_change_asks_for_all_strategies_here_and_in_dvc(root, tmp_path, content):
+    assert set(load(root / "params.yaml", [ALL]).grid.strategies) == set(names())
+    path = written(tmp_path, content)
+    apply_overrides(path, [ALL])
+    assert load(path).grid.strategies == load(root / "params.yaml", [ALL]).grid.strategies
+
+
+def test_the_default_grid_is_part_of_all_and_in_their_order(root):
+    params = load(root / "params.yaml")
+    assert [name for name in params.all_strategies if name in params.grid.strategies] == list(params.grid.strategies)
+
+
+def test_an_unknown_name_among_all_strategies_is_told(tmp_path, content):
+    content["all_strategies"].append("nobody")
+    with pytest.raises(InputError, match=r"all_strategies: 'nobody' has no block under strategies"):
+        load(written(tmp_path, content))

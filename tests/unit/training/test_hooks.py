@@ -56,7 +56,9 @@ def test_who_draws_too_few_is_told(data, tmp_path, training, monkeypatch):
 
 
 def test_the_history_shows_what_a_strategy_tells_of_an_epoch(data, tmp_path, training, monkeypatch):
-    monkeypatch.setattr(LSTM, "diagnostics", lambda self: {"norm": float(self.head.weight.detach().norm())}, raising=True)
+    monkeypatch.setattr(
+        LSTM, "diagnostics", lambda self: {"norm": float(self.head.weight.detach().norm())}, raising=True
+    )
     spec, store = run(data, tmp_path, training)
     shown = history([spec], store)["own_norm"].to_list()
     assert shown == [row["own_norm"] for row in json.loads((store.folder(spec) / "history.json").read_text())]
