@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
+
 from pipeline.estimation.simultaneous import Bound, Member, bounds, turned
 from pipeline.estimation.variance import moderated
 from pipeline.params import Verdicts
@@ -39,7 +41,8 @@ class Judgement(NamedTuple):
     """A verdict, whether it goes beyond the margin (gains, loses), and what it was read off.
 
     `low` is the family-wise lower bound of the difference that is the least surely a gain, `high` the upper one of that
-    which is the most surely a loss; `gain_p`, `loss_p` are adjusted for the family. NaN: not testable.
+    which is the most surely a loss; `gain_p`, `loss_p` are adjusted for the family. NaN: not testable, or equivalent
+    since it does just what an opponent does (a blend whose weight for the image is 0).
     """
 
     word: str
@@ -72,7 +75,8 @@ def judge(cases: Sequence[Case], rule: Verdicts, seed: int) -> list[Judgement]:
     found = []
     for case in cases:
         if not _testable(case, rule):
-            found.append(Judgement(NOT_TESTABLE, False, *[float("nan")] * 4))
+            word = EQUIVALENT if _enough(case, rule) and any(map(_alike, case.opponents)) else NOT_TESTABLE
+            found.append(Judgement(word, False, *[float("nan")] * 4))
             continue
         gain, loss = next(sides)
         word, beyond = verdict(case, gain, loss, rule)
@@ -108,7 +112,16 @@ def verdict(case: Case, gain: Side, loss: Side, rule: Verdicts) -> tuple[str, bo
 def _testable(case: Case, rule: Verdicts) -> bool:
     estimates = [each.estimate for each in case.opponents]
     several = bool(estimates) and all(each.known and not each.one_run for each in estimates)
-    return several and (case.positives is None or case.positives >= rule.least_positives)
+    return several and _enough(case, rule)
+
+
+def _enough(case: Case, rule: Verdicts) -> bool:
+    return case.positives is None or case.positives >= rule.least_positives
+
+
+def _alike(opponent: Member) -> bool:
+    """Whether a strategy's several runs do just what the opponent's do: no error to test by, and none needed."""
+    return opponent.estimate.runs > 1 and not np.any(opponent.draws)
 
 
 def _moderated(cases: Sequence[Case]) -> list[Case]:

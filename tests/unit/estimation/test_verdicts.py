@@ -73,6 +73,20 @@ def test_what_cannot_be_tested_is_said_to_be(untestable):
     assert beside == judge([other], RULE, 1)[0]
 
 
+def test_who_does_just_what_an_opponent_does_is_equivalent_to_it():
+    same = Member(replace(NOTHING, value=0.0, runs=3), np.zeros(1001))
+    better = member(0.03, 0.005)
+    words = [
+        judge([each], RULE, 1)[0].word
+        for each in (
+            Case((same, better), "auroc", 200, True),
+            Case((same, better), "auroc", 49, True),
+            Case((same._replace(estimate=replace(same.estimate, runs=1)), better), "auroc", 200, True),
+        )
+    ]
+    assert words == ["equivalent", "not testable", "not testable"]
+
+
 def test_a_family_asks_for_more():
     """z = 2.2 is enough for one (1.96) and not for 20 independent ones, where Šidák's bound is 3.02."""
     many = [Case((member(0.022, 0.01, place),), "auroc", 200, True) for place in range(20)]
