@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -49,10 +52,31 @@ def truth(logits: Tensor, targets: Tensor, kind: str) -> Tensor:
 
 def mean_logits(a: Tensor, b: Tensor, kind: str) -> Tensor:
     """[B, K]: logits of the mean of the probabilities of `a` and `b`, which may be as good as 0 or 1."""
+    return logits_of_mean((a, b), kind)
+
+
+def logits_of_mean(logits: Sequence[Tensor], kind: str) -> Tensor:
+    """[B, K]: logits of the mean of the probabilities of several, in float32: a small difference is told."""
+    several = [each.float() for each in logits]
     if kind == "multiclass":
-        return torch.logaddexp(a.log_softmax(dim=1), b.log_softmax(dim=1))
+        return functools.reduce(torch.logaddexp, (each.log_softmax(dim=1) for each in several))
     log = nn.functional.logsigmoid
-    return torch.logaddexp(log(a), log(b)) - torch.logaddexp(log(-a), log(-b))
+    yes, no = (functools.reduce(torch.logaddexp, (log(sign * each) for each in several)) for sign in (1, -1))
+    return yes - no
+
+
+def divergence(a: Tensor, b: Tensor, kind: str = "multilabel") -> Tensor:
+    """[B]: Jensen-Shannon divergence, in nats, of what logits [B, K] say: of the class, or summed over the labels."""
+    a, b = a.float(), b.float()
+    middle = mean_logits(a, b, kind)
+
+    def to_middle(x: Tensor) -> Tensor:
+        if kind == "multiclass":
+            return (x.softmax(dim=1) * (x.log_softmax(dim=1) - middle.log_softmax(dim=1))).sum(dim=1)
+        p, log = torch.sigmoid(x), nn.functional.logsigmoid
+        return (p * (log(x) - log(middle)) + (1 - p) * (log(-x) - log(-middle))).sum(dim=1)
+
+    return 0.5 * (to_middle(a) + to_middle(b))
 
 
 def prior_logits(targets: Tensor, task: Task) -> Tensor:

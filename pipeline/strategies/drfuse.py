@@ -17,32 +17,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid
 
 from pipeline.modelling.encoders import ImageEncoder, TransformerEncoder, fill_absent
 from pipeline.modelling.interface import CXR, EHR, Batch, Output, Shapes, Strategy
 from pipeline.modelling.layers import AttentionLayer
-from pipeline.modelling.losses import element_losses, mean_where, sample_losses
+from pipeline.modelling.losses import divergence, element_losses, mean_logits, mean_where, sample_losses
 
 OWN_EHR, SHARED, OWN_CXR = 0, 1, 2  # tokens of the attention
-
-
-def pool_logits(a: Tensor, b: Tensor) -> Tensor:
-    """The logit of the mean of sigmoid(a) and sigmoid(b), in float32: a small difference is told."""
-    a, b = a.float(), b.float()
-    return torch.logaddexp(logsigmoid(a), logsigmoid(b)) - torch.logaddexp(logsigmoid(-a), logsigmoid(-b))
-
-
-def divergence(a: Tensor, b: Tensor) -> Tensor:
-    """[B]: Jensen-Shannon divergence of independent Bernoulli variables with logits a and b [B, D], summed over D."""
-    a, b = a.float(), b.float()
-    middle = pool_logits(a, b)
-
-    def to_middle(x: Tensor) -> Tensor:
-        p = torch.sigmoid(x)
-        return p * (logsigmoid(x) - logsigmoid(middle)) + (1 - p) * (logsigmoid(-x) - logsigmoid(-middle))
-
-    return 0.5 * (to_middle(a) + to_middle(b)).sum(dim=1)
 
 
 def ranking(weight: Tensor, other: Tensor, loss: Tensor, loss_other: Tensor, pairs: Tensor) -> Tensor:
@@ -115,7 +96,7 @@ class DrFuse(Strategy):
         with_ehr, with_cxr = batch.heard.unbind(dim=1)
         alone = torch.where(with_ehr[:, None], shared_ehr, shared_cxr)
         both = (with_ehr & with_cxr)[:, None]
-        shared = torch.where(both, pool_logits(shared_ehr, shared_cxr), alone)
+        shared = torch.where(both, mean_logits(shared_ehr, shared_cxr, "multilabel"), alone)
 
         tokens = self.dropout(torch.stack([own_ehr, shared, own_cxr], dim=1))
         there = torch.stack([with_ehr, torch.ones_like(with_ehr), with_cxr], dim=1)

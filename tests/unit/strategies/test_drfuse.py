@@ -9,8 +9,9 @@ import torch
 
 from pipeline.errors import InputError
 from pipeline.modelling.examples import example_batch, example_targets, small_shapes
+from pipeline.modelling.losses import divergence, mean_logits
 from pipeline.modelling.registry import build
-from pipeline.strategies.drfuse import divergence, pool_logits, ranking
+from pipeline.strategies.drfuse import ranking
 
 
 def model_of(task="phenotype", **hyper):
@@ -25,10 +26,10 @@ def sigmoid(x):
 def test_pooling_gives_the_logit_of_the_mean_probability():
     a, b = torch.randn(3, 4), torch.randn(3, 4)
     mean = (sigmoid(a.numpy()) + sigmoid(b.numpy())) / 2
-    np.testing.assert_allclose(pool_logits(a, b).numpy(), np.log(mean / (1 - mean)), atol=1e-5)
+    np.testing.assert_allclose(mean_logits(a, b, "multilabel").numpy(), np.log(mean / (1 - mean)), atol=1e-5)
     paper = torch.log((2 * (a + b).exp() + a.exp() + b.exp()) / (2 + a.exp() + b.exp()))
-    np.testing.assert_allclose(pool_logits(a, b).numpy(), paper.numpy(), atol=1e-5)
-    assert pool_logits(torch.tensor([300.0]), torch.tensor([300.0])).isfinite().all()
+    np.testing.assert_allclose(mean_logits(a, b, "multilabel").numpy(), paper.numpy(), atol=1e-5)
+    assert mean_logits(torch.tensor([300.0]), torch.tensor([300.0]), "multilabel").isfinite().all()
 
 
 def test_divergence_is_that_of_bernoulli_variables():
@@ -49,7 +50,7 @@ def test_divergence_and_pooling_keep_their_digits_under_bf16():
     a = torch.randn(64, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
     b = (a + 0.1 * torch.randn(64, 32, generator=torch.Generator().manual_seed(1))).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
-        found, pooled = divergence(a, b), pool_logits(a, b)
+        found, pooled = divergence(a, b), mean_logits(a, b, "multilabel")
     p, q = (sigmoid(x.double().numpy()) for x in (a, b))
     mean = (p + q) / 2
     expected = 0.5 * sum(x * np.log(x / m) for x, m in ((p, mean), (1 - p, 1 - mean), (q, mean), (1 - q, 1 - mean)))
