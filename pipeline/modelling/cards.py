@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import InputError
 
@@ -38,6 +41,11 @@ def read_card(name: str) -> Card:
     path = STRATEGIES / f"{name}.py"
     if not path.is_file():
         raise InputError(f"grid.strategies: {name!r} has no file pipeline/strategies/{name}.py")
+    return _read(name, path, path.stat().st_mtime_ns)
+
+
+@functools.cache  # every run's identity asks for it
+def _read(name: str, path: Path, changed_ns: int) -> Card:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     first, *lines = (ast.get_docstring(tree) or "").splitlines()
     entries: dict[str, str] = {}
@@ -68,3 +76,19 @@ def read_card(name: str) -> Card:
         needs=tuple(declared["needs"].split()),
         wraps=declared["wraps"],
     )
+
+
+def parts(name: str, hyper: Mapping[str, Any]) -> tuple[str, ...]:
+    """The strategies that one is made of: itself, and the one that it wraps, which its hyper-parameters name.
+
+    Raises InputError where there is none of that name, or where that one wraps another.
+    """
+    knob = read_card(name).wraps
+    if not knob:
+        return (name,)
+    base = hyper.get(knob)
+    if not isinstance(base, str) or not (STRATEGIES / f"{base}.py").is_file():
+        raise InputError(f"strategies.{name}.{knob}: must be the name of a strategy, is {base!r}")
+    if read_card(base).wraps:
+        raise InputError(f"strategies.{name}.{knob}: {base} wraps another strategy itself")
+    return name, base

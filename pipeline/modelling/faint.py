@@ -23,8 +23,10 @@ from pipeline.params import Encoders
 from pipeline.tasks import get_task
 
 SIZE = Encoders(width=32, heads=4, layers=1, dropout=0.1, cnn="narrow", cnn_width=8)  # of the scale `study`
-SHAPES = Shapes(get_task("phenotype"), hours=12, channel_variable=(0, 1, 2, 2), px=32, encoders=SIZE)
 SAMPLES, FRESH, BATCH = 2048, 512, 32  # of training; to be told afterwards; of a step
+SHAPES = Shapes(
+    get_task("phenotype"), hours=12, channel_variable=(0, 1, 2, 2), px=32, encoders=SIZE, stays=SAMPLES + FRESH
+)
 PICTURED = 0.75  # share of the training samples that have an image
 STEPS, EPOCH, LR = 500, 50, 1e-3  # at 300 a gate that is as slow as the example of CONTRIBUTING.md has nothing yet
 NOISE, SPOT = 0.15, 0.05  # of a pixel; height of the spot that tells, at its middle

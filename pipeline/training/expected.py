@@ -15,6 +15,7 @@ from typing import Any
 
 from pipeline import files
 from pipeline.errors import InputError
+from pipeline.modelling.cards import parts
 from pipeline.training.grid import RunSpec
 from pipeline.training.store import Store, code_files
 
@@ -37,6 +38,10 @@ def _identities(specs: Sequence[RunSpec], store: Store) -> dict[str, dict[str, A
     return found
 
 
+def _parts(identity: dict[str, Any]) -> tuple[str, ...]:
+    return parts(identity["spec"]["strategy"], identity["spec"]["hyper"])
+
+
 def _digest(identities: dict[str, dict[str, Any]]) -> str:
     names = sorted(each["name"] for each in identities.values())
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:24]
@@ -49,8 +54,8 @@ def _path(store: Store, digest: str) -> Path:
 def expect(specs: Sequence[RunSpec], store: Store) -> str:
     """Writes what the runs are filed under to the store; returns the digest of it that a worker is handed."""
     identities = _identities(specs, store)
-    strategies = sorted({each["spec"]["strategy"] for each in identities.values()})
-    content = {"runs": identities, "code": {name: code_files(name) for name in strategies}}
+    made_of = sorted({_parts(each) for each in identities.values()})
+    content = {"runs": identities, "code": {" ".join(names): code_files(*names) for names in made_of}}
     digest = _digest(identities)
     files.write_json(content, _path(store, digest), digits=EXACT)
     return digest
@@ -70,7 +75,7 @@ def agree(specs: Sequence[RunSpec], store: Store, digest: str) -> None:
     apart: dict[str, None] = {}
     for label in theirs.keys() & ours.keys():
         if ours[label]["name"] != theirs[label]["name"]:
-            code = content["code"][theirs[label]["spec"]["strategy"]]
+            code = content["code"][" ".join(_parts(theirs[label]))]
             apart |= dict.fromkeys(_differences(ours[label], theirs[label], code))
     told = sorted(apart)
     if missing := sorted(theirs.keys() - ours.keys()):
@@ -82,7 +87,7 @@ def agree(specs: Sequence[RunSpec], store: Store, digest: str) -> None:
 
 
 def _differences(ours: dict[str, Any], theirs: dict[str, Any], their_code: dict[str, str]) -> Iterator[str]:
-    here = dict(_flat(ours)) | {("code", name): value for name, value in code_files(ours["spec"]["strategy"]).items()}
+    here = dict(_flat(ours)) | {("code", name): value for name, value in code_files(*_parts(ours)).items()}
     there = dict(_flat(theirs)) | {("code", name): value for name, value in their_code.items()}
     for key in here.keys() | there.keys():
         if here.get(key) == there.get(key) or key[0] in ("name", "needs"):

@@ -79,7 +79,10 @@ def trained(spec: RunSpec, store: Store, tensors: FoldTensors, device: torch.dev
 def _learn_from_earlier(
     strategy: Strategy, spec: RunSpec, store: Store, tensors: FoldTensors, device: torch.device
 ) -> None:
-    """Hands the strategy what earlier runs have learned; its encoders start there where training.start says so."""
+    """Hands the strategy what earlier runs have learned; its encoders start there where training.start says so.
+
+    They start in the runs that are called by their strategy's own name: others (of another size) are teachers.
+    """
 
     def answers(model: Strategy, needed: RunSpec) -> Tensor:
         every = torch.arange(len(tensors.stay_id), device=device)
@@ -90,7 +93,7 @@ def _learn_from_earlier(
         model = trained(needed, store, tensors, device)
         earlier[name] = Earlier(model, functools.partial(answers, model, needed))
     if spec.training.start == "unimodal":
-        start_encoders(strategy, [each.strategy for each in earlier.values()])
+        start_encoders(strategy, [each.strategy for name, each in earlier.items() if name == spec.needs[name].strategy])
     strategy.learn_from(earlier)
 
 

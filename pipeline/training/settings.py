@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from pipeline.modelling.cards import read_card
+from pipeline.errors import InputError
+from pipeline.modelling.cards import parts, read_card
+from pipeline.modelling.sizes import require_teaching, scaled, sized
 from pipeline.params import Encoders, Params, Training, TrainingScale
 from pipeline.training.grid import RunSpec, runs
 
@@ -80,25 +82,66 @@ def all_runs(
     }
 
 
-def needed(strategy: str, hyper: Mapping[str, Any], start: str) -> tuple[str, ...]:
-    """Strategies whose runs a run needs before it: those that its card names, and those that it starts from.
+class Need(NamedTuple):
+    """An earlier run that one needs: whose, with encoders of which size, and whether of the base cohort anyhow."""
 
-    `start`: training.start. With `unimodal` the shared encoders of a fusion strategy begin with the weights of the
-    unimodal runs: the record's is a transformer, or what the knob `series` says; the image's is the CNN.
+    strategy: str
+    size: float = 1.0
+    base: bool = False
+
+
+def _earlier(strategy: str, hyper: Mapping[str, Any], start: str) -> dict[str, Need]:
+    """What a run needs before it, by the names of RunSpec.needs; of a strategy that wraps none.
+
+    By a strategy's own name: a run that it learns from, or whose encoders its own begin with, at the size of its own
+    (the knob `size`). What has the knob `sizes` learns from one of each (`sized`), unless `teachers` is none; with
+    `teachers: base`, what looks at records is of the base cohort.
     """
     card = read_card(strategy)
-    names = list(card.needs)
+    found: dict[str, Need] = {}
+    teachers, sizes, size = hyper.get("teachers", "same"), hyper.get("sizes"), hyper.get("size", 1.0)
+    try:
+        require_teaching(teachers, (1.0,) if sizes is None else sizes, size)
+    except ValueError as error:
+        raise InputError(f"strategies.{strategy}.{error}") from None
+    for name in card.needs if teachers != "none" else ():
+        base = teachers == "base" and "ehr" in read_card(name).modalities
+        found |= {name: Need(name)} if sizes is None else {sized(name, x): Need(name, x, base) for x in sizes}
     if start == "unimodal" and card.group == "fusion" and "lr" in hyper:  # what is fitted begins nowhere
-        names += [str(hyper.get("series", "transformer")), "resnet"]
-    return tuple(dict.fromkeys(names))
+        found |= {name: Need(name, size) for name in (str(hyper.get("series", "transformer")), "resnet")}
+    return found
+
+
+def needed(strategy: str, hyper: Mapping[str, Any], start: str) -> tuple[str, ...]:
+    """Strategies that must be tuned before, as a run needs theirs, or is built around them.
+
+    `start`: training.start. With `unimodal` the shared encoders of a fusion strategy begin with the weights of the
+    unimodal runs: the record's is a transformer, or what the knob `series` says; the image's is the CNN. What is
+    wrapped says itself what it needs.
+    """
+    wrapped = parts(strategy, hyper)[1:]
+    runs_of = () if wrapped else (need.strategy for need in _earlier(strategy, hyper, start).values())
+    return wrapped or tuple(dict.fromkeys(runs_of))
 
 
 def planned(spec: RunSpec, settings: Mapping[str, Settings]) -> RunSpec:
-    """The run with its strategy's settings, and the runs that it needs: of the same cohort, fold, seed and removal.
+    """The run with its strategy's settings, and the runs that it needs: of the same fold, seed and removal.
 
-    `settings` by strategy; those of every strategy that is needed must be there.
+    `settings` by strategy; those of every strategy that is needed must be there. What wraps another has that one's
+    knobs, as they were chosen for it alone, in its knob BASE_hyper, but for those that stand there already.
     """
     own = settings[spec.strategy].applied(spec)
-    names = needed(spec.strategy, own.hyper, spec.training.start)
-    needs = {name: planned(dataclasses.replace(spec, strategy=name), settings) for name in names}
-    return dataclasses.replace(own, needs=needs)
+    strategy, hyper = spec.strategy, own.hyper
+    for base in parts(strategy, hyper)[1:]:
+        knob = f"{read_card(strategy).wraps}_hyper"
+        apart = {key: value for key, value in settings[base].hyper.items() if key != "lr"} | hyper.get(knob, {})
+        own = dataclasses.replace(own, hyper={**hyper, knob: apart})
+        strategy, hyper = base, {**settings[base].hyper, **apart}
+
+    def run(need: Need) -> RunSpec:
+        encoders, cohort = scaled(spec.encoders, need.size), "base" if need.base else spec.train_cohort
+        asked = dataclasses.replace(spec, strategy=need.strategy, encoders=encoders, train_cohort=cohort)
+        return planned(asked, settings)
+
+    earlier = _earlier(strategy, hyper, spec.training.start)
+    return dataclasses.replace(own, needs={name: run(need) for name, need in earlier.items()})

@@ -26,6 +26,7 @@ from typing import Any
 from pipeline import files
 from pipeline.closure import ROOT, closure
 from pipeline.data.tensors import FILES
+from pipeline.modelling.cards import parts
 from pipeline.modelling.registry import module_name
 from pipeline.training.claim import Claim, claimed
 from pipeline.training.grid import RunSpec
@@ -69,9 +70,9 @@ def data_fingerprint(folder: Path) -> str:
 
 
 @functools.cache
-def code_files(strategy: str) -> dict[str, str]:
-    """Digests of the sources that a run of the strategy depends on: its own file and the shared core."""
-    sources = closure("pipeline.training.run", module_name(strategy))
+def code_files(*strategies: str) -> dict[str, str]:
+    """Digests of the sources that a run made of the strategies (`parts`) depends on: their files, the shared core."""
+    sources = closure("pipeline.training.run", *map(module_name, strategies))
     return {path.as_posix(): files.sha256(ROOT / path) for path in sources if path not in _PLUMBING}
 
 
@@ -113,7 +114,7 @@ class Store:
             "spec": content,
             "needs": {name: self.name(earlier) for name, earlier in spec.needs.items()},
             "data": self.data,
-            "code": _digest(code_files(spec.strategy)),
+            "code": _digest(code_files(*parts(spec.strategy, spec.hyper))),
             **versions(),
         }
 

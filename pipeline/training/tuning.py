@@ -118,7 +118,7 @@ def dev_score(
 class Choice:
     """What tuning gives: settings by task and strategy, rows of TRIALS_SCHEMA, hours by strategy and task.
 
-    `needs`: by strategy, those whose runs it needs.
+    `needs`: by strategy, those whose runs it needs, or which it is built around.
     """
 
     settings: dict[str, dict[str, Settings]]
@@ -182,12 +182,20 @@ def tune(
     """
     found = choose(common, grid, strategies, tuning, judged, store, data)
     for name in grid.strategies:
-        needs = found.needs[name]
+        needs = _all_needed(name, found.needs)
         code = {each: files.sha256(ROOT / f"{module_name(each).replace('.', '/')}.py") for each in needs}
         tasks = {task: {each: of_task[each] for each in (name, *needs)} for task, of_task in found.settings.items()}
         files.write_yaml(dataclasses.asdict(Tuned(tuning.trials, code, tasks)), out / f"{name}.yaml")
     files.write_csv(pl.DataFrame(found.rows, schema=TRIALS_SCHEMA), out / TRIALS, digits=9)
     files.write_json(found.hours, out / HOURS)
+
+
+def _all_needed(name: str, needs: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """Those that a strategy needs, and those that these need."""
+    found = list(needs[name])
+    for each in found:  # grows meanwhile
+        found += [other for other in needs[each] if other not in found]
+    return found
 
 
 def _judged(common: Common, judged: TuningScale) -> Common:

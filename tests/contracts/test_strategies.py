@@ -35,6 +35,7 @@ def test_the_card_is_whole_and_says_what_the_class_declares(name):
     assert all(card.entries.values())
     assert set(card.modalities) == cls.modalities
     assert (card.missing, card.interaction) == (cls.missing, cls.interaction)
+    assert (set(card.needs), card.wraps) == (set(cls.needs), cls.wraps)
 
 
 @pytest.mark.parametrize("name", registry.names())

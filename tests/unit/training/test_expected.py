@@ -45,14 +45,27 @@ def test_an_edited_file_is_named_and_only_where_its_strategy_is_asked_for(filed,
     digest, lstm = expected.expect(specs, filed), expected.expect(specs[-2:], filed)
     before = store.code_files("gbm_image")
 
-    def edited(strategy):
-        return {**before, "pipeline/strategies/gbm_image.py": "other"} if strategy == "gbm_image" else code(strategy)
+    def edited(*names):
+        return {**before, "pipeline/strategies/gbm_image.py": "other"} if names == ("gbm_image",) else code(*names)
 
     code = store.code_files
     monkeypatch.setattr(store, "code_files", edited)
     monkeypatch.setattr(expected, "code_files", edited)
     assert refusal(specs, filed, digest) == f"{REFUSED}pipeline/strategies/gbm_image.py differs"
     expected.agree(specs[-2:], filed, lstm)
+
+
+def test_an_edited_file_is_named_where_it_is_wrapped(filed, specs, monkeypatch):
+    around = [dataclasses.replace(specs[-1], strategy="climd", hyper={"base": name}) for name in ("smil", "drfuse")]
+    digest, code = expected.expect(around, filed), store.code_files
+
+    def edited(*names):
+        return {path: "other" if path.endswith("/smil.py") else sha for path, sha in code(*names).items()}
+
+    monkeypatch.setattr(store, "code_files", edited)
+    monkeypatch.setattr(expected, "code_files", edited)
+    assert refusal(around, filed, digest) == f"{REFUSED}pipeline/strategies/smil.py differs"
+    expected.agree(around[1:], filed, expected.expect(around[1:], filed))
 
 
 def test_other_data_and_other_params_are_named(filed, specs):

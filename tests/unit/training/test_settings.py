@@ -10,18 +10,23 @@ from safetensors.torch import load_file
 from pipeline import files
 from pipeline.data.batches import Batches
 from pipeline.data.tensors import load_fold
+from pipeline.errors import InputError
 from pipeline.modelling.cards import read_card
 from pipeline.modelling.encoders import ImageEncoder, LSTMEncoder, TransformerEncoder, start_encoders
 from pipeline.modelling.examples import small_shapes
 from pipeline.modelling.registry import build, names, strategy_class
+from pipeline.modelling.sizes import scaled
 from pipeline.strict import build as strictly
 from pipeline.tasks import get_task
+from pipeline.training import run as run_module
+from pipeline.training import settings as settings_module
 from pipeline.training.executors import execute
 from pipeline.training.grid import RunSpec
 from pipeline.training.loop import logits_of
 from pipeline.training.run import make_run, trained
 from pipeline.training.settings import Common, Settings, needed
 from pipeline.training.store import Store, data_fingerprint
+from pipeline.training.worklist import jobs
 from tests.support.runs import SCALE, VARIABLES, killed_and_resumed, silent
 from tests.support.small import ENCODERS
 
@@ -59,6 +64,123 @@ def test_needs_are_of_the_same_fold_and_seed_with_their_own_settings_and_part_of
     assert store.name(own) == store.name(resnet)  # one run for the cell of its own and for whoever needs it
     (other,) = common.runs("late_fusion", "mortality", SETTINGS | {"resnet": Settings({"lr": 0.004}, 0.0, 0.0)})
     assert store.name(other) != store.name(spec)
+
+
+def test_what_is_wrapped_says_what_is_needed_and_has_the_knobs_that_were_chosen_for_it(common, data, tmp_path):
+    hyper = {"lr": 0.001, "base": "medfuse", "base_hyper": {}}
+    assert needed("climd", hyper, "unimodal") == ("medfuse",)
+    settings = SETTINGS | {"climd": Settings(hyper, 0.3, 0.03)}
+    (spec,) = common.runs("climd", "mortality", settings)
+    assert spec.hyper == hyper | {"base_hyper": {"series": "lstm"}}
+    assert (spec.encoders.dropout, spec.training.weight_decay) == (0.3, 0.03)
+    (medfuse,) = common.runs("medfuse", "mortality", settings)
+    assert spec.needs == medfuse.needs
+    assert list(spec.needs) == ["lstm", "resnet"]
+    own = hyper | {"base_hyper": {"series": "transformer"}}  # what stands in its own block counts
+    (spec,) = common.runs("climd", "mortality", settings | {"climd": Settings(own, 0.3, 0.03)})
+    assert spec.hyper == own
+    assert list(spec.needs) == ["transformer", "resnet"]
+
+
+TEACHING = {"lr": 0.003, "sizes": (0.5, 1.0), "teachers": "same", "size": 1.0}
+
+
+@pytest.fixture
+def teaching(monkeypatch):
+    """late_fusion is taught by the runs of transformer and resnet."""
+    needs = ("transformer", "resnet")
+
+    def card(name):
+        return dataclasses.replace(read_card(name), needs=needs if name == "late_fusion" else ())
+
+    monkeypatch.setattr(settings_module, "read_card", card)
+
+    def settings(**hyper):
+        return SETTINGS | {"late_fusion": Settings(TEACHING | hyper, 0.1, 0.01)}
+
+    return settings
+
+
+def test_teachers_of_two_sizes_are_runs_of_their_own_and_the_one_of_full_size_is_shared(
+    common, teaching, data, tmp_path
+):
+    (spec,) = common.runs("late_fusion", "mortality", teaching())
+    teachers = [f"{name} x{size}" for name in ("transformer", "resnet") for size in ("0.5", "1")]
+    assert list(spec.needs) == [*teachers, "transformer", "resnet"]
+    half, whole = spec.needs["resnet x0.5"].encoders, spec.needs["resnet x1"].encoders
+    assert (half.width, half.cnn_width) == (ENCODERS.width // 2, ENCODERS.cnn_width // 2)
+    assert (whole.width, whole.cnn_width, whole.dropout) == (ENCODERS.width, ENCODERS.cnn_width, 0.0)
+    store = Store(tmp_path, data_fingerprint(data))
+    (own,) = common.runs("resnet", "mortality", teaching())
+    assert store.name(spec.needs["resnet x1"]) == store.name(spec.needs["resnet"]) == store.name(own)
+    (medfuse,) = common.runs("medfuse", "mortality", teaching())
+    made = [job.name for job in jobs([spec, own, medfuse], store)]
+    assert len(made) == len(set(made)) == 2 + 4 + 1  # the two, four teachers, an lstm
+    assert made[-1] in (store.name(spec), store.name(medfuse))
+
+
+def test_teachers_of_the_base_cohort_are_those_that_see_records(common, teaching):
+    (spec,) = common.runs("late_fusion", "mortality", teaching(teachers="base"))
+    cohorts = {name: each.train_cohort for name, each in spec.needs.items()}
+    records, others = {"transformer x0.5", "transformer x1"}, {"resnet x0.5", "resnet x1", "transformer", "resnet"}
+    assert cohorts == dict.fromkeys(records, "base") | dict.fromkeys(others, "matched")
+    (spec,) = common.runs("late_fusion", "mortality", teaching(teachers="none"))
+    assert list(spec.needs) == ["transformer", "resnet"]
+
+
+def test_a_student_begins_with_encoders_of_its_own_size_and_no_teachers(common, teaching, data, tmp_path, monkeypatch):
+    (spec,) = common.runs("late_fusion", "mortality", teaching(size=0.5))
+    assert spec.needs["transformer"] == spec.needs["transformer x0.5"]
+    assert spec.encoders.width == ENCODERS.width  # its own knob says the rest
+    store, begun, real = Store(tmp_path, data_fingerprint(data)), [], run_module.start_encoders
+
+    def start(strategy, trained):
+        begun.extend(model.shapes.encoders.width for model in trained)
+        return real(strategy, trained)
+
+    (spec,) = common.runs("late_fusion", "mortality", teaching(sizes=(0.5, 2.0)))
+    spec = dataclasses.replace(spec, hyper={"lr": 0.003})  # as late_fusion can be built
+    monkeypatch.setattr(run_module, "start_encoders", start)
+    make_run(spec, store, data, silent)
+    assert begun == [ENCODERS.width] * 2
+
+
+@pytest.mark.parametrize(
+    ("knob", "value", "message"),
+    [
+        ("sizes", 0.5, "must be a list of different numbers, is 0.5"),
+        ("sizes", (1.0, 1.0), r"must be a list of different numbers, is \(1.0, 1.0\)"),
+        ("sizes", (0.0,), "must be above 0, is 0.0"),
+        ("size", "half", "must be above 0, is 'half'"),
+        ("teachers", "all", "must be one of none, same, base, is 'all'"),
+    ],
+)
+def test_impossible_teachers_are_refused(teaching, common, knob, value, message):
+    with pytest.raises(InputError, match=rf"^strategies\.late_fusion\.{knob}: {message}$"):
+        common.runs("late_fusion", "mortality", teaching(**{knob: value}))
+
+
+@pytest.mark.parametrize(
+    ("size", "width", "cnn_width", "expected"),
+    [
+        (0.5, 32, 8, (16, 4)),
+        (2, 32, 8, (64, 16)),
+        (1, 12, 7, (12, 7)),  # as it is
+        (0.25, 16, 4, (4, 2)),
+        (0.1, 16, 4, (4, 2)),
+        (1.5, 16, 16, (24, 24)),
+        (1.3, 32, 16, (40, 24)),
+        (0.75, 32, 16, (24, 12)),
+    ],
+)
+def test_encoders_of_a_size_have_widths_that_they_can_be_built_with(size, width, cnn_width, expected):
+    small = small_shapes("mortality")
+    encoders = dataclasses.replace(small.encoders, width=width, heads=4, cnn_width=cnn_width)
+    found = scaled(encoders, size)
+    assert found == dataclasses.replace(encoders, width=expected[0], cnn_width=expected[1])
+    if size != 1:
+        for name in ("resnet", "transformer"):
+            build(name, dataclasses.replace(small, encoders=found), {})
 
 
 def test_an_encoder_begins_where_the_unimodal_run_ended(common, data, tmp_path, monkeypatch):

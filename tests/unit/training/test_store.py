@@ -65,6 +65,21 @@ def test_every_file_that_a_run_needs_is_in_its_fingerprint_but_those_that_cannot
     assert "pipeline/modelling/registry.py" not in unseen
 
 
+def test_the_file_of_a_wrapped_strategy_counts_and_that_of_another_one_does_not(monkeypatch, tmp_path, training):
+    wrapping = {"strategy": "climd", "hyper": {"lr": 0.001, "base": "smil", "base_hyper": {}}}
+    spec, filed, digest = dataclasses.replace(grid(training)[0], **wrapping), Store(tmp_path, "data"), files.sha256
+    before = filed.name(spec)
+    for base, counts in (("smil", True), ("drfuse", False)):
+        changed = f"pipeline/strategies/{base}.py"
+        monkeypatch.setattr(files, "sha256", lambda p, end=changed: "x" if str(p).endswith(end) else digest(p))
+        code_files.cache_clear()
+        assert (filed.name(spec) != before) == counts
+    monkeypatch.undo()
+    code_files.cache_clear()
+    assert filed.name(spec) == before
+    assert filed.name(dataclasses.replace(spec, hyper=spec.hyper | {"base": "shaspec"})) != before
+
+
 def test_pretrained_weights_count_by_content_and_not_by_path(tmp_path, training):
     def folder(name):
         chosen = dataclasses.replace(training, pretrained=str(tmp_path / name))

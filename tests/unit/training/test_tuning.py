@@ -17,6 +17,7 @@ from pipeline.modelling.cards import Card
 from pipeline.params import Dimension, Grid, Tuning, TuningScale, load
 from pipeline.tasks import get_task
 from pipeline.training import settings as settings_module
+from pipeline.training import tuning as tuning_module
 from pipeline.training.monitor import monitor_score
 from pipeline.training.settings import Common, Settings
 from pipeline.training.store import Store, data_fingerprint
@@ -73,6 +74,8 @@ def common(training):
 
 def tuned(folder, common, data, tuning, store=None, strategies=("resnet", "gbm"), count=3):
     written = {"resnet": {"lr": 0.003}, "transformer": {"lr": 0.003}, "late_fusion": {"lr": 0.003}}
+    written |= {"medfuse": {"lr": 0.003, "series": "transformer"}}
+    written |= {"climd": {"lr": 0.003, "base": "medfuse", "base_hyper": {}}}
     written["gbm"] = {"max_iter": 3, "max_depth": 2}
     tune(
         common,
@@ -164,6 +167,27 @@ def test_those_that_others_start_from_are_tuned_first(common, data, tuning, tmp_
         chosen = rows.row(by_predicate=(pl.col("strategy") == name) & pl.col("chosen"), named=True)
         assert dataclasses.asdict(told.tasks["mortality"][name]) == json.loads(chosen["settings"])
         assert told.code[name] == files.sha256(f"pipeline/strategies/{name}.py")
+
+
+def test_what_is_wrapped_is_tuned_first_and_named_with_all_that_it_needs(common, data, tuning, tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning_module, "_choose", lambda common, tried, choice, *rest: chosen(tried, choice))
+
+    def chosen(tried, choice):
+        order.append(sorted(tried))
+        for of_task in choice.settings.values():
+            of_task.update({name: found[-1] for name, found in tried.items()})
+
+    order = []
+    common = dataclasses.replace(common, training=dataclasses.replace(common.training, start="unimodal"))
+    out = tuned(tmp_path, common, data, tuning, strategies=("climd",), count=2)
+    assert order == [["resnet", "transformer"], ["medfuse"], ["climd"]]
+    told = read_tuned(out / "climd.yaml")
+    needs = ("medfuse", "transformer", "resnet")
+    assert told.code == {name: files.sha256(f"pipeline/strategies/{name}.py") for name in needs}
+    assert set(told.tasks["mortality"]) == {"climd", *needs}
+    (spec,) = common.runs("climd", "mortality", told.tasks["mortality"])[:1]
+    assert spec.hyper["base_hyper"] == {"series": "transformer"}
+    assert sorted(spec.needs) == ["resnet", "transformer"]
 
 
 def test_strategies_that_need_each_other_are_refused(common, data, tuning, tmp_path, monkeypatch):
