@@ -13,7 +13,7 @@ from pipeline.modelling.interface import Epoch
 from pipeline.modelling.learning import take_step
 from pipeline.modelling.registry import build
 from pipeline.modelling.views import without_images, without_record
-from pipeline.strategies.cmcl import Alignment, contrast, projector
+from pipeline.strategies.cmcl import Alignment, Projected, contrast, projector
 
 WIDTH, SAMPLES = 16, 200
 A, B, C = 0, 1, 2
@@ -197,6 +197,18 @@ def test_where_nothing_is_free_nothing_moves_and_where_all_is_it_is_plain_traini
         for change in plain:
             change.data.zero_()
     assert all(torch.equal(one, other) for one, other in zip(free.weights(), base, strict=True))
+
+
+def test_bfloat16_leaves_the_maps_alone():
+    one, g = Projected(WIDTH), torch.Generator().manual_seed(0)
+    torch.nn.init.normal_(one.change, generator=g)
+    one.own.copy_(torch.randn(WIDTH, WIDTH, generator=g))
+    one.partner.copy_(torch.randn(WIDTH, WIDTH, generator=g))
+    by_hand = torch.eye(WIDTH) + one.change - one.partner @ one.change @ one.own
+    torch.testing.assert_close(one.weight(), by_hand, atol=1e-4, rtol=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = one.weight()
+    assert torch.equal(found, one.weight())
 
 
 def test_drift_is_the_change_of_all_similarities_beside_their_size():
