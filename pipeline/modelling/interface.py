@@ -111,6 +111,21 @@ class Epoch:
     batches: Callable[[], Iterable[tuple[Batch, Tensor]]]
 
 
+class Stretch(NamedTuple):
+    """A step's `number`, from 0, its `first` epoch, and the `end`, which is the first of the next."""
+
+    number: int
+    first: int
+    end: int
+
+
+def stretch(done: int, count: int, steps: int) -> Stretch:
+    """Of `steps` equal stretches of `count` epochs, at least one each, that of the next after `done`; then the last."""
+    number = min(done * steps // count, steps - 1)
+    first, end = (-(-step * count // steps) for step in (number, number + 1))
+    return Stretch(number, first, end)
+
+
 class Earlier(NamedTuple):
     """A finished run that another one needs: its trained strategy, in eval mode, and its logits [N, K] of all stays.
 
@@ -129,7 +144,9 @@ class Strategy(nn.Module):
     `missing`: `native` (an own mechanism for absent images) or `complete` (given the shared treatment,
     encoders.fill_absent). `interaction`: `additive` (logits are a sum over modalities) or `joint`. `needs`: strategies
     whose runs of the same task, cohort, fold and seed are made before, and handed to `learn_from`. `wraps`: the knob
-    that names another strategy, which this one is built around; it needs what that one needs.
+    that names another strategy, which this one is built around; it needs what that one needs. `steps`: in how many
+    steps it learns one thing after another, each in a `stretch` of the epochs with a learning rate of its own. With
+    more than one, training does not stop early and the last epoch counts; what it answers after each step is filed.
     """
 
     modalities: ClassVar[frozenset[str]] = frozenset({"ehr", "cxr"})
@@ -137,6 +154,7 @@ class Strategy(nn.Module):
     interaction: ClassVar[Literal["additive", "joint"]] = "joint"
     needs: ClassVar[tuple[str, ...]] = ()
     wraps: ClassVar[str] = ""
+    steps: int = 1
     prior: Tensor
 
     def __init__(self, shapes: Shapes) -> None:

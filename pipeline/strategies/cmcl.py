@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
 from pipeline.modelling.encoders import ImageEncoder, TransformerEncoder, fill_absent
-from pipeline.modelling.interface import CXR, EHR, Batch, Epoch, Output, Shapes, Strategy
+from pipeline.modelling.interface import CXR, EHR, Batch, Epoch, Output, Shapes, Strategy, stretch
 from pipeline.modelling.layers import Dropout
 from pipeline.modelling.losses import mean_where, sample_losses
 
@@ -256,8 +256,7 @@ class CMCL(Strategy):
         first = max(1, round(self.supervised * epoch.count))
         if epoch.done < first or first >= epoch.count:
             return 0
-        count = len(self.pairs)
-        return 1 + min(count - 1, (epoch.done - first) * count // (epoch.count - first))
+        return 1 + stretch(epoch.done - first, epoch.count - first, len(self.pairs)).number
 
     def between_epochs(self, epoch: Epoch) -> None:
         """Where a step ends: vectors are measured once, when the encoders are done; then pair after pair is kept."""

@@ -25,7 +25,7 @@ from pipeline.data.batches import Batches
 from pipeline.data.tensors import FoldTensors
 from pipeline.errors import InputError
 from pipeline.files import atomic
-from pipeline.modelling.interface import Batch, Epoch, Strategy
+from pipeline.modelling.interface import Batch, Epoch, Strategy, stretch
 from pipeline.modelling.losses import prior_logits, probabilities, task_loss
 from pipeline.modelling.optimiser import AdamW, optimiser_groups, schedule
 from pipeline.params import Training
@@ -181,13 +181,16 @@ def fit(
     report: Callable[[int, dict[str, Any]], None],
     check: Callable[[], None] | None = None,
     stop: Callable[[], bool] | None = None,
+    after_step: Callable[[int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Trains `strategy` in place, leaves it with its best weights, and returns the history, a row an epoch.
 
     The best epoch has the highest validation metric; where that is not estimable, the lowest validation task loss;
-    where there is no validation stay, it is the last. The history's `monitor` says which. `check` is called before each
-    batch and checkpoint, and whatever it raises ends the fit; where `stop` says so between epochs, the checkpoint is
-    written and Stopped raised. Raises InputError where there is nothing to train on, or the loss is not finite.
+    where there is no validation stay, or the strategy has steps, it is the last. The history's `monitor` says which.
+    `check` is called before each batch and checkpoint, and whatever it raises ends the fit; where `stop` says so
+    between epochs, the checkpoint is written and Stopped raised. `after_step` is called with the number of each of the
+    strategy's steps when it ends, before a checkpoint is written; once more where a killed run repeats it. Raises
+    InputError where there is nothing to train on, the loss is not finite, or there are fewer epochs than steps.
     """
     device, training = batches.device, spec.training
     train, val = rows_of(data, spec, device)
@@ -195,7 +198,8 @@ def fit(
     strategy.set_prior(prior_logits(batches.targets(train), task).to(device))
     optimiser = AdamW(optimiser_groups(strategy, training.weight_decay), lr=spec.hyper["lr"])
     steps_per_epoch = math.ceil(len(train) / spec.batch_size)
-    steps = steps_per_epoch * spec.max_epochs
+    if spec.max_epochs < strategy.steps:
+        raise InputError(f"{spec.name}: max_epochs is {spec.max_epochs}, its steps are {strategy.steps}")
     least = training.least_share * spec.max_epochs  # whose image is learned late is not cut off before
 
     best: dict[str, Tensor] = {}
@@ -219,6 +223,7 @@ def fit(
     for epoch in range(progress.epoch, spec.max_epochs):
         if epoch - progress.best > spec.patience and epoch >= least:
             break
+        step, first, end = stretch(epoch, spec.max_epochs, strategy.steps)
         strategy.train()
         torch.manual_seed(stream(*spec.luck, epoch, 1))
         generator = torch.Generator().manual_seed(stream(*spec.luck, epoch, 2))
@@ -226,7 +231,8 @@ def fit(
         for index, rows in enumerate(_drawn(strategy, train, spec, epoch).split(spec.batch_size)):
             if check:
                 check()
-            factor = schedule(epoch * steps_per_epoch + index, steps, training.warmup_share)
+            place, length = (epoch - first) * steps_per_epoch + index, (end - first) * steps_per_epoch
+            factor = schedule(place, length, training.warmup_share)
             for group in optimiser.param_groups:
                 group["lr"] = spec.hyper["lr"] * factor
             batch, targets = batches.gather(rows, removed), batches.targets(rows)
@@ -244,7 +250,7 @@ def fit(
                     f"{spec.name}: {name} is {number} in epoch {epoch + 1}; lower strategies.{spec.strategy}.lr"
                 )
 
-        metric, loss = found[f"val_{task.monitor}"], found["val_loss"]
+        metric, loss = (found[name] if strategy.steps == 1 else None for name in (f"val_{task.monitor}", "val_loss"))
         monitor = f"val_{task.monitor}" if metric is not None else "val_loss" if loss is not None else "none"
         score = metric if metric is not None else -loss if loss is not None else float(epoch)
         if score > progress.score:
@@ -255,6 +261,8 @@ def fit(
         progress.history.append(row)
         progress.epoch = epoch + 1
         report(progress.epoch, row)
+        if after_step and progress.epoch == end:
+            after_step(step)
         stopping = stop is not None and stop()
         if stopping or time.monotonic() - saved >= training.checkpoint_seconds:
             if check:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -32,9 +34,10 @@ from pipeline.training.claim import Claim, LeaseLost
 from pipeline.training.fitting import fit_once
 from pipeline.training.grid import RunSpec
 from pipeline.training.loop import fit, logits_of, stream
-from pipeline.training.store import CHECKPOINT, Store
+from pipeline.training.store import CHECKPOINT, STEPS, Store
 
 log = logging.getLogger("train")
+Array = npt.NDArray[Any]
 Report = Callable[[int, dict[str, Any]], None]
 Stop = Callable[[], bool]
 
@@ -123,6 +126,13 @@ def make_run(
             log.warning("%s: %s", spec.name, lost)
 
 
+def _file_step(path: Path, step: int, stay_id: Array, logits: Array) -> None:
+    """Logits [rows, K] after a step, behind those of the steps before: [S, rows, K] in the end."""
+    before = load_arrays(path)["logits"][:step] if step else np.empty((0, *logits.shape), logits.dtype)
+    with files.atomic(path) as beside:
+        save_arrays({"stay_id": stay_id, "logits": np.concatenate([before, logits[None]])}, beside)
+
+
 def _make(spec: RunSpec, store: Store, data: Path, report: Report, claim: Claim, stop: Stop | None) -> None:
     prepare_torch()
     device = pick_device(spec.training.device)
@@ -140,11 +150,18 @@ def _make(spec: RunSpec, store: Store, data: Path, report: Report, claim: Claim,
     strategy.to(memory_format=image_format(spec.encoders, device))
     batches = Batches(tensors, device, strategy.modalities)
     _learn_from_earlier(strategy, spec, store, tensors, device)
+    rows = np.flatnonzero(tensors.part != "train")
+
+    def after_step(step: int) -> None:
+        if strategy.steps > 1:
+            logits = logits_of(strategy, batches, torch.from_numpy(rows).to(device), spec).cpu().numpy()
+            _file_step(claim.folder / STEPS, step, tensors.stay_id[rows], logits)
+
     if isinstance(strategy, Fitted):
         history = fit_once(strategy, tensors, batches, spec, task, report)
     else:
-        history = fit(strategy, tensors, batches, spec, task, claim.folder / CHECKPOINT, report, claim.check, stop)
-    rows = np.flatnonzero(tensors.part != "train")
+        checkpoint = claim.folder / CHECKPOINT
+        history = fit(strategy, tensors, batches, spec, task, checkpoint, report, claim.check, stop, after_step)
     logits = logits_of(strategy, batches, torch.from_numpy(rows).to(device), spec)
     p = probabilities(logits, task).float().cpu().numpy()
     if not np.isfinite(p).all():

@@ -5,8 +5,9 @@ FUSION_WORK, else work/ in the project's root (in a copy that DVC makes for `exp
 project's own root, not in the copy).
 
 A run's folder holds spec.json, checkpoint.safetensors (while it runs), weights.safetensors, predictions.safetensors and
-history.json; result.json is written last, when these are on the disk, and marks it as finished. A run is claimed by a
-lease on its folder (pipeline.training.claim).
+history.json, and of a strategy that learns in steps steps.safetensors: what it answers after each (stay_id [rows] and
+logits [S, rows, K], of the stays of predictions.safetensors). result.json is written last, when these are on the disk,
+and marks it as finished. A run is claimed by a lease on its folder (pipeline.training.claim).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from pipeline.modelling.registry import module_name
 from pipeline.training.claim import Claim, claimed
 from pipeline.training.grid import RunSpec
 
-CHECKPOINT, RESULT = "checkpoint.safetensors", "result.json"
+CHECKPOINT, RESULT, STEPS = "checkpoint.safetensors", "result.json", "steps.safetensors"
 MADE = ("weights.safetensors", "predictions.safetensors", "history.json")
 GRACE_SECONDS = 10.0  # in which a file shows that a process of another machine has just written
 
@@ -161,7 +162,8 @@ class Store:
         Raises LeaseLost where another process has taken it over.
         """
         claim.check()
-        files.flush(*(claim.folder / name for name in MADE))
+        own = [STEPS] if (claim.folder / STEPS).is_file() else []
+        files.flush(*(claim.folder / name for name in (*MADE, *own)))
         files.write_json(result, claim.folder / RESULT)
         files.flush(claim.folder / RESULT)
         (claim.folder / CHECKPOINT).unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from pipeline import files, owners
 from pipeline.errors import InputError
 from pipeline.training import claim as module
 from pipeline.training.claim import LEASE, LeaseLost, claimed
-from pipeline.training.store import CHECKPOINT, MADE, RESULT, Store
+from pipeline.training.store import CHECKPOINT, MADE, RESULT, STEPS, Store
 from tests.support.processes import wait_until
 from tests.support.runs import grid
 
@@ -275,7 +275,8 @@ def test_a_store_that_cannot_be_written_to_is_one_line(how):
         assert [path for path in runs.rglob("*") if path.is_file()] == []
 
 
-def test_a_run_is_marked_as_made_when_all_else_is_on_the_disk(tmp_path, training, monkeypatch):
+@pytest.mark.parametrize("made", [MADE, (*MADE, STEPS)])
+def test_a_run_is_marked_as_made_when_all_else_is_on_the_disk(tmp_path, training, monkeypatch, made):
     spec, store = grid(training)[0], Store(tmp_path, "data")
     flushed = []
 
@@ -286,11 +287,11 @@ def test_a_run_is_marked_as_made_when_all_else_is_on_the_disk(tmp_path, training
 
     monkeypatch.setattr(files.os, "fsync", sync)
     with store.claimed(spec) as claim:
-        for name in (*MADE, CHECKPOINT):
+        for name in (*made, CHECKPOINT):
             (claim.folder / name).write_text(name)
         store.finish(claim, {"seconds": 1.0})
     folder = store.folder(spec).name
-    assert flushed == [*((name, False) for name in (*MADE, folder)), (RESULT, True), (folder, True)]
+    assert flushed == [*((name, False) for name in (*made, folder)), (RESULT, True), (folder, True)]
     assert store.finished(spec)
     assert not (store.folder(spec) / CHECKPOINT).exists()
 
