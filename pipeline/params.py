@@ -230,14 +230,44 @@ class Masks:
 
 @dataclass(frozen=True)
 class Grid:
-    """What is trained."""
+    """What is trained, and which ensembles are made of it."""
 
     strategies: tuple[str, ...]
     tasks: tuple[Literal["mortality", "phenotype", "los"], ...]
+    ensembles: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _distinct("strategies", self.strategies)
         _distinct("tasks", self.tasks)
+        _unrepeated("ensembles", self.ensembles)
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """All whose predictions are scored: the strategies, then the ensembles."""
+        return (*self.strategies, *self.ensembles)
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """A weighted mean of finished strategies' probabilities, whose weights are chosen on validation.
+
+    `components`: strategies; those outside of the grid are left out. `trials`: weights that `tpe` tries, the first of
+    them each component alone; of `greedy`, rounds. `top`: only the best so many on validation (0: all). `metric`: the
+    task's monitor (AUPRC; length of stay: accuracy), or the log loss.
+    """
+
+    components: tuple[str, ...]
+    search: Literal["tpe", "greedy"]
+    trials: int
+    top: int
+    metric: Literal["monitor", "log_loss"]
+    seed: int
+
+    def __post_init__(self) -> None:
+        _distinct("components", self.components)
+        _at_least(0, top=self.top, seed=self.seed)
+        least, what = len(self.components), "each component alone is one"
+        _require(self.trials >= least, f"trials: must be at least {least}: {what}; is {self.trials}")
 
 
 @dataclass(frozen=True)
@@ -600,6 +630,7 @@ class Params:
     masks: Masks
     all_strategies: tuple[str, ...]
     grid: Grid
+    ensembles: dict[str, Ensemble]
     training: Training
     tuning: Tuning
     evaluation: Evaluation
@@ -616,6 +647,13 @@ class Params:
         for key, names in (("grid.strategies", self.grid.strategies), ("all_strategies", self.all_strategies)):
             for name in names:
                 _require(name in self.strategies, f"{key}: {name!r} has no block under strategies")
+        for name in self.grid.ensembles:
+            _require(name in self.ensembles, f"grid.ensembles: {name!r} has no block under ensembles")
+        for name, ensemble in self.ensembles.items():
+            _require(name not in self.strategies, f"ensembles.{name}: is the name of a strategy, too")
+            for each in ensemble.components:
+                key = f"ensembles.{name}.components"
+                _require(each in self.strategies, f"{key}: {each!r} has no block under strategies")
         for name in self.verdicts.fusion:
             _require(name in self.strategies, f"verdicts.fusion: {name!r} has no block under strategies")
         for name, hyper in self.strategies.items():

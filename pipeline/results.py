@@ -51,7 +51,7 @@ def load(
     root = Path(root)
     settings = params.load(root / params.FILE)
     grid, training = settings.grid, settings.get("scales.training")
-    chosen = [_chosen("tasks", tasks, grid.tasks), _chosen("strategies", strategies, grid.strategies)]
+    chosen = [_chosen("tasks", tasks, grid.tasks), _chosen("strategies", strategies, grid.scored)]
     named = [get_task(name) for name in chosen[0]]
     people = read_people(root / "data", named, training.folds)
     cells = [

@@ -18,6 +18,7 @@ SHOWN = (
     "splits",
     "masks",
     "grid",
+    "ensembles",
     "training",
     "tuning",
     "evaluation",

@@ -1,8 +1,9 @@
 """Reading what evaluation needs: the people with their labels, and the cells of predictions that the params ask for.
 
-Every aggregate (metrics, fairness, robustness) reads through here. The expected cells are grid.strategies × grid.tasks,
-the expected runs inside of a cell follow from scales.X.training: exactly these are read, whatever else lies in
-data/runs. A missing cell, a missing or surplus run and a run that does not cover its stays are errors that name it.
+Every aggregate (metrics, fairness, robustness) reads through here. The expected cells are grid.strategies × grid.tasks
+(and grid.ensembles, in data/ensembles), the expected runs inside of a cell follow from scales.X.training: exactly these
+are read, whatever else lies there. A missing cell, a missing or surplus run and a run that does not cover its stays are
+errors that name it.
 """
 
 from __future__ import annotations
@@ -25,8 +26,12 @@ TOLERANCE = 1e-4  # of the sum of a softmax row in single precision
 
 
 def cell_folder(data: Path, strategy: str) -> Path:
-    """Where a train cell leaves its card and, in a folder a task, its predictions and histories."""
-    return data / "runs" / strategy
+    """Where a train cell leaves its card and, in a folder a task, predictions and histories; or the stage `ensemble`.
+
+    No ensemble has the name of a strategy (pipeline.params).
+    """
+    ensemble = data / "ensembles" / strategy
+    return ensemble if ensemble.is_dir() else data / "runs" / strategy
 
 
 def read_people(data: Path, tasks: Iterable[Task], folds: Iterable[int], traits: Sequence[str] = ()) -> pl.DataFrame:

@@ -29,14 +29,20 @@ SURE = 1e-7  # a probability is kept this far from 0 and 1, whose logarithm is i
 
 @dataclass(frozen=True)
 class Card:
-    """What a strategy looks at, and what it makes of an absent image: `native` or `complete`."""
+    """What it looks at, and what it makes of an absent image: `native` or `complete`. `group`: ensemble, or none."""
 
     modalities: frozenset[str]
     missing: str
+    group: str = ""
 
     @property
     def kind(self) -> str:
-        """`fusion` (record and pixels), `unimodal` (one of them) or `control`."""
+        """`fusion` (record and pixels), `unimodal` (one of them), `control`; `ensemble`, which is nobody's candidate.
+
+        An ensemble contains both sides of each comparison.
+        """
+        if self.group:
+            return self.group
         if {"ehr", "cxr"} <= self.modalities:
             return "fusion"
         return "unimodal" if len(self.modalities) == 1 else "control"
@@ -47,7 +53,7 @@ def read_card(data: Path, strategy: str) -> Card:
     path = there(cell_folder(data, strategy) / "card.json")
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
-        return Card(frozenset(card["modalities"]), str(card["missing"]))
+        return Card(frozenset(card["modalities"]), str(card["missing"]), str(card.get("group", "")))
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{path}: no modalities in it, or no missing") from None
 

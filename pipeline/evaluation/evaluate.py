@@ -76,7 +76,7 @@ class Results:
 
 
 def evaluate(data: Path, grid: Grid, training: TrainingScale, evaluation: Evaluation, draws: int) -> Results:
-    """Reads the cells of `grid` under data/runs, and scores them.
+    """Reads the cells of `grid` under data/runs and data/ensembles, and scores them.
 
     Raises InputError for a cell, run, file or column that is missing, a run that was not asked for, or a prediction
     that is no probability.
@@ -90,10 +90,11 @@ def evaluate(data: Path, grid: Grid, training: TrainingScale, evaluation: Evalua
     curves: dict[str, list[pl.DataFrame]] = {"roc": [], "pr": [], "calibration": []}
     histories = []
     for task in tasks:
-        for strategy in grid.strategies:
+        for strategy in grid.scored:
             log.info("%s %s", strategy, task.name)
             cell = read_predictions(data, task, strategy, training, people)
-            histories.append(read_history(data, task, strategy, training))
+            if strategy in grid.strategies:  # an ensemble has no epochs
+                histories.append(read_history(data, task, strategy, training))
             small: dict[str, dict[str, Any]] = {part: {} for part in metrics}
             for kind, predictions in kinds_of_run(cell):
                 for part, cohort in (("dev", kind["train_cohort"]), *(("test", cohort) for cohort in COHORTS)):

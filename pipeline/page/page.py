@@ -22,6 +22,7 @@ from markupsafe import Markup, escape
 from pipeline import files
 from pipeline.disclosure import HIDDEN, known, share
 from pipeline.errors import InputError
+from pipeline.evaluation.cells import cell_folder
 from pipeline.page import figures
 from pipeline.page.facts import Block, blocks, value, words
 from pipeline.page.questions import answers, trials_of_each
@@ -242,16 +243,16 @@ def build(data: Path, reports: Path, params: dict[str, Any]) -> tuple[str, dict[
     if manifest is None:
         raise InputError(f"{manifest_path}: not found; run the stage that writes it (dvc repro)")
     table, phenotypes, histories, *curves = (
-        _table(reports / name).filter(pl.col("strategy").is_in(grid.strategies)) for name in TABLES
+        _table(reports / name).filter(pl.col("strategy").is_in(grid.scored)) for name in TABLES
     )
     for task in grid.tasks:
-        for strategy in grid.strategies:
+        for strategy in grid.scored:
             if not table.filter(task=task, strategy=strategy).height:
                 raise InputError(f"{reports / 'tables' / 'results.csv'}: no rows for {strategy} on {task}")
-    cards = [_card(data / "runs" / strategy / "card.json") for strategy in grid.strategies]
-    drawn = _draw(grid.strategies, grid.tasks, training.cohorts, table, histories, curves)
+    cards = [_card(cell_folder(data, strategy) / "card.json") for strategy in grid.scored]
+    drawn = _draw(grid.scored, grid.tasks, training.cohorts, table, histories, curves)
     if "phenotype" in grid.tasks:
-        drawn |= _draw_phenotypes(phenotypes, grid.strategies)
+        drawn |= _draw_phenotypes(phenotypes, grid.scored)
     questions = answers(reports / "tables", params)
     for figure in (each for answer in questions for each in answer.figures):
         drawn[figure.name] = figure.svg

@@ -114,11 +114,26 @@ def test_a_table_has_the_columns_types_and_order_of_its_contract(project, name):
 def test_every_table_stands_in_the_contracts_and_with_its_columns_in_their_document(project):
     data = project / "data"
     found = {path.relative_to(data).with_suffix("").as_posix() for path in data.rglob("*.parquet")}
-    assert {name for name in found if not name.startswith(("runs/", "probes/", "truth/"))} == set(TABLES)
+    assert {name for name in found if not name.startswith(("runs/", "ensembles/", "probes/", "truth/"))} == set(TABLES)
     text = (project / "docs/artefacts.md").read_text()
     for name, (_, names) in TABLES.items():
         (row,) = [line for line in text.splitlines() if line.startswith(f"| `data/{name}.parquet`")]
         assert [column for column in columns(names) if column not in re.findall(r"\w+", row)] == [], name
+
+
+def test_an_ensemble_has_the_form_of_a_train_cell(project):
+    cells = project / "data/runs/lstm", project / "data/ensembles/autoprognosis_m"
+    theirs, own = (json.loads((cell / "card.json").read_text()) for cell in cells)
+    assert set(own) - set(theirs) == {"group"}
+    assert own["needs"] == sorted(STRATEGIES)
+    for task in ("mortality", "phenotype", "los"):
+        theirs, own = (pl.read_parquet(cell / task / "predictions.parquet") for cell in cells)
+        assert own.schema == theirs.schema
+        about = [name for name in own.columns if not name.startswith("p_")]
+        assert own.select(about).equals(theirs.select(about))
+    weights = pl.read_csv(project / "reports/tables/ensemble.csv")
+    assert set(weights["component"]) == {*STRATEGIES, "best_single", "unweighted_mean", "greedy", "tpe"}
+    assert "autoprognosis_m" in (project / "reports/index.html").read_text()
 
 
 def test_the_artefacts_fit_together(project):
@@ -312,7 +327,7 @@ def test_another_cohort_map_and_split_go_all_the_way(project, tmp_path):
     params["cohort"]["cxr_hours_before"] = 24
     params["labels"]["phenotypes"] = "legacy_medfuse"
     params["splits"]["scheme"] = "temporal"
-    params["grid"] = {"strategies": ["late_fusion"], "tasks": ["mortality"]}
+    params["grid"] = {"strategies": ["late_fusion"], "tasks": ["mortality"], "ensembles": []}
     (folder / "params.yaml").unlink()
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     stages = ["cohort", "labels", "series", "images", "splits", "masks", "statistics", "audit"]

@@ -23,7 +23,7 @@ def test_the_stages_run_on_the_open_demo(root, demo_data, tmp_path):
     params["data"]["mimiciv"] = str(demo_data / "mimic-iv-demo")
     params["data"]["mimic_cxr"] = str(demo_data / "mimic-cxr-jpg-demo")
     params["splits"]["stratify"] = True
-    params["grid"] = {"strategies": ["late_fusion"], "tasks": ["mortality"]}
+    params["grid"] = {"strategies": ["late_fusion"], "tasks": ["mortality"], "ensembles": []}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     for stage in [*STAGES, "tune", "train late_fusion", "probe late_fusion", *AGGREGATES]:
         command = [sys.executable, "-m", f"stages.{stage.split()[0]}", *stage.split()[1:]]

@@ -28,7 +28,7 @@ def project(root, tmp_path_factory):
     (folder / "pipeline/strategies/gated.py").write_text(example(root, "python"), encoding="utf-8")
     params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
     params["strategies"] |= yaml.safe_load(example(root, "yaml"))["strategies"]
-    params["grid"] = {"strategies": ["gated"], "tasks": ["mortality"]}
+    params["grid"] = {"strategies": ["gated"], "tasks": ["mortality"], "ensembles": []}
     params["training"]["device"] = "cpu"
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
     fabricate(folder / "data", n=60)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -120,6 +121,15 @@ def add_control(
     path = data / "probes" / strategy / "image_control.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     pl.concat(rows).write_parquet(path)
+
+
+def add_ensemble(data: Path, name: str, of: str) -> None:
+    """data/ensembles/NAME: an ensemble whose predictions are those of the strategy `of`."""
+    folder = shutil.copytree(data / "runs" / of, data / "ensembles" / name)
+    for history in folder.rglob("history.csv"):
+        history.unlink()
+    card = json.loads((folder / "card.json").read_text())
+    (folder / "card.json").write_text(json.dumps(card | {"name": name, "group": "ensemble"}))
 
 
 def add_trials(data: Path, scores: Mapping[tuple[str, str], Sequence[float | None]]) -> None:

@@ -9,7 +9,7 @@ from pipeline.tasks import phenotype_slugs
 
 SMALL = {"grid": Grid(("lstm",), ("los",))}  # fewer figures, where a test does not look at them
 
-AGGREGATES = ("evaluate", "gain", "known", "compare", "robustness", "reliance", "fairness")
+AGGREGATES = ("ensemble", "evaluate", "gain", "known", "compare", "robustness", "reliance", "fairness")
 
 
 def plant_noise(data):

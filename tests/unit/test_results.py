@@ -15,7 +15,7 @@ from pipeline.errors import InputError
 from pipeline.evaluation.evaluate import evaluate, write
 from pipeline.page import figures
 from pipeline.params import Evaluation, Grid
-from tests.support.made_up_runs import fabricate, training
+from tests.support.made_up_runs import add_ensemble, fabricate, training
 
 GRID = Grid(("lstm", "late_fusion"), ("mortality", "phenotype", "los"))
 SCALE = training(folds=(0, 1))
@@ -28,7 +28,7 @@ def project(tmp_path_factory):
     fabricate(root, SCALE, (*GRID.strategies, "resnet"), GRID.tasks, stays=300)
     write(evaluate(root / "data", GRID, SCALE, Evaluation(0.95, 10, 1), 20), root / "reports", 0.95)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["grid"] = {"strategies": list(GRID.strategies), "tasks": list(GRID.tasks)}
+    params["grid"] = {"strategies": list(GRID.strategies), "tasks": list(GRID.tasks), "ensembles": []}
     params["scales"]["demo"]["training"] |= {"folds": [0, 1], "train_missing": [0.0]}
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     return root
@@ -86,6 +86,18 @@ def test_the_commit_is_told_where_git_is_there(project, tmp_path):
     with (copy / "params.yaml").open("a") as file:
         file.write("# changed\n")
     assert dict(results.load(copy, ["mortality"], ["lstm"]).provenance.rows())["commit"] == head + "+"
+
+
+def test_an_ensemble_is_among_the_strategies(project, tmp_path):
+    copy = shutil.copytree(project, tmp_path / "copy")
+    add_ensemble(copy / "data", "autoprognosis_m", "lstm")
+    params = yaml.safe_load((copy / "params.yaml").read_text())
+    params["grid"]["ensembles"] = ["autoprognosis_m"]
+    (copy / "params.yaml").write_text(yaml.safe_dump(params))
+    found = results.load(copy, tasks=["los"]).predictions
+    own, theirs = (found.filter(strategy=name).drop("strategy") for name in ("autoprognosis_m", "lstm"))
+    assert own.height
+    assert own.equals(theirs)
 
 
 def test_a_part_of_the_grid(project, monkeypatch):

@@ -49,7 +49,7 @@ class Tables:
 def fairness(
     data: Path, grid: Grid, training: TrainingScale, evaluation: Evaluation, knobs: Fairness, size: FairnessScale
 ) -> Tables:
-    """Reads the cells of `grid` under data/runs, and compares groups.
+    """Reads the cells of `grid` under data/runs and data/ensembles, and compares groups.
 
     Raises InputError as `cells.read_people` and `cells.read_predictions` do.
     """
@@ -63,14 +63,14 @@ def fairness(
     picks: dict[tuple[str, str], str | None] = {}
     for task in tasks:
         labels = labels_of(task, knobs.long_stay_days)
-        kinds = {name: read_card(data, name).kind for name in grid.strategies}
+        kinds = {name: read_card(data, name).kind for name in grid.scored}
         scores: dict[str, dict[str, Validation]] = {cohort: {} for cohort in training.cohorts}
-        for name in grid.strategies:
+        for name in grid.scored:
             for cohort, predictions in _plain(data, task, name, training, people).items():
                 scores[cohort][name] = validation(predictions, task)[headline(task)]
         picked: dict[str, dict[str, str | None]] = {
             cohort: {
-                kind: chosen(scores[cohort], (name for name in grid.strategies if kinds[name] == kind))
+                kind: chosen(scores[cohort], (name for name in grid.scored if kinds[name] == kind))
                 for kind in ("fusion", "unimodal")
             }
             for cohort in training.cohorts
@@ -80,7 +80,7 @@ def fairness(
             for cohort in training.cohorts
         }
         found: dict[str, dict[str, Found]] = {cohort: {} for cohort in training.cohorts}
-        for name in grid.strategies:
+        for name in grid.scored:
             log.info("%s %s", name, task.name)
             for cohort, predictions in _plain(data, task, name, training, people).items():
                 pick = name in picked[cohort].values()

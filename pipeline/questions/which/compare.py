@@ -116,7 +116,9 @@ def compare(
     draws: int,
     costs: pl.DataFrame,
 ) -> Tables:
-    """The tables by name (SCHEMAS), from the cells of `grid` under data/runs, data/tuned and `costs` (of one scale).
+    """The tables by name (SCHEMAS).
+
+    From the cells of `grid` under data/runs and data/ensembles, data/tuned and `costs` (of one scale).
 
     Raises InputError as `evaluate` and `tuning` do, and for a stay without los_days.
     """
@@ -131,7 +133,7 @@ def compare(
     rows["tuning"], rows["tuning_curve"] = tuning(data / "tuned", grid, training, judged)
     for task in tasks:
         compared = []
-        for strategy in grid.strategies:
+        for strategy in grid.scored:
             log.info("%s %s", strategy, task.name)
             cell = read_predictions(data, task, strategy, training, people)
             cell = cell.join(days, on="stay_id", how="left", maintain_order="left")
@@ -143,7 +145,7 @@ def compare(
                 compared.append(one)
         for cohort in training.cohorts:
             group = [each for each in compared if each.cohort == cohort]
-            rows["ranking"] += _ranking(group, evaluation.confidence)
+            rows["ranking"] += _ranking(group, grid.ensembles, evaluation.confidence)
             if task.kind == "binary":
                 rows["decision"] += _decision(group, evaluation.confidence)
             if task.kind == "multiclass":
@@ -167,11 +169,15 @@ def _bounded(name: str, values: Floats, bounds: tuple[float | None, float | None
     return dict(zip((f"{name}{end}" for end in BOUNDED), (known, *bounds), strict=True))
 
 
-def _ranking(group: Sequence[Compared], confidence: float) -> list[dict[str, Any]]:
-    """Of one task and cohort, the best first; what has no rank last."""
+def _ranking(group: Sequence[Compared], ensembles: Sequence[str], confidence: float) -> list[dict[str, Any]]:
+    """Of one task and cohort, the best first; what has no rank last.
+
+    `ensembles` have none: one that holds the others would stand in the way of each.
+    """
     found = []
+    ranked = np.array([one.strategy not in ensembles for one in group])[:, None]
     for metric in METRICS[group[0].task.kind] if group else ():
-        placed = ranks(np.array([each.score(metric) for each in group]), confidence)
+        placed = ranks(np.where(ranked, [each.score(metric) for each in group], np.nan), confidence)
         rows = []
         for one, rank in zip(group, placed, strict=True):
             whole = one.values.estimate(("score", headline(one.task), metric))

@@ -16,6 +16,7 @@ from pipeline.presentation.tables import short_title
 from pipeline.presentation.text import percent
 from pipeline.questions.which import figures
 from pipeline.questions.which.compare import SCHEMAS
+from pipeline.questions.which.ensembles import ensemble_tables
 from pipeline.questions.which.text import (
     BENEFIT,
     CALIBRATED,
@@ -38,6 +39,7 @@ from pipeline.questions.which.text import (
     ranking_rows,
     title_of,
     tuning_rows,
+    unranked,
     untuned,
 )
 from pipeline.questions.which.tuning import budget
@@ -55,7 +57,7 @@ def answer(tables: Path, grid: Grid, evaluation: Evaluation, settings: Compare) 
     """
     read = {name: read_table(tables / f"{name}.csv", schema) for name, schema in SCHEMAS.items()}
     trials = budget(read["tuning"], grid)
-    shown = pl.col("strategy").is_in([*grid.strategies, *REFERENCES])
+    shown = pl.col("strategy").is_in([*grid.scored, *REFERENCES])
     # those that others start from were tuned, too, and are part of what it cost
     read = {name: table if name == "tuning" else table.filter(shown) for name, table in read.items()}
     confidence = percent(evaluation.confidence)
@@ -63,13 +65,15 @@ def answer(tables: Path, grid: Grid, evaluation: Evaluation, settings: Compare) 
     notes += [
         RANKS.format(confidence),
         "Sets and intervals hold for one strategy, task and metric at a time; all of them together are exploratory.",
-        *_tempered(read["calibration"]),
+        *unranked(read["ranking"]),
+        *_tempered(read["calibration"].filter(pl.col("strategy").is_in(grid.strategies))),
     ]
-    looks = Looks(grid.strategies)
+    looks = Looks(grid.scored)
     drawn, told = _figures(read, looks), _tables(read, settings)
     if trials:
         drawn += _tuning_figures(read["tuning_curve"], looks)
         told += _tuning_tables(read["tuning"])
+    told += ensemble_tables(tables, grid)
     return Answer(KEY, QUESTION, sentence(read["ranking"], trials), tuple(notes), tuple(drawn), tuple(told))
 
 

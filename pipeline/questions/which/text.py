@@ -40,6 +40,10 @@ RANKS = (
     "share of the draws in which it is first."
 )
 COST = "FLOPs are of a forward pass over one stay. Frontier: no strategy that costs as little scores higher."
+UNRANKED = (
+    "What has a score and no rank is an ensemble: it holds strategies that it would be ranked among, and costs what "
+    "they cost together."
+)
 CALIBRATED = (
     "ECE over bins of equal mass, as it is and debiased; intercept (perfect: 0) and slope (1) of the recalibration "
     "logit P = a + b logit p, and the intercept at slope 1 (0). The second row of a strategy: at the temperature that "
@@ -222,9 +226,14 @@ def _interval_note(about: About, over: str = "patients alone") -> str:
     return f"In brackets the {confidence} interval, over {over}. n. e.: not estimable."
 
 
+def unranked(ranking: pl.DataFrame) -> list[str]:
+    """Why some of ranking.csv have no rank; empty where all have one that have a score."""
+    return [UNRANKED] if ranking.filter(pl.col("value").is_not_null() & pl.col("rank").is_null()).height else []
+
+
 def ranking_markdown(table: pl.DataFrame, about: About) -> str:
     """ranking.md."""
-    notes = untuned(about.budget)
+    notes = untuned(about.budget) + unranked(table)
     notes.append(RANKS.format(percent(about.evaluation.confidence)) + " " + _interval_note(about, RUNS))
     parts = [
         (f"{title_of(task, cohort)}: {TITLES[metric]}", facts(rows.row(0, named=True)), ranking_rows(rows))

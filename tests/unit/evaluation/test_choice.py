@@ -11,6 +11,7 @@ from pipeline.errors import InputError
 from pipeline.evaluation.choice import Card, Validation, chosen, chosen_by_label, read_card, validation
 from pipeline.evaluation.scores import MACRO
 from pipeline.tasks import get_task
+from tests.support.made_up_runs import add_ensemble, fabricate, training
 
 
 def predictions(task, p, truth, part="val", cohort="base", has_cxr=True, fold=0):
@@ -26,6 +27,14 @@ def predictions(task, p, truth, part="val", cohort="base", has_cxr=True, fold=0)
             **{name: np.asarray(truth)[:, i] for i, name in enumerate(task.labels)},
         }
     )
+
+
+def test_an_ensemble_is_of_a_kind_of_its_own_whatever_it_looks_at(tmp_path):
+    fabricate(tmp_path, training(folds=(0,)), ["lstm", "late_fusion"], ["los"], stays=60)
+    for of, kind in (("lstm", "unimodal"), ("late_fusion", "fusion")):
+        add_ensemble(tmp_path / "data", f"of_{of}", of)
+        assert read_card(tmp_path / "data", of).kind == kind
+        assert read_card(tmp_path / "data", f"of_{of}").kind == "ensemble"
 
 
 def test_what_a_choice_looks_at_is_the_mean_over_runs_of_the_cohorts_own_validation_stays():

@@ -17,7 +17,7 @@ from pipeline.params import Evaluation, Grid
 from pipeline.presentation.tables import Cell, results_latex, wide_tables
 from pipeline.presentation.text import latex_row, markdown_table, number, plural, safe_markdown, with_interval
 from pipeline.tasks import get_task, phenotype_slugs
-from tests.support.made_up_runs import fabricate, training
+from tests.support.made_up_runs import add_ensemble, fabricate, training
 
 SCALE = training(folds=(0, 1), seeds=(0, 1))
 EVALUATION = Evaluation(confidence=0.95, ece_bins=10, seed=1)
@@ -68,6 +68,19 @@ def test_other_folders_are_ignored(made, own, results):
     (own / "runs" / "lstm" / "old").mkdir()
     (own / "runs" / "lstm" / "old" / "predictions.parquet").write_bytes(b"not parquet")
     assert evaluate(own, GRID, SCALE, EVALUATION, 40).table.equals(results.table)
+
+
+def test_an_ensemble_is_scored_as_a_strategy_and_has_no_history(own, results):
+    add_ensemble(own, "both", "lstm")
+    found = evaluate(own, dataclasses.replace(GRID, ensembles=("both",)), SCALE, EVALUATION, 40)
+    assert found.history.equals(results.history)
+    for name in ("table", "phenotypes", "roc", "pr", "calibration"):
+        frame, before = getattr(found, name), getattr(results, name)
+        of = [frame.filter(strategy=each).drop("strategy") for each in ("both", "lstm")]
+        assert of[0].height
+        assert of[0].equals(of[1]), name
+        assert frame.filter(pl.col("strategy") != "both").equals(before), name
+    assert found.metrics["dev"]["los"]["both"] == results.metrics["dev"]["los"]["lstm"]
 
 
 def test_a_missing_cell_is_named(own):

@@ -20,7 +20,7 @@ def shown(root):
     every = params.load(root / "params.yaml")
     return {key: every.get(key) for key in SHOWN} | {
         "scales": every.scales["tiny"],
-        "grid": Grid(tuple(STRENGTH), ("mortality", "phenotype", "los")),
+        "grid": Grid(tuple(STRENGTH), ("mortality", "phenotype", "los"), ("autoprognosis_m",)),
         "evaluation": Evaluation(0.95, 10, 1),
     }
 

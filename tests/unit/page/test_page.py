@@ -51,8 +51,8 @@ def outline(page):
 
 
 def test_the_lead_counts_strategies_and_tasks(page, made, shown):
-    assert f"{len(STRENGTH)} strategies on 3 tasks: " in page
-    one = dataclasses.replace(shown["grid"], tasks=("los",))
+    assert f"{len(STRENGTH)} strategies and 1 ensemble of them on 3 tasks: " in page
+    one = dataclasses.replace(shown["grid"], tasks=("los",), ensembles=())
     assert (
         f"{len(STRENGTH)} strategies on 1 task: " in build(made / "data", made / "reports", {**shown, "grid": one})[0]
     )
@@ -213,6 +213,14 @@ def test_the_temporal_scheme_and_the_legacy_map_are_named(page, own, shown):
     assert "7,654" in html
     assert "3,210" in html
     assert "labels.phenotypes: legacy_medfuse), not HCUP&#39;s" in html or "legacy_medfuse), not HCUP's" in html
+
+
+def test_an_ensemble_has_its_rows_its_card_and_its_tables(page):
+    scores = page[page.index('<section id="results"') :]
+    assert scores.count('<th scope="row">autoprognosis_m</th>') >= 6  # tasks and cohorts
+    assert '<h3 id="card-autoprognosis_m">' in page
+    assert "autoprognosis_m: ICU mortality, matched cohort" in page
+    assert "What has a score and no rank is an ensemble" in page
 
 
 def test_a_part_of_the_grid(own, shown):

@@ -1,5 +1,7 @@
 """The stage fairness on made-up artefacts: its tables against direct computation."""
 
+import dataclasses
+
 import numpy as np
 import polars as pl
 import pytest
@@ -11,6 +13,24 @@ from pipeline.estimation.metrics import best_threshold
 from pipeline.questions.fair.fairness import fairness, write
 from pipeline.questions.fair.tables import CONFIRMATORY, EXPLORATORY
 from tests.support.fair import EVALUATION, GRID, KNOBS, ONE, SEEDS, SIZE
+from tests.support.made_up_runs import add_ensemble
+
+
+def test_an_ensemble_has_its_rows_and_is_no_candidate(own):
+    """One with the answers of the unimodal strategy that is chosen: the choice stays, and no fusion is added."""
+    plain = fairness(own, ONE, SEEDS, EVALUATION, KNOBS, SIZE)
+    for of in ONE.strategies:
+        add_ensemble(own, f"a_{of}", of)
+    found = fairness(
+        own, dataclasses.replace(ONE, ensembles=("a_lstm", "a_late_fusion")), SEEDS, EVALUATION, KNOBS, SIZE
+    )
+    strategies = pl.col("strategy").is_in(ONE.strategies)
+    assert set(found.gaps.filter(~strategies)["kind"]) == {"ensemble"}
+    assert set(found.gaps.filter(~strategies)["chosen"]) == {False}
+    assert found.fusion.equals(plain.fusion)
+    columns = ["strategy", "chosen"]
+    assert found.gaps.filter(strategies).select(columns).equals(plain.gaps.select(columns))
+    assert {"a_lstm", "a_late_fusion"} <= set(found.groups["strategy"])
 
 
 def test_groups_are_those_of_the_test_stays_with_pooled_counts(seeded):

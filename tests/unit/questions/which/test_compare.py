@@ -8,16 +8,17 @@ import pytest
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 from sklearn.metrics import mean_absolute_error as sklearn_mae
 
+from pipeline.ensembles.ensemble import make
 from pipeline.errors import InputError
 from pipeline.estimation import days, decision
 from pipeline.estimation.bootstrap import draw_subjects
 from pipeline.estimation.metrics import confusion, quadratic_kappa
-from pipeline.params import Grid
+from pipeline.params import Ensemble, Grid
 from pipeline.questions.which.compare import SCHEMAS, write
 from pipeline.questions.which.section import answer
-from pipeline.questions.which.text import UNTUNED
+from pipeline.questions.which.text import UNRANKED, UNTUNED
 from pipeline.tasks import LOS_EDGES
-from tests.support.made_up_runs import add_trials, fabricate, training
+from tests.support.made_up_runs import add_ensemble, add_trials, fabricate, training
 from tests.support.which import COSTS, EVALUATION, GRID, SCALE, SETTINGS, run, write_tuning
 
 
@@ -232,6 +233,55 @@ def tune(folder):
     """As if every strategy had had two trials on every task."""
     add_trials(folder, {(strategy, task): (0.3, 0.4) for strategy in GRID.strategies for task in GRID.tasks})
     write_tuning(folder, folder)
+
+
+def test_an_ensemble_is_scored_beside_the_strategies_and_ranked_among_none(own, tables, tmp_path):
+    """One that is the best strategy's twin stands in nobody's way."""
+    add_ensemble(own, "both", "late_fusion")
+    found = run(own, dataclasses.replace(GRID, ensembles=("both",)))
+    others = pl.col("strategy") != "both"
+    assert found["ranking"].filter(others).equals(tables["ranking"])
+    for name in ("calibration", "reliability", "decision", "los", "score_cost"):
+        assert found[name].filter(others).equals(tables[name]), name
+        assert found[name].filter(strategy="both").height == tables[name].filter(strategy="late_fusion").height, name
+    keys = ["task", "cohort", "metric"]
+    both = found["ranking"].filter(strategy="both").join(tables["ranking"].filter(strategy="late_fusion"), on=keys)
+    assert both.height == tables["ranking"].filter(strategy="late_fusion").height
+    assert both["value"].equals(both["value_right"], check_names=False)
+    assert both["low"].equals(both["low_right"], check_names=False)
+    assert set(both["rank"]) == set(both["set_low"]) == set(both["share_best"]) == {None}
+    costs = found["score_cost"].filter(strategy="both")
+    assert set(costs["parameters"]) == set(costs["frontier"]) == {None}
+    write(found, tmp_path, GRID, EVALUATION, SETTINGS)
+    assert UNRANKED in (tmp_path / "ranking.md").read_text()
+    write(tables, tmp_path, GRID, EVALUATION, SETTINGS)
+    assert UNRANKED not in (tmp_path / "ranking.md").read_text()
+
+
+def test_the_page_tells_an_ensembles_weights_and_scores(own, tmp_path):
+    grid = Grid(GRID.strategies, ("los",), ("both",))
+    knobs = Ensemble(("resnet", "lstm"), "greedy", 3, 0, "monitor", 1)
+    made = make(own, grid, {"both": knobs}, SCALE, own / "ensembles")["ensemble"]
+    write(run(own, grid), tmp_path, grid, EVALUATION, SETTINGS)
+    with pytest.raises(InputError, match=r"ensemble\.csv: not found"):
+        answer(tmp_path, grid, EVALUATION, SETTINGS)
+    made.write_csv(tmp_path / "ensemble.csv")
+    shown = answer(tmp_path, grid, EVALUATION, SETTINGS)
+    assert UNRANKED in shown.notes
+    base, matched = [table for table in shown.tables if table.source == "tables/ensemble.csv"]
+    assert (base.title, matched.title) == tuple(f"both: Length of stay, {each} cohort" for each in ("base", "matched"))
+    assert "Accuracy on the validation stays" in base.note
+    assert "What predicts: greedy selection." in base.note
+    lines = ["(best single)", "(unweighted mean)", "(greedy selection)", "(TPE)"]
+    assert [row[0] for row in base.rows] == ["lstm", "resnet", *lines]
+    rows = made.filter(cohort="base", presence="image", component="resnet")
+    assert rows.height == len(RUNS)
+    assert base.rows[1][1].value == pytest.approx(rows["weight"].mean())
+    assert base.rows[1][2:5] == tuple(
+        (pytest.approx(rows[each].mean()), None, None) for each in ("validation", "test", "optimism")
+    )
+    assert base.rows[1][5:] == ("–", (None, None, None), (None, None, None), (None, None, None))
+    assert answer(tmp_path, GRID, EVALUATION, SETTINGS).tables[-1].source != "tables/ensemble.csv"
 
 
 def test_the_answer_claims_only_what_the_sets_carry(tables, tmp_path):
