@@ -33,6 +33,7 @@ from pipeline.modelling.wrapping import AS_WRITTEN, Wrapper
 
 LEAST = 2  # stays of a group that are admitted however few the share is
 KEPT = 0.5  # of a score, when it is measured anew
+TOLD = ("progress", "drawn_rarest", "score_rarest", "score")
 
 
 def classes(targets: Tensor, kind: str) -> Tensor:
@@ -107,7 +108,7 @@ class CLIMD(Wrapper):
         self.pace, self.share, self.admitted, self.rest = pace, share, admitted, rest
         self.register_buffer("score", torch.zeros(shapes.stays))
         self.register_buffer("weight", torch.ones(shapes.stays, dtype=torch.float64))
-        self.register_buffer("told", torch.ones(4))  # progress; of the rarest class: share drawn, mean score; of all
+        self.register_buffer("told", torch.zeros(5))  # TOLD, and the rarest class's share of the stays
 
     def progress(self, epoch: Epoch) -> float:
         """0 before the first epoch, 1 from the one on where training is ordinary."""
@@ -155,6 +156,7 @@ class CLIMD(Wrapper):
         self.told[0] = progress
         if progress == 1:
             self.weight.fill_(1.0)
+            self.told[1] = self.told[4]
             return
         found = [(batch, targets, self.measure(batch, targets)) for batch, targets in epoch.batches()]
         if not found:
@@ -172,7 +174,7 @@ class CLIMD(Wrapper):
         self.weight[index] = weight
         numbers, count = klass.unique(return_counts=True)
         rare = klass == numbers[count.argmin()]
-        self.told[1:] = torch.stack([weight[rare].sum().float(), score[rare].mean(), score.mean()])
+        self.told[1:] = torch.stack([weight[rare].sum(), score[rare].mean(), score.mean(), rare.double().mean()])
 
     def draw(self, rows: Tensor, rng: np.random.Generator) -> Tensor:
         """By weight, with repeats; once the curriculum is over, as the base draws."""
@@ -183,6 +185,6 @@ class CLIMD(Wrapper):
         return rows[torch.from_numpy(drawn).to(rows.device)]
 
     def diagnostics(self) -> dict[str, float]:
-        """The base's; where the curriculum stands, and while it lasts: the rarest class's share and scores."""
-        names = ("progress", "drawn_rarest", "score_rarest", "score")
-        return {**super().diagnostics(), **dict(zip(names, map(float, self.told), strict=True))}
+        """The base's; where the curriculum stands, which share of draws is the rarest class's, and its last scores."""
+        own = dict(zip(TOLD, self.told.tolist(), strict=False)) if self.share > 0 else {}
+        return {**super().diagnostics(), **own}

@@ -12,9 +12,9 @@ of the very stays that they have learned, and are surer there than elsewhere. Th
 strategy's encoders (`size`), so that strategies are compared, not sizes. With `teachers: base` a student of the matched
 cohort is taught by networks that have learned from records which its competitors there never see: a variant, not the
 row. The modalities are balanced by hand, by the weights of their distillation. Of the abstract, tests reproduce: that a
-stay without an image is answered by its own encoder and head alone, and that teachers' knowledge goes into the heads.
-That a small student does better with its teachers than without, on five data sets, is an empirical claim and was not
-reproduced.
+stay without an image is answered by its own encoder and head alone; that teachers' knowledge goes into the heads, and
+that the record's head of 300 made-up pairs gains by teachers of 3,000 records. That a small student gains on five data
+sets, and that its modalities are balanced by it, was not reproduced.
 """
 
 from __future__ import annotations

@@ -189,7 +189,8 @@ def test_it_draws_by_weight_and_says_where_it_stands():
     assert told["progress"] == pytest.approx(3 / 7)
     assert told["drawn_rarest"] == pytest.approx(0.5)
     weights(model, batch, targets, 7)
-    assert model.diagnostics()["progress"] == 1
+    assert model.diagnostics() == pytest.approx({"progress": 1, "drawn_rarest": 0.1, "score_rarest": 0, "score": 0})
+    assert model_of(share=0.0).diagnostics() == {}
     drawn = model.draw(rows, np.random.default_rng(1))
     assert torch.equal(drawn, model.base.draw(rows, np.random.default_rng(1)))
     assert sorted(drawn.tolist()) == rows.tolist()

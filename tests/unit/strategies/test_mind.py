@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
-from pipeline.modelling.examples import example_batch, example_targets, select, small_shapes
-from pipeline.modelling.interface import EHR, Earlier
+from pipeline.modelling.examples import SMALL, example_batch, example_targets, select, small_shapes
+from pipeline.modelling.faint import auroc
+from pipeline.modelling.interface import EHR, Earlier, Shapes
 from pipeline.modelling.losses import logits_of_mean, task_loss
 from pipeline.modelling.optimiser import AdamW
 from pipeline.modelling.registry import build
 from pipeline.strategies.mind import distance
+from pipeline.tasks import get_task
 
 STAYS = 512
 
@@ -185,6 +187,48 @@ def test_without_distillation_it_is_a_plain_model_with_heads_bit_for_bit():
         found.append(learned(model, batch, 3)["ehr"])
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
+
+
+TOY = Shapes(get_task("mortality"), 12, channel_variable=(0, 1, 2, 2), px=8, encoders=SMALL, stays=4000)
+
+
+def trained(model, batch, targets, count, steps, seed):
+    """The model after so many steps on the first `count` stays."""
+    torch.manual_seed(seed)
+    optimiser = AdamW(model.parameters(), lr=3e-3, weight_decay=0.01)
+    model.train()
+    for _ in range(steps):
+        rows = torch.randint(count, (50,))
+        part = select(batch, rows)
+        losses = model.losses(model(part), part, targets[rows])
+        optimiser.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        optimiser.step()
+    return model.eval()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_student_of_few_pairs_gains_by_teachers_of_many_records(seed):
+    """300 pairs and 3,000 records, whose label is noisy: AUROC of the record's head on fresh stays, 0.78 and 0.81."""
+    few, many = 300, 3000
+    batch = example_batch(TOY, TOY.stays, torch.arange(TOY.stays) < few, seed)
+    said = 12**0.5 * batch.ehr[:, :, :2].mean(dim=1) @ torch.tensor([1.5, 1.0])
+    chance = torch.rand(TOY.stays, generator=torch.Generator().manual_seed(seed + 100))
+    targets, found = (chance < torch.sigmoid(said)).float()[:, None], {}
+    for taught in (False, True):
+        torch.manual_seed(seed)
+        student = build("mind", TOY, {})
+        if taught:
+            torch.manual_seed(seed + 1)
+            teacher = trained(build("transformer", TOY, {}), batch, targets, many, 600, seed + 1)
+            with torch.no_grad():
+                teach(student, ehr=[teacher(batch).logits])
+        trained(student, batch, targets, few, 300, seed + 2)
+        fresh = torch.arange(many, TOY.stays)
+        with torch.no_grad():
+            found[taught] = float(auroc(student(select(batch, fresh)).unimodal["ehr"], targets[fresh]))
+    assert found[True] > found[False] + 0.01
 
 
 def test_a_student_of_half_the_size_has_encoders_of_half_the_width():
