@@ -129,6 +129,8 @@ class PAL(Strategy):
         outputs, size, width = shapes.outputs, shapes.encoders, shapes.encoders.width
         self.classes, self.labels = shapes.task.kind == "multiclass", shapes.task.kind == "multilabel"
         step = math.ceil(outputs / phases)
+        if self.classes and self.first_alone and step == 1:
+            raise ValueError(f"phases must leave the first one two of {outputs} classes to tell apart, is {phases}")
         self.groups = [slice(k, min(k + step, outputs)) for k in range(0, outputs, step)]  # of each phase its columns
         if outputs == 1 and self.parts:
             self.groups *= phases
@@ -154,10 +156,8 @@ class PAL(Strategy):
 
     def pooled(self, batch: Batch) -> Tensor:
         """[B, 2, D]: the vectors of record and image; zeros for no image."""
-        image = self.image(batch.images).pooled
-        return torch.stack(
-            [self.series(batch).pooled, fill_absent(image, batch, image.new_zeros(image.shape[1]))], dim=1
-        )
+        ehr, image = self.series(batch).pooled, self.image(batch.images).pooled
+        return torch.stack([ehr, fill_absent(image, batch, image.new_zeros(image.shape[1]))], dim=1)
 
     def read(self, pooled: Tensor, there: Tensor) -> Tensor:
         """[B, D]: what the backbone makes of vectors [B, 2, D], with prompts for those that are not `there` [B, 2]."""
@@ -182,9 +182,9 @@ class PAL(Strategy):
         there = batch.heard & ~(hidden & batch.present.all(dim=1, keepdim=True))  # one of a pair, or of both
         there[:, EHR] |= ~there[:, CXR]
         logits = self.head(self.dropout(self.read(output.features["pooled"], there)))
-        seen = self.brought(batch.index, targets, 0) if self.first_alone else batch.present.any(dim=1)
-        own = targets if self.classes else targets[:, self.learned]
-        own = own.clamp(max=logits.shape[1] - 1) if self.classes else own  # of what is not seen any class will do
+        seen = self.brought(batch.index, targets, 0) | (not self.first_alone)
+        most = logits.shape[1] - 1  # instead of a class that the head has not: its stay is not seen
+        own = targets.clamp(max=most) if self.classes else targets[:, self.learned]
         found = mean_where(sample_losses(logits + self.prior[self.learned], own, self.shapes.task), seen)
         return {"task": super().losses(output, batch, targets)["task"].detach(), "backbone": found}
 

@@ -317,3 +317,10 @@ def test_scores_that_fit_noise_make_no_sure_answers():
 def test_impossible_knobs_are_refused(hyper, message):
     with pytest.raises(InputError, match=rf"strategies\.pal: {message}"):
         model_of(**hyper)
+
+
+def test_a_single_class_cannot_teach_the_backbone():
+    with pytest.raises(InputError, match=r"strategies\.pal: phases must leave the first one two of 7 classes .* is 7"):
+        model_of("los", phases=7)
+    assert len(model_of("los", phases=7, backbone="all").groups) == 7
+    assert len(model_of("phenotype", phases=25).groups) == 25
