@@ -9,11 +9,11 @@ record is treated the same way. Where nothing at all is there, the record of med
 Changed: a label that is there or not counts as two classes, so that a sure no is as sure as a yes; weights of a length
 of stay are not below 0. A stay that is new has no history, and is not ranked. The paper's body could not be read: the
 source is the authors' code, whose ranking has the sign of its margin turned (a slack: it seldom acts); `margin: code`
-is that, `intended` what the loss is said to be. As theirs, weights do not sum to 1: look at the calibration of stays
-without an image, whose logits have one term less. history.csv has the correlation of weight and own loss over the
-training stays, which the theory wants negative; the theory is about unseen stays. Reproduced by a test: the weight of
-an unseen image falls where what it tells fades. Not reproduced: that it falls under noise, and that fusion then gains:
-noise makes logits larger as well.
+is that, `intended` what the loss is said to be. As theirs, weights do not sum to 1: a label's starts at 0.07, so that
+sums are less sure than the branches are, most so without an image; look at the calibration. history.csv has the
+correlation of weight and own loss over the training stays, which the theory wants negative; the theory is about unseen
+stays. Reproduced by a test: the weight of an unseen image falls where what it tells fades. Not reproduced: that it
+falls under noise, and that fusion then gains: noise makes logits larger as well.
 """
 
 from __future__ import annotations
