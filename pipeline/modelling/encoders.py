@@ -7,6 +7,7 @@ GroupNorm from scratch, frozen BatchNorm with pretrained weights: a batch of 16 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import InputError
-from pipeline.modelling.interface import Batch, Shapes
+from pipeline.modelling.interface import EHR, Batch, Shapes
 from pipeline.modelling.layers import Transformer
 from pipeline.params import Encoders
 
@@ -310,3 +311,22 @@ def fill_absent(pooled: Tensor, batch: Batch, absent: Tensor) -> Tensor:
     """
     filled = absent.to(pooled.dtype).expand(batch.size, -1)
     return filled.index_copy(0, batch.image_sample, pooled)
+
+
+def mean_of_present(ehr: Tensor, image: Tensor, batch: Batch) -> Tensor:
+    """[B, …]: `ehr` [B, …] without an image, `image` [P, …] without a record, their mean where both are there."""
+    rows = batch.image_sample
+    share = 1 / (1 + batch.present[rows, EHR].to(ehr.dtype)).view(-1, *[1] * (ehr.ndim - 1))
+    return ehr.index_copy(0, rows, torch.lerp(ehr[rows], image.to(ehr.dtype), share))
+
+
+def even_tokens(series: SeriesFeatures, image: ImageFeatures, count: int) -> tuple[Tensor, Tensor]:
+    """As many tokens of both, [B, count, D] and [P, count, D]: means of stretches of the hours, of parts of the grid.
+
+    `count` is a square number.
+    """
+    hours = nn.functional.adaptive_avg_pool1d(series.tokens.transpose(1, 2), count).transpose(1, 2)
+    grid = image.tokens.transpose(1, 2)
+    side = math.isqrt(grid.shape[2])
+    cells = nn.functional.adaptive_avg_pool2d(grid.unflatten(2, (side, side)), math.isqrt(count))
+    return hours, cells.flatten(2).transpose(1, 2)

@@ -21,10 +21,9 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d
 
-from pipeline.modelling.encoders import ImageEncoder, TransformerEncoder
-from pipeline.modelling.experts import Experts, unevenness
+from pipeline.modelling.encoders import ImageEncoder, TransformerEncoder, even_tokens
+from pipeline.modelling.experts import Experts, Router, unevenness
 from pipeline.modelling.interface import CXR, Batch, Epoch, Output, Shapes, Strategy
 from pipeline.modelling.layers import Attention, Dropout
 from pipeline.modelling.losses import mean_where
@@ -63,19 +62,14 @@ class FlexMoE(Strategy):
         self.positions = nn.Parameter(torch.zeros(2 * patches, size.width))
         self.norm, self.norm_experts = nn.LayerNorm(size.width), nn.LayerNorm(size.width)
         self.attention = Attention(size.width, size.heads)
-        self.experts = Experts(size.width, experts, chosen)
+        self.router, self.experts = Router(size.width, experts, chosen), Experts(size.width, experts)
         self.dropout = Dropout(size.dropout)
         self.head = nn.Linear(2 * size.width, shapes.outputs)
         self.register_buffer("warm", torch.zeros((), dtype=torch.bool))
 
     def tokens(self, batch: Batch) -> Tensor:
         """[B, 2·patches, D]: means of equal stretches of the hours, means of the image's grid or the bank's entry."""
-        hours = adaptive_avg_pool1d(self.series(batch).tokens.transpose(1, 2), self.patches).transpose(1, 2)
-        grid = self.image(batch.images).tokens.transpose(1, 2)
-        side = math.isqrt(grid.shape[2])
-        cells = (
-            adaptive_avg_pool2d(grid.unflatten(2, (side, side)), math.isqrt(self.patches)).flatten(2).transpose(1, 2)
-        )
+        hours, cells = even_tokens(self.series(batch), self.image(batch.images), self.patches)
         filled = self.bank.to(cells.dtype).expand(batch.size, -1, -1).index_copy(0, batch.image_sample, cells)
         return torch.cat([hours, filled], dim=1) + self.positions
 
@@ -85,7 +79,8 @@ class FlexMoE(Strategy):
         normed = self.norm(tokens)
         tokens = tokens + self.dropout(self.attention(normed, normed))
         flat = self.norm_experts(tokens).flatten(0, 1)
-        mixture, *routed = self.experts(flat)
+        routed = self.router(flat)
+        mixture = self.experts(flat, routed.gates)
         tokens = tokens + self.dropout(mixture.unflatten(0, (batch.size, -1)))
         pooled = tokens.unflatten(1, (2, self.patches)).mean(dim=2).flatten(1)
         names = ("gate_logits", "gates", "load")

@@ -24,7 +24,7 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from pipeline.modelling.encoders import ImageEncoder, events
+from pipeline.modelling.encoders import ImageEncoder, events, mean_of_present
 from pipeline.modelling.interface import CXR, EHR, Batch, Output, Shapes, Strategy
 from pipeline.modelling.layers import AttentionLayer, Dropout
 
@@ -44,13 +44,6 @@ def latest(observed: Tensor, span: int) -> Tensor:
     from_here = spans.flip(2).cumsum(dim=2).flip(2)  # how many are observed in this hour and the rest of the stretch
     found: Tensor = (spans & (from_here == 1)).flatten(1, 2)
     return found
-
-
-def mean_of_present(ehr: Tensor, image: Tensor, batch: Batch) -> Tensor:
-    """[B, …]: `ehr` [B, …] without an image, `image` [P, …] without a record, their mean where both are there."""
-    rows = batch.image_sample
-    share = 1 / (1 + batch.present[rows, EHR].to(ehr.dtype)).view(-1, *[1] * (ehr.ndim - 1))
-    return ehr.index_copy(0, rows, torch.lerp(ehr[rows], image.to(ehr.dtype), share))
 
 
 def _embed(width: int) -> nn.Sequential:

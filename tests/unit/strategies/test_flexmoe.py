@@ -9,7 +9,7 @@ import torch
 
 from pipeline.errors import InputError
 from pipeline.modelling.examples import example_batch, example_targets, small_shapes
-from pipeline.modelling.experts import Experts, chance_of_choice, unevenness
+from pipeline.modelling.experts import Experts, Router, chance_of_choice, unevenness
 from pipeline.modelling.interface import Epoch
 from pipeline.modelling.registry import build
 
@@ -25,11 +25,12 @@ def half_complete(model, size=6):
 
 def test_the_mixture_weighs_the_chosen_experts():
     torch.manual_seed(1)
-    experts, tokens = Experts(8, 5, 2).eval(), torch.randn(3, 8)
+    router, experts, tokens = Router(8, 5, 2).eval(), Experts(8, 5), torch.randn(3, 8)
     with torch.no_grad():
-        mixture, logits, gates, load = experts(tokens)
+        logits, gates, load = router(tokens)
+        mixture = experts(tokens, gates)
         for i in range(3):
-            scores = [float(tokens[i] @ experts.gate[:, e]) for e in range(5)]
+            scores = [float(tokens[i] @ router.gate[:, e]) for e in range(5)]
             best = sorted(range(5), key=lambda e: -scores[e])[:2]
             total = sum(math.exp(scores[e]) for e in best)
             expected = torch.zeros(8)
@@ -45,11 +46,12 @@ def test_the_mixture_weighs_the_chosen_experts():
 
 def test_an_expert_sees_the_tokens_that_chose_it_alone():
     torch.manual_seed(1)
-    experts, tokens = Experts(8, 5, 2).eval(), torch.randn(40, 8).abs()
+    router, experts, tokens = Router(8, 5, 2).eval(), Experts(8, 5), torch.randn(40, 8).abs()
     with torch.no_grad():
-        experts.gate[:, :2], experts.gate[:, 2:] = 1.0, -1.0  # all choose the first two
+        router.gate[:, :2], router.gate[:, 2:] = 1.0, -1.0  # all choose the first two
         experts.first[2:] = math.nan
-        mixture, _, gates, _ = experts(tokens)
+        gates = router(tokens).gates
+        mixture = experts(tokens, gates)
     assert torch.equal(gates > 0, torch.tensor([True, True, False, False, False]).expand(40, -1))
     assert mixture.isfinite().all()
 
