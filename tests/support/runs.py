@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.mimic.variables import load_variables
 from pipeline.modelling.fitted import Fitted
-from pipeline.modelling.registry import strategy_class
+from pipeline.modelling.registry import knobs, strategy_class
 from pipeline.params import TrainingScale
 from pipeline.training.run import make_run
 from pipeline.training.settings import Common
@@ -20,10 +20,13 @@ VARIABLES = load_variables("core")
 
 
 def grid(training, strategy="late_fusion", task="mortality", encoders=ENCODERS, **scale):
-    """A strategy's runs from scratch, and those that they need all the same."""
+    """A strategy's runs from scratch, those that they need all the same; what wraps another has its default base."""
     own = Common("core", dataclasses.replace(training, start="scratch"), encoders, dataclasses.replace(SCALE, **scale))
-    hyper = {"resnet": {"lr": 0.003}}
-    hyper[strategy] = {} if issubclass(strategy_class(strategy), Fitted) else {"lr": 0.003}
+    hyper, cls = {name: {"lr": 0.003} for name in ("resnet", "transformer")}, strategy_class(strategy)
+    hyper[strategy] = {} if issubclass(cls, Fitted) else {"lr": 0.003}
+    if cls.wraps:
+        base = knobs(cls)[cls.wraps].default
+        hyper |= {base: {"lr": 0.003}, strategy: {"lr": 0.003, cls.wraps: base}}
     return own.runs(strategy, task, {name: own.written(each) for name, each in hyper.items()})
 
 
