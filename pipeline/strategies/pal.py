@@ -16,10 +16,11 @@ the stays of its own, in one regression; of mortality stays alone can be divided
 learning from the first group, and all phases are solved anew after each epoch, from the sums that the recursion keeps,
 so that validation can stop it. Scores become logits by a discriminant of each label or class, from the same sums; its
 means and variances are those of leaving each stay out, to the approximation of generalised cross-validation. That, the
-penalty (100 where DS-AL has 0.1; of 10, 100 and 1000 on dev of the synthetic hospital) and the number of random
-features (256 for 8192) are ours: hundreds of stays, not a million images. The tests reproduce that recursion and joint
-solution are the same, and that old labels' scores stay where a head trained by descent loses its own; not that prompts
-or the second regression help, nor how PAL compares with other incremental methods.
+penalty (100 where DS-AL has 0.1; of 10, 100 and 1000 on dev of the synthetic hospital, after a first look that showed
+test scores as well) and the number of random features (256 for 8192) are ours: hundreds of stays, not a million images.
+The tests reproduce that recursion and joint solution are the same, and that old labels' scores stay where a head
+trained by descent loses its own; not that prompts or the second regression help, nor how PAL compares with other
+incremental methods.
 """
 
 from __future__ import annotations
