@@ -61,6 +61,8 @@ def _check_task(name: str, task: str, hyper: dict[str, Any]) -> Strategy:
     """All that needs no more than a few steps; returns the model that took them."""
     torch.manual_seed(0)
     model = build(name, small_shapes(task, PX), hyper)
+    told = f"steps is {model.steps!r}: in how many steps it learns, each of them an epoch of {PHASES} at least"
+    _require(isinstance(model.steps, int) and 1 <= model.steps <= PHASES, name, told)
     model.set_prior(torch.linspace(-1, 1, model.shapes.outputs))
     _check_finite(model, name)
     _check_inference(model, name)

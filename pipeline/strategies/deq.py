@@ -153,7 +153,7 @@ class DEQ(Strategy):
         width = shapes.encoders.width
         if width % GROUPS:
             raise ValueError(f"the encoders' width must be a multiple of {GROUPS}, is {width}")
-        self.steps, self.memory, self.jacobian, self.probes = steps, memory, jacobian, probes
+        self.solver_steps, self.memory, self.jacobian, self.probes = steps, memory, jacobian, probes
         self.gradient = gradient
         self.series, self.image = TransformerEncoder(shapes), ImageEncoder(shapes)
         self.block = Block(width)
@@ -170,13 +170,13 @@ class DEQ(Strategy):
             there = batch.heard.T[:, :, None].float()
             start = encodings.new_zeros((batch.size, 3 * encodings.shape[2]))
             given = encodings.detach()
-            found = anderson(lambda z: self.block(z, given, there), start, self.steps, self.memory)
+            found = anderson(lambda z: self.block(z, given, there), start, self.solver_steps, self.memory)
             state = found.requires_grad_() if torch.is_grad_enabled() else found
             applied: Tensor = self.block(state, encodings, there)
             residual = (applied - state).detach().norm(dim=1) / state.detach().norm(dim=1).clamp(min=1e-12)
             answer = applied
             if torch.is_grad_enabled() and self.gradient == "implicit":
-                answer = implicit(applied, state, self.steps, self.memory)
+                answer = implicit(applied, state, self.solver_steps, self.memory)
         logits = self.head(self.dropout(answer.chunk(3, dim=1)[FUSED]))
         return Output(logits + self.prior, features={"state": state, "applied": applied, "residual": residual})
 

@@ -115,6 +115,14 @@ class GoodFusion(Good):
         return Output(super().forward(batch).logits + self.of_image(batch))
 
 
+class CountsInSteps(Good):
+    """A number of its own under a name that the loop reads."""
+
+    def __init__(self, shapes):
+        super().__init__(shapes)
+        self.steps = 25
+
+
 class DeadParameter(Good):
     def __init__(self, shapes):
         super().__init__(shapes)
@@ -326,6 +334,7 @@ class NetworkCalledAdditive(GoodFusion):
 @pytest.mark.parametrize(
     ("cls", "message"),
     [
+        (CountsInSteps, "steps is 25"),
         (DeadParameter, r"parameter unused\.weight gets no gradient"),
         (WaitsForNothing, r"parameter head\.bias is said to wait, and has a gradient"),
         (WaitsWithZeros, r"parameter unused\.weight is said to wait, and has a gradient"),
