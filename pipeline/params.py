@@ -739,11 +739,15 @@ def _under(value: Any, names: Sequence[str]) -> Any:
 def load(path: Path | str = FILE, changes: Sequence[str] = ()) -> Params:
     """All params of a file, with `changes` as `content` takes them.
 
-    Raises InputError (naming file and key) where it is absent, is not YAML, or holds an unknown or impossible value.
+    An ensemble none of whose components is in the grid is not in it either. Raises InputError (naming file and key)
+    where it is absent, is not YAML, or holds an unknown or impossible value.
     """
     value = content(path, changes)
     try:
-        return typing.cast(Params, build(Params, _apart(value), ""))
+        params = typing.cast(Params, build(Params, _apart(value), ""))
+        grid = params.grid
+        made = tuple(name for name in grid.ensembles if {*params.ensembles[name].components} & {*grid.strategies})
+        return dataclasses.replace(params, grid=dataclasses.replace(grid, ensembles=made))
     except InputError as error:
         text = re.sub(r"^tuning[.]own[.](\w+)", r"strategies.\1.space", str(error))
         raise InputError(f"{path}: {text}") from None

@@ -19,7 +19,6 @@ from pipeline import files
 from pipeline.disclosure import protected
 from pipeline.ensembles.search import HEAVIEST, mean
 from pipeline.ensembles.weights import PRESENCES, SCHEMAS, SEARCHES, learn, trial_rows, weight_rows
-from pipeline.errors import InputError
 from pipeline.evaluation.cells import TEST, read_people, read_predictions
 from pipeline.evaluation.choice import read_card
 from pipeline.params import Ensemble, Grid, TrainingScale
@@ -36,16 +35,8 @@ PAPERS = {
 
 
 def components(grid: Grid, name: str, knobs: Ensemble) -> list[str]:
-    """The ensemble's components that are in the grid, by name: their order decides between equals.
-
-    Raises InputError where there is none.
-    """
+    """The ensemble's components that are in the grid, by name: their order decides between equals."""
     found = sorted(each for each in knobs.components if each in grid.strategies)
-    if not found:
-        raise InputError(
-            f"ensembles.{name}.components: none of them is in grid.strategies; name one that is, or take {name} out of "
-            "grid.ensembles"
-        )
     if left := [each for each in knobs.components if each not in found]:
         log.warning("%s: without %s, which the grid does not train", name, ", ".join(left))
     return found
@@ -56,7 +47,7 @@ def make(
 ) -> dict[str, pl.DataFrame]:
     """Writes out/NAME/card.json and out/NAME/TASK/predictions.parquet of the grid's ensembles; the tables of SCHEMAS.
 
-    Raises InputError as `cells.read_predictions` and `components` do.
+    Raises InputError as `cells.read_predictions` does.
     """
     tasks = [get_task(name) for name in grid.tasks]
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SCHEMAS}

@@ -49,7 +49,7 @@ def changed(params: dict[str, Any], seed: int) -> dict[str, Any]:
     """The scale `study` at 32 px, three folds, twenty-four epochs, phenotypes, few strategies; the hospital's seed."""
     params["scale"] = "study"
     params["synthetic"]["seed"] = seed
-    params["grid"] = {"strategies": list(STRATEGIES), "tasks": ["phenotype"]}
+    params["grid"] = {"strategies": list(STRATEGIES), "tasks": ["phenotype"], "ensembles": []}
     params["scales"]["study"]["images"]["px"] = 32
     params["scales"]["study"]["training"]["max_epochs"] = 24
     params["scales"]["study"]["training"]["folds"] = FOLDS

@@ -226,3 +226,9 @@ def test_an_unknown_name_among_all_strategies_is_told(tmp_path, content):
     content["all_strategies"].append("nobody")
     with pytest.raises(InputError, match=r"all_strategies: 'nobody' has no block under strategies"):
         load(written(tmp_path, content))
+
+
+def test_an_ensemble_of_which_the_grid_has_no_component_is_not_made(root):
+    found = load(root / "params.yaml", ["grid.strategies=[umse]"])
+    assert (found.grid.ensembles, list(found.ensembles)) == ((), ["autoprognosis_m"])
+    assert load(root / "params.yaml", ["grid.strategies=[umse, gbm]"]).grid.ensembles == ("autoprognosis_m",)

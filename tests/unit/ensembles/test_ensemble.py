@@ -12,7 +12,6 @@ import pytest
 from pipeline import files
 from pipeline.ensembles.ensemble import components, make
 from pipeline.ensembles.weights import SCHEMAS
-from pipeline.errors import InputError
 from pipeline.evaluation.cells import read_people, read_predictions
 from pipeline.evaluation.choice import read_card
 from pipeline.params import Ensemble, Grid
@@ -162,15 +161,10 @@ def test_its_card_is_of_a_group_of_its_own_and_names_its_components(data, cell):
     assert read_card(data, "late_fusion").kind == "fusion"
 
 
-def test_components_outside_of_the_grid_are_told_and_none_is_an_error(caplog):
+def test_components_outside_of_the_grid_are_told(caplog):
     with caplog.at_level(logging.WARNING):
         assert components(GRID, "both", KNOBS) == ["lstm", "resnet", "transformer"]
     assert caplog.messages == ["both: without gbm, which the grid does not train"]
-    message = (
-        r"^ensembles\.both\.components: none of them is in grid\.strategies; name one that is, or take both out of"
-    )
-    with pytest.raises(InputError, match=message):
-        components(GRID, "both", dataclasses.replace(KNOBS, components=("gbm",)))
 
 
 def test_an_image_alone_predicts_its_prior_where_there_is_no_other(data, tmp_path):
