@@ -12,6 +12,7 @@ from pipeline.modelling.faint import auroc
 from pipeline.modelling.interface import Epoch
 from pipeline.modelling.registry import build
 from pipeline.modelling.views import keep_records, without_images, without_record
+from tests.support.told_twice import SHAPES, told_twice
 
 
 def model_of(task="phenotype", second=False, **hyper):
@@ -153,25 +154,14 @@ def test_the_second_phase_leaves_the_first_ones_weights_as_they_are_if_it_is_to(
     assert moved == [first | {"rebuild", "alone"}, {"together"} | (set() if freeze else first)]
 
 
-def planted(shapes, size, seed):
-    """Labels that the image tells at once, bright or dark, and the record as surely, by its slope; all are pairs."""
-    batch = example_batch(shapes, size, torch.ones(size).bool(), seed)
-    truth = torch.arange(size) % 2
-    ehr = batch.ehr.clone()
-    ehr[:, :, 0] += (2 * truth - 1)[:, None] * torch.linspace(-1, 1, shapes.hours)
-    images = 0.5 * batch.images + 0.5 * truth[:, None, None, None]
-    return dataclasses.replace(batch, ehr=ehr, images=images), truth[:, None].float()
-
-
 def test_extractors_learned_from_each_modality_alone_tell_more_when_images_are_gone():
     """Trained on complete sets; against the same network that has learned from the sets alone."""
-    shapes = dataclasses.replace(small_shapes("mortality"), channel_variable=(0, 1, 2, 2), hours=12)
-    train, targets = planted(shapes, 96, 0)
-    fresh, truth = planted(shapes, 400, 1)
+    train, targets = told_twice(96, 0)
+    fresh, truth = told_twice(400, 1)
     gone = {}
     for phases in (True, False):
         torch.manual_seed(0)
-        model = build("hypermm", shapes, {"lr": 1e-3, "freeze": phases})
+        model = build("hypermm", SHAPES, {"lr": 1e-3, "freeze": phases})
         model.second.fill_(not phases)
         optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
         for done in range(10):

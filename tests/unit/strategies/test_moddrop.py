@@ -1,7 +1,5 @@
 """moddrop: fusion, views and contrast by hand; its tokens learn from pairs; all views trained survive a lost image."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -13,6 +11,7 @@ from pipeline.modelling.interface import Epoch
 from pipeline.modelling.registry import build
 from pipeline.modelling.views import keep_records, without_images, without_record
 from pipeline.strategies.moddrop import Contrast
+from tests.support.told_twice import SHAPES, told_twice
 
 
 def model_of(task="phenotype", **hyper):
@@ -155,26 +154,14 @@ def test_without_pairs_there_is_no_contrast():
     assert [float(losses[key].detach()) for key in ("cxr", "contrast")] == [0, 0]
 
 
-def planted(shapes, size, seed):
-    """Labels that the image tells at once, bright or dark, and the record as surely, by its slope; all are pairs."""
-    batch = example_batch(shapes, size, torch.ones(size).bool(), seed)
-    truth = torch.arange(size) % 2
-    slope = torch.linspace(-1, 1, shapes.hours)
-    ehr = batch.ehr.clone()
-    ehr[:, :, 0] += (2 * truth - 1)[:, None] * slope
-    images = 0.5 * batch.images + 0.5 * truth[:, None, None, None]
-    return dataclasses.replace(batch, ehr=ehr, images=images), truth[:, None].float()
-
-
 def test_with_all_views_trained_the_record_tells_more_when_images_are_gone():
     """Trained on the fused view alone, it looks at what is easy, and has learned nothing of the record."""
-    shapes = dataclasses.replace(small_shapes("mortality"), channel_variable=(0, 1, 2, 2), hours=12)
-    train, targets = planted(shapes, 96, 0)
-    fresh, truth = planted(shapes, 400, 1)
+    train, targets = told_twice(96, 0)
+    fresh, truth = told_twice(400, 1)
     gone = {}
     for views in ("all", "fused"):
         torch.manual_seed(0)
-        model = build("moddrop", shapes, {"lr": 1e-3})
+        model = build("moddrop", SHAPES, {"lr": 1e-3})
         optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
         for _ in range(70):
             losses = model.losses(model(train), train, targets)
