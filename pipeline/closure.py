@@ -11,6 +11,8 @@ import ast
 from functools import cache
 from pathlib import Path
 
+from pipeline.errors import InputError
+
 ROOT = Path(__file__).resolve().parent.parent
 DATA_SUFFIXES = (".yaml", ".sql", ".html", ".css", ".js")
 
@@ -24,11 +26,20 @@ def _path(module: str) -> Path | None:
     return None
 
 
+def parsed(path: Path) -> ast.Module:
+    """A source of this project. Raises InputError, naming file and line, where it is no Python."""
+    try:
+        return ast.parse(path.read_bytes())
+    except SyntaxError as error:
+        name = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+        raise InputError(f"{name}: line {error.lineno}: {error.msg}") from None
+
+
 @cache
 def _direct(path: Path) -> frozenset[Path]:
     """Project files that `path` imports, and data files that it names as string literals beside it."""
     found: set[Path] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+    for node in ast.walk(parsed(path)):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]

@@ -8,6 +8,8 @@ strategy itself (pipeline.modelling.registry), so that this file need not know t
 from __future__ import annotations
 
 import dataclasses
+import math
+import os
 import re
 import typing
 from collections.abc import Iterator, Sequence
@@ -18,7 +20,7 @@ from typing import Any, Literal
 import yaml
 
 from pipeline.errors import InputError
-from pipeline.strict import Loader, build, read_yaml
+from pipeline.strict import Loader, build, meant, read_yaml
 
 FILE = Path("params.yaml")
 MOST_OWN = 3  # knobs of its own that tuning draws for a strategy
@@ -48,6 +50,29 @@ def _unrepeated(name: str, values: tuple[Any, ...]) -> None:
     _require(len(set(values)) == len(values), f"{name}: holds an item twice: {list(values)}")
 
 
+def _require_blocks(key: str, names: Sequence[str], under: str, blocks: dict[str, Any]) -> None:
+    for name in names:
+        there = f"has no block under {under}, which holds {', '.join(sorted(blocks)) or 'none'}"
+        _require(name in blocks, f"{key}: {name!r} {there}{meant(name, blocks)}")
+
+
+def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of all that is nested in mappings and lists."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if items is None:
+        yield key, value
+        return
+    for name, each in items:
+        yield from _leaves(each, f"{key}.{name}")
+
+
+def _boundless(value: Any) -> bool:
+    """Whether it is not a number or infinite; YAML reads `nan` as a text, where `.nan` was meant."""
+    if isinstance(value, str):
+        return value.strip().lower().lstrip("+-.") in ("nan", "inf", "infinity")
+    return isinstance(value, float) and not math.isfinite(value)
+
+
 @dataclass(frozen=True)
 class Data:
     """Where the raw data lie: the folder above hosp/ and icu/, and the folder above files/."""
@@ -56,6 +81,13 @@ class Data:
     mimic_cxr: str
     cxr_tables: Literal["csv.gz", "csv"]
     accept_unlisted_release: bool
+
+    def __post_init__(self) -> None:
+        for name in ("mimiciv", "mimic_cxr"):  # dvc.yaml makes dependencies of them as they are written
+            path = getattr(self, name)
+            whole = os.path.expandvars(os.path.expanduser(path))  # noqa: PTH111 - Path() refuses an unknown user
+            advice = f"write {whole}" if whole != path and "$" not in whole else "write the whole path"
+            _require(not re.match(r"~|.*\$[\w{]", path), f"{name}: {path}: DVC expands neither ~ nor $NAME; {advice}")
 
 
 @dataclass(frozen=True)
@@ -642,21 +674,19 @@ class Params:
     strategies: dict[str, dict[str, Any]]
 
     def __post_init__(self) -> None:
-        _require(self.scale in self.scales, f"scale: {self.scale!r} is not one of {sorted(self.scales)}")
+        scales = f"scale: {self.scale!r} is not one of {', '.join(self.scales)}{meant(self.scale, self.scales)}"
+        _require(self.scale in self.scales, scales)
         _distinct("all_strategies", self.all_strategies)
         for key, names in (("grid.strategies", self.grid.strategies), ("all_strategies", self.all_strategies)):
-            for name in names:
-                _require(name in self.strategies, f"{key}: {name!r} has no block under strategies")
-        for name in self.grid.ensembles:
-            _require(name in self.ensembles, f"grid.ensembles: {name!r} has no block under ensembles")
+            _require_blocks(key, names, "strategies", self.strategies)
+        _require_blocks("grid.ensembles", self.grid.ensembles, "ensembles", self.ensembles)
         for name, ensemble in self.ensembles.items():
             _require(name not in self.strategies, f"ensembles.{name}: is the name of a strategy, too")
-            for each in ensemble.components:
-                key = f"ensembles.{name}.components"
-                _require(each in self.strategies, f"{key}: {each!r} has no block under strategies")
-        for name in self.verdicts.fusion:
-            _require(name in self.strategies, f"verdicts.fusion: {name!r} has no block under strategies")
+            _require_blocks(f"ensembles.{name}.components", ensemble.components, "strategies", self.strategies)
+        _require_blocks("verdicts.fusion", self.verdicts.fusion, "strategies", self.strategies)
         for name, hyper in self.strategies.items():
+            for knob, value in _leaves(hyper, f"strategies.{name}"):
+                _require(not _boundless(value), f"{knob}: must be a finite number, is {value}")
             lr = hyper.get("lr", 1.0)  # what is fitted, not descended, has none
             _require(
                 isinstance(lr, int | float) and lr > 0, f"strategies.{name}.lr: must be a number above 0, is {lr!r}"

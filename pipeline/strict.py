@@ -7,6 +7,7 @@ import difflib
 import re
 import types
 import typing
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,6 +47,12 @@ def read_yaml(path: Path) -> Any:
     return yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
 
 
+def meant(name: str, names: Iterable[str]) -> str:
+    """The end of an error's line: which of `names` is written nearly like `name`; empty where none is."""
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
 def _name(kind: Any) -> str:
     return getattr(kind, "__name__", str(kind))
 
@@ -59,8 +66,7 @@ def build(kind: Any, value: Any, key: str) -> Any:
         hints = typing.get_type_hints(kind)
         for name in value:
             if name not in hints:
-                close = difflib.get_close_matches(str(name), hints, n=1)
-                raise InputError(f"{_join(key, name)}: unknown key" + (f"; did you mean {close[0]}?" if close else ""))
+                raise InputError(f"{_join(key, name)}: unknown key{meant(str(name), hints)}")
         for name in hints:
             if name not in value:
                 raise InputError(f"{_join(key, name)}: missing")

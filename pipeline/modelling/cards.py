@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.closure import parsed
 from pipeline.errors import InputError
 
 STRATEGIES = Path(__file__).parent.parent / "strategies"  # the folder of their files
@@ -37,7 +38,10 @@ class Card:
 
 
 def read_card(name: str) -> Card:
-    """The card of pipeline/strategies/NAME.py. Raises InputError where there is no file, or its card lacks an entry."""
+    """The card of pipeline/strategies/NAME.py.
+
+    Raises InputError where there is no file, it is no Python, or its card lacks an entry.
+    """
     path = STRATEGIES / f"{name}.py"
     if not path.is_file():
         raise InputError(f"grid.strategies: {name!r} has no file pipeline/strategies/{name}.py")
@@ -46,7 +50,7 @@ def read_card(name: str) -> Card:
 
 @functools.cache  # every run's identity asks for it
 def _read(name: str, path: Path, changed_ns: int) -> Card:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     first, *lines = (ast.get_docstring(tree) or "").splitlines()
     entries: dict[str, str] = {}
     current = ""

@@ -6,8 +6,10 @@ import importlib
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from pipeline.closure import parsed
 from pipeline.errors import InputError
 from pipeline.modelling.cards import STRATEGIES
+from pipeline.strict import meant
 
 if TYPE_CHECKING:  # torch takes a second to import, and most of what asks for names needs none
     from pipeline.modelling.interface import Shapes, Strategy
@@ -23,15 +25,18 @@ def module_name(name: str) -> str:
     if name not in names():
         raise InputError(
             f"grid.strategies: {name!r} has no file pipeline/strategies/{name}.py; there are {', '.join(names())}"
+            + meant(name, names())
         )
     return f"pipeline.strategies.{name}"
 
 
 def strategy_class(name: str) -> type[Strategy]:
-    """The one Strategy subclass that the module defines."""
+    """The one Strategy subclass that the module defines. Raises InputError where there is none, or no Python."""
+    dotted = module_name(name)
+    parsed(STRATEGIES / f"{name}.py")
     from pipeline.modelling.interface import Strategy
 
-    module = importlib.import_module(module_name(name))
+    module = importlib.import_module(dotted)
     own = [
         value
         for value in vars(module).values()

@@ -2,7 +2,10 @@
 
 import pytest
 
-from pipeline.closure import closure
+from pipeline.closure import closure, parsed
+from pipeline.errors import InputError
+from pipeline.modelling.cards import read_card
+from pipeline.modelling.registry import strategy_class
 
 
 def needs(*modules):
@@ -48,3 +51,19 @@ def test_it_follows_relative_imports(tmp_path, monkeypatch):
     )
     monkeypatch.setattr("pipeline.closure.ROOT", tmp_path)
     assert needs("pipeline.strategies.new") == files
+
+
+def test_a_syntax_error_is_named_with_file_and_line(tmp_path, monkeypatch):
+    path = tmp_path / "broken.py"
+    path.write_text('"""broken: a strategy."""\n\nx = (\n')
+    with pytest.raises(InputError, match=rf"^{path}: line 3: '\(' was never closed$"):
+        parsed(path)
+    monkeypatch.setattr("pipeline.closure.ROOT", tmp_path)
+    with pytest.raises(InputError, match=r"^broken\.py: line 3: "):
+        parsed(path)
+    monkeypatch.setattr("pipeline.modelling.cards.STRATEGIES", tmp_path)
+    with pytest.raises(InputError, match=r"^broken\.py: line 3: "):
+        read_card("broken")
+    monkeypatch.setattr("pipeline.modelling.registry.STRATEGIES", tmp_path)
+    with pytest.raises(InputError, match=r"^broken\.py: line 3: "):
+        strategy_class("broken")

@@ -1,5 +1,7 @@
 """params.yaml: every mistake is an error that names the key."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
@@ -7,6 +9,8 @@ from dvc.utils.hydra import apply_overrides
 from pipeline.errors import InputError
 from pipeline.modelling.registry import names
 from pipeline.params import load, read
+
+HOME = Path.home()
 
 
 @pytest.fixture
@@ -56,7 +60,25 @@ def test_the_projects_own_file_loads_and_scales_resolve(root):
         ("labels.phenotypes", "medfuse", r"labels\.phenotypes: must be one of hcup, legacy_medfuse"),
         ("splits.scheme", "era", r"splits\.scheme: must be one of folds, temporal"),
         ("splits.test_from_year", 2015, r"splits\.test_from_year: must be one of 2011, 2014, 2017, 2020"),
-        ("scale", "huge", r"scale: 'huge' is not one of"),
+        ("scale", "huge", r"scale: 'huge' is not one of demo, paper, study, tiny$"),
+        ("scale", "dmeo", r"scale: 'dmeo' is not one of demo, paper, study, tiny; did you mean demo\?$"),
+        (
+            "grid.strategies",
+            ["late_fuson"],
+            r"grid\.strategies: 'late_fuson' has no block under .*, which holds aug, .*; did you mean late_fusion\?",
+        ),
+        ("strategies.lstm.lr", float("nan"), r"strategies\.lstm\.lr: must be a finite number, is nan"),
+        ("strategies.lstm.lr", float("inf"), r"strategies\.lstm\.lr: must be a finite number, is inf"),
+        ("strategies.lstm.lr", "nan", r"strategies\.lstm\.lr: must be a finite number, is nan"),
+        (
+            "strategies.mind.sizes",
+            [1.0, float("-inf")],
+            r"strategies\.mind\.sizes\.1: must be a finite num.*-inf",
+        ),
+        ("training.weight_decay", float("nan"), r"training\.weight_decay: must be a finite number, is nan"),
+        ("data.mimiciv", "~/mimic", rf"data\.mimiciv: ~/mimic: DVC expands neither ~ nor \$NAME; write {HOME}/mimic$"),
+        ("data.mimic_cxr", "$HOME/cxr", rf"data\.mimic_cxr: .HOME/cxr: DVC expands .*; write {HOME}/cxr$"),
+        ("data.mimic_cxr", "/x/${NOT_SET_}/cxr", r"data\.mimic_cxr: .*; write the whole path$"),
         ("splits.dev_share", 1.0, r"splits\.dev_share: must be in \[0, 1\)"),
         ("grid.strategies", ["lstm", "lstm"], r"grid\.strategies: holds an item twice"),
         ("grid.strategies", ["nothing"], r"grid\.strategies: 'nothing' has no block"),
