@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +18,11 @@ import psutil
 
 from pipeline.errors import InputError
 from pipeline.files import writing
+
+try:
+    import fcntl
+except ImportError:
+    sys.exit("Windows has no fcntl, nor other calls that this needs; run it in WSL 2 (README.md, Platforms)")
 
 
 def end_with_parent() -> None:

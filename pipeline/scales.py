@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 
 from pipeline.errors import InputError
 from pipeline.params import Params, flat, load
+from pipeline.strict import meant
 
 
 def differences(params: Params, names: Sequence[str]) -> list[list[str]]:
@@ -16,7 +18,8 @@ def differences(params: Params, names: Sequence[str]) -> list[list[str]]:
     """
     for name in names:
         if name not in params.scales:
-            raise InputError(f"scales: {name!r} is not one of {', '.join(params.scales)}")
+            there = f"{', '.join(params.scales)}{meant(name, params.scales)}"
+            raise InputError(f"scales: {name!r} is not one of {there}")
     columns = [dict(flat(params.scales[name])) for name in names]
     rows = [[key, *(column[key] for column in columns)] for key in columns[0]]
     return [["", *names], *(row for row in rows if len(set(row[1:])) > 1)]
@@ -24,9 +27,12 @@ def differences(params: Params, names: Sequence[str]) -> list[list[str]]:
 
 def main() -> None:
     """Prints the table."""
+    found = argparse.ArgumentParser(prog="python -m pipeline.scales", description="In which knobs scales differ.")
+    found.add_argument("scales", nargs="*", metavar="SCALE", help="a block of `scales` in params.yaml (default: all)")
+    chosen = found.parse_args().scales
     try:
         params = load()
-        rows = differences(params, sys.argv[1:] or list(params.scales))
+        rows = differences(params, chosen or list(params.scales))
     except InputError as error:
         sys.exit(f"scales: error: {error}")
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -85,6 +85,9 @@ def stage(main: Callable[[], None]) -> Callable[[], None]:
 
     @functools.wraps(main)
     def run() -> None:
+        if {"-h", "--help"} & set(sys.argv[1:]):
+            print(f"{main.__globals__['__doc__']}\n\n{main.__doc__}\n\nA stage of dvc.yaml; run from the root.")
+            return
         logging.basicConfig(level=logging.INFO, format=f"{name}: %(message)s", stream=sys.stderr)
         start = time.perf_counter()
         cell = "-".join([name, *sys.argv[1:]])

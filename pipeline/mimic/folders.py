@@ -59,6 +59,17 @@ def _root(key: str, given: str) -> Path:
     return root
 
 
+def _what_it_is(root: Path) -> str:
+    """What a folder that is not MIMIC-IV's looks like, as the end of the error's line; empty where nothing is known."""
+    names = {path.name.lower() for path in root.iterdir()}
+    if any(name.startswith("mimic-cxr-2.0.0-") for name in names):
+        return "; it holds MIMIC-CXR-JPG: are data.mimiciv and data.mimic_cxr swapped?"
+    if any(f"chartevents{suffix}" in names for suffix in schema.SUFFIXES):
+        return "; it looks like MIMIC-III, which is not read"
+    below = [path for path in sorted(root.iterdir()) if (path / "hosp").is_dir() and (path / "icu").is_dir()]
+    return f"; {below[0]} has it" if len(below) == 1 else ""
+
+
 def _mimiciv_files(root: Path) -> dict[str, Path]:
     """All CSV files of hosp/ and icu/, sorted by name; every needed table is among them, once."""
     if (root / "core").is_dir() and not any((root / f"hosp/patients{suffix}").is_file() for suffix in schema.SUFFIXES):
@@ -70,7 +81,7 @@ def _mimiciv_files(root: Path) -> dict[str, Path]:
     if missing:
         if root.name in ("hosp", "icu"):
             raise InputError(f"data.mimiciv: {root}: name the folder above hosp/ and icu/")
-        raise InputError(f"data.mimiciv: {root}: has no folder {missing[0]}/")
+        raise InputError(f"data.mimiciv: {root}: has no folder {missing[0]}/{_what_it_is(root)}")
     files = {
         f"{folder}/{path.name}": path
         for folder in ("hosp", "icu")

@@ -30,7 +30,7 @@ def build_manifest(data: Data) -> dict[str, Any]:
     roots: dict[Database, str] = {"mimiciv": data.mimiciv, "mimic_cxr": data.mimic_cxr}
     found = find_files(data)
     tables = {(database, name): path for database, paths in found.items() for name, path in paths.items()}
-    columns = {key: _columns(path, _table(*key)) for key, path in tables.items()}
+    columns = columns_of(found)
     scanned = scan({path: _table(*key) is not None for key, path in tables.items()})
     manifest: dict[str, Any] = {}
     for database, root in roots.items():
@@ -47,6 +47,18 @@ def build_manifest(data: Data) -> dict[str, Any]:
             "the synthetic hospital does not go with other data; set both paths"
         )
     return manifest
+
+
+def columns_of(found: dict[Database, dict[str, Path]]) -> dict[tuple[Database, str], list[str]]:
+    """The headers of the files that `find_files` found, by database and name.
+
+    Raises InputError where there is none, or a needed column is missing or stands twice.
+    """
+    return {
+        (database, name): _columns(path, _table(database, name))
+        for database, paths in found.items()
+        for name, path in paths.items()
+    }
 
 
 def summarise(manifest: dict[str, Any]) -> dict[str, Any]:

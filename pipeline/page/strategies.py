@@ -7,6 +7,7 @@ a strategy before it is trained is read from docs/sensitivity.csv, which tests/b
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import polars as pl
@@ -122,7 +123,13 @@ def render(cards: list[Card], texts: dict[str, str], sensitivity: pl.DataFrame) 
     return "\n".join(lines) + "\n"
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Writes the document."""
+    argparse.ArgumentParser(prog=COMMAND, description=f"Writes {DOCUMENT} from the cards and {STUDY}.").parse_args()
     files.write_text(
         render([read_card(name) for name in names()], found(STUDY), read_sensitivity(SENSITIVITY)), DOCUMENT
     )
+
+
+if __name__ == "__main__":
+    main()

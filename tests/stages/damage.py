@@ -213,6 +213,11 @@ def gigabyte(file: str, before: bytes) -> Damage:
 REFUSED: dict[str, tuple[str, Damage]] = {
     "wrong-path": ("paths", params("data.mimiciv", "nowhere")),
     "folder-too-deep": ("paths", params("data.mimiciv", "iv/hosp")),
+    "folder-too-high": ("paths", params("data.mimiciv", ".")),
+    "mimic-iii": (
+        "paths",
+        chain(move(CHART, "iv/CHARTEVENTS.csv.gz"), lambda folder: (folder / "iv/hosp").rename(folder / "aside")),
+    ),
     "folders-swapped": ("paths", chain(params("data.mimiciv", "cxr"), params("data.mimic_cxr", "iv"))),
     "layout-of-1.0": (
         "paths",
