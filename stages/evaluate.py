@@ -9,7 +9,7 @@ from stages import stage
 
 @stage
 def main() -> None:
-    """Writes reports/metrics/{dev,test}/TASK.json, reports/tables/ and reports/plots/."""
+    """Writes reports/metrics/{dev,test}/TASK.json and sweep/STRATEGY.json, reports/tables/ and reports/plots/."""
     grid, training, evaluation, size = read("grid", "scales.training", "evaluation", "scales.evaluation")
     results = evaluate(Path("data"), grid, training, evaluation, size.draws)
     write(results, Path("reports"), evaluation.confidence)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from pipeline.params import read
+from pipeline.questions.when.answer import write as write_answer
 from pipeline.questions.when.gain import gain
 from pipeline.questions.when.information import information_table
 from pipeline.questions.when.ladder import ladder
@@ -17,7 +18,8 @@ from stages import stage
 
 @stage
 def main() -> None:
-    """Writes gain, chosen, variance, image_use, ladder, information, target, icd, worth and defer to reports/tables."""
+    """Writes gain, chosen, variance, image_use, ladder, information, target, icd, worth and defer to
+    reports/tables, and what of it answers the question to reports/metrics/answer."""
     grid, training, evaluation, verdicts, knobs, size = read(
         "grid", "scales.training", "evaluation", "verdicts", "worth", "scales.evaluation"
     )
@@ -32,6 +34,7 @@ def main() -> None:
     }
     tables = Path("reports") / "tables"
     write(found, beside, verdicts, tables)
+    write_answer(found.table, Path("reports") / "metrics" / "answer")
     write_worth(worth(known, knobs), tables, evaluation.confidence)
 
 

@@ -18,6 +18,7 @@ from pipeline import files
 from pipeline.estimation.curves import RELIABILITY, pr_curve, reliability_curve, roc_curve
 from pipeline.estimation.metrics import BINARY
 from pipeline.evaluation.cells import kinds_of_run, read_history, read_people, read_predictions
+from pipeline.evaluation.metrics_files import write_folder
 from pipeline.evaluation.scores import HEADLINE, Sampler, Scored, headline, in_cohort, score
 from pipeline.params import Evaluation, Grid, TrainingScale
 from pipeline.presentation.tables import phenotype_markdown, results_latex, results_markdown
@@ -102,7 +103,7 @@ def evaluate(data: Path, grid: Grid, training: TrainingScale, evaluation: Evalua
                     key = {"task": task.name, "strategy": strategy, **kind, "eval_cohort": cohort, "part": part}
                     own = cohort == kind["train_cohort"]
                     if own and cohort not in small[part]:  # the first kind of a cohort has the least removed
-                        small[part][cohort] = _headline(scored, task, evaluation.confidence)
+                        small[part][cohort] = _headline(scored, task)
                         if part == "test" and task.kind == "binary":
                             test = predictions.filter((pl.col("part") == part) & in_cohort(cohort))
                             _add_curves(curves, key, test, task, evaluation.ece_bins)
@@ -170,13 +171,9 @@ def _label_rows(scored: Scored, task: Task, key: dict[str, Any], confidence: flo
     return found
 
 
-def _headline(scored: Scored, task: Task, confidence: float) -> dict[str, float | None]:
+def _headline(scored: Scored, task: Task) -> dict[str, float | None]:
     label = headline(task)
-    bounded, plain = HEADLINE[task.kind]
-    found = {metric: scored.estimate(label, metric) for metric in (*bounded, *plain)}
-    for metric in bounded:
-        found[f"{metric}_low"], found[f"{metric}_high"] = scored.interval(label, metric, confidence)
-    return found
+    return {metric: scored.estimate(label, metric) for group in HEADLINE[task.kind] for metric in group}
 
 
 def _add_curves(
@@ -190,15 +187,24 @@ def _add_curves(
     curves["calibration"].append(reliability_curve(rows, label, bins).select(*named, pl.all()))
 
 
+def sweep(dev: dict[str, Any]) -> dict[str, dict[str, float | None]]:
+    """{strategy: {task: the task's first metric on dev}}, trained on the first cohort: what a sweep looks at.
+
+    A file a strategy, since DVC prints a file as one row. `dev` is as in `Results.metrics`.
+    """
+    found: dict[str, dict[str, float | None]] = {}
+    for task, strategies in dev.items():
+        metric = HEADLINE[get_task(task).kind][0][0]
+        for strategy, cohorts in strategies.items():
+            found.setdefault(strategy, {})[task] = next(iter(cohorts.values()))[metric]
+    return found
+
+
 def write(results: Results, reports: Path, confidence: float) -> None:
     """Writes reports/metrics, reports/tables and reports/plots; metrics files of other tasks are removed."""
     for part, tasks in results.metrics.items():
-        folder = reports / "metrics" / part
-        for stale in sorted(folder.glob("*.json")):
-            if stale.stem not in tasks:
-                stale.unlink()
-        for task, content in tasks.items():
-            files.write_json(content, folder / f"{task}.json", digits=4)
+        write_folder(tasks, reports / "metrics" / part)
+    write_folder(sweep(results.metrics["dev"]), reports / "metrics" / "sweep")
     tables = reports / "tables"
     files.write_csv(results.table, tables / "results.csv")
     files.write_text(results_markdown(results.table, confidence), tables / "results.md")

@@ -302,25 +302,23 @@ def test_written_files(results, tmp_path):
     write(results, tmp_path, 0.95)
     names = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
     assert names == [
-        *(f"metrics/{part}/{task}.json" for part in ("dev", "test") for task in ("los", "mortality", "phenotype")),
+        *(f"metrics/dev/{task}.json" for task in ("los", "mortality", "phenotype")),
+        *(f"metrics/sweep/{name}.json" for name in ("lstm", "resnet")),
+        *(f"metrics/test/{task}.json" for task in ("los", "mortality", "phenotype")),
         *(f"plots/{name}.csv" for name in ("calibration", "history", "pr", "roc")),
         *(f"tables/{name}" for name in ("phenotypes.csv", "phenotypes.md", "results.csv", "results.md", "results.tex")),
     ]
     small = json.loads((tmp_path / "metrics" / "test" / "mortality.json").read_text())
     assert set(small) == {"lstm", "resnet"}
     assert set(small["lstm"]) == {"base", "matched"}
-    assert set(small["lstm"]["base"]) == {
-        "auroc",
-        "auroc_low",
-        "auroc_high",
-        "auprc",
-        "auprc_low",
-        "auprc_high",
-        "f1",
-        "brier",
-    }
+    assert set(small["lstm"]["base"]) == {"auroc", "auprc", "f1", "brier"}
     assert all(isinstance(value, float) for value in small["lstm"]["base"].values())
     assert small != json.loads((tmp_path / "metrics" / "dev" / "mortality.json").read_text())
+    first = {"los": "accuracy", "mortality": "auroc", "phenotype": "auroc"}
+    dev = {task: json.loads((tmp_path / "metrics" / "dev" / f"{task}.json").read_text()) for task in first}
+    for strategy in ("lstm", "resnet"):
+        shown = json.loads((tmp_path / "metrics" / "sweep" / f"{strategy}.json").read_text())
+        assert shown == {task: dev[task][strategy]["base"][metric] for task, metric in first.items()}
     table = pl.read_csv(tmp_path / "tables" / "results.csv")
     assert table.height == results.table.height == 2 * 3 * 4 * 7
     history = pl.read_csv(tmp_path / "plots" / "history.csv")

@@ -1,0 +1,62 @@
+"""The answer as metrics: what gain.csv says of the task's own label, short enough for a terminal."""
+
+import json
+
+import polars as pl
+from dvc.compare import diff_table, metrics_table
+
+from pipeline.questions.when.answer import answer, write
+from pipeline.questions.when.contest import SCHEMA
+from tests.support.when import one
+
+WIDTH = 120
+
+
+def test_the_answer_is_the_confirmatory_row_of_the_tasks_own_label(found, tmp_path):
+    (tmp_path / "old_base.json").write_text("{}")
+    write(found.table, tmp_path)
+    files = {path.stem: json.loads(path.read_text()) for path in tmp_path.iterdir()}
+    labels = {"mortality": "icu_mortality", "phenotype": "macro", "los": "macro"}
+    assert set(files) == {f"{task}_{cohort}" for task in labels for cohort in ("base", "matched")}
+    for task, label in labels.items():
+        row = one(found.table, task=task, cohort="matched", label=label, family="confirmatory")
+        told = files[f"{task}_matched"]
+        assert told["verdict"] == row["verdict"]
+        assert told["difference"] == round(row["difference"], 4)
+
+
+def row(task, cohort, label, **other):
+    return dict.fromkeys(SCHEMA) | {
+        "task": task,
+        "cohort": cohort,
+        "label": label,
+        "family": "confirmatory",
+        **other,
+    }
+
+
+def test_signs_and_what_is_not_estimable():
+    rows = [
+        row("los", "base", "macro", verdict="undetermined", difference=-0.01, low=-0.0204, high=0.0006),
+        row("mortality", "base", "icu_mortality", verdict="not testable"),
+        row("phenotype", "base", "shock", verdict="gains", difference=0.1, low=0.05, high=0.15),
+    ]
+    assert answer(pl.DataFrame(rows, schema=SCHEMA, orient="row")) == {
+        "los_base": {"verdict": "undetermined", "difference": -0.01, "interval": "−0.020 to 0.001"},
+        "mortality_base": {"verdict": "not testable", "difference": None, "interval": "n. e."},
+    }
+
+
+def test_every_answer_changed_is_under_twenty_lines_and_120_columns(found):
+    """As `dvc metrics diff` and `dvc metrics show` lay them out."""
+    paths = {f"reports/metrics/answer/{name}.json": each for name, each in answer(found.table).items()}
+    changes = {
+        path: {key: {"old": "no relevant gain", "new": value} for key, value in each.items()}
+        for path, each in paths.items()
+    }
+    diff = diff_table(changes, title="Metric", a_rev="main")
+    shown = metrics_table({"workspace": {"data": {path: {"data": each} for path, each in paths.items()}}})
+    assert len(diff) + 1 < 20
+    for table in (diff, shown):
+        columns = [max(len(str(each)) for each in (name, *column)) for name, column in table.items()]
+        assert sum(columns) + 2 * len(columns) <= WIDTH
