@@ -128,7 +128,7 @@ def scatter(points: Sequence[Point], groups: Sequence[str], name: str, title: st
             for point in own:
                 if point.found.low is not None and point.found.high is not None:
                     bounds = [point.found.low, point.found.high]
-                    axes.plot([point.attainable] * 2, bounds, color=color, linewidth=1.1, alpha=0.7)
+                    axes.plot([point.attainable] * 2, bounds, color=color, linewidth=1.1)
             axes.plot(
                 [point.attainable for point in own if point.found.value is not None],
                 [point.found.value for point in own if point.found.value is not None],

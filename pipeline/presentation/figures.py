@@ -12,14 +12,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from typing import Any
+from zlib import crc32
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 INK, MUTED, RULE = "#1b1f24", "#5b6571", "#d8dde3"
-# Okabe & Ito (2008), yellow left out (too faint on white) and the blues first.
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f5f3f")
+# Okabe & Ito (2008); each has a contrast of at least 3 : 1 on white, so that yellow is left out, orange and purple are
+# darker, and violet stands for the light blue.
+PALETTE = ("#0072b2", "#d55e00", "#00946c", "#bf649a", "#a66f00", "#5b4fc4", "#7f5f3f")
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 WIDTH = 4.7
@@ -56,10 +58,17 @@ STYLE: dict[Any, Any] = {
 
 
 class Looks:
-    """A colour, dash and marker for each strategy, by its place in the grid: the same in all figures."""
+    """A colour, dash and marker for each strategy, by its name: the same in all figures, whoever else is in the grid.
+
+    Where two names ask for the same look, the later one takes the next that is free.
+    """
 
     def __init__(self, strategies: Sequence[str]) -> None:
-        self._place = {name: i for i, name in enumerate(strategies)}
+        looks, self._place = len(PALETTE) * len(DASHES), dict[str, int]()
+        for name in strategies:
+            place, taken = crc32(name.encode()) % looks, set(self._place.values())
+            free = [each % looks for each in range(place, place + looks) if each % looks not in taken]
+            self._place[name] = free[0] if free else place
 
     def line(self, strategy: str) -> dict[str, Any]:
         """Colour and dash: 28 combinations before one comes again."""
@@ -83,7 +92,7 @@ def canvas(width: float, height: float, rows: int = 1) -> Iterator[tuple[Figure,
 
 
 def as_svg(figure: Figure, name: str, title: str) -> str:
-    """The figure as an SVG with a title for screen readers, and ids that no other figure has."""
+    """The figure as an SVG with a title and a description for screen readers, and ids that no other figure has."""
     buffer = io.StringIO()
     with mpl.rc_context(STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
@@ -95,7 +104,28 @@ def as_svg(figure: Figure, name: str, title: str) -> str:
     text = re.sub(r'(url\(|href=")#', rf"\1#{name}-", text)
     text = re.sub(r"font-family: [^;\"]*; ?", "", text)
     label = escape(title, quote=True)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{label}" font-family="{FONTS}" ', 1)
+    text = text.replace(
+        "<svg ", f'<svg role="img" aria-label="{label}" aria-describedby="{name}-desc" font-family="{FONTS}" ', 1
+    )
+    return text.replace(">", f'>\n <desc id="{name}-desc">{escape(description(figure, title))}</desc>', 1)
+
+
+def description(figure: Figure, title: str) -> str:
+    """What the figure shows, for who does not see it: its axes, the rows that are named, and what is drawn.
+
+    For instance "ROC, base cohort. Up: True positive rate; across: False positive rate; drawn: lstm, resnet."
+    """
+    said = [title]
+    for axes in figure.axes:
+        across, up = axes.get_xlabel(), axes.get_ylabel()
+        told = [f"{where}: {what}" for where, what in (("up", up), ("across", across)) if what]
+        named = [each.get_text() for each in (*axes.get_yticklabels(), *axes.texts)]
+        rows = [each for each in named if each and not re.fullmatch(r"[−\d.,%<]+", each)]
+        drawn = list(dict.fromkeys(axes.get_legend_handles_labels()[1]))
+        told += [f"rows: {', '.join(rows)}"] if rows else []
+        told += [f"drawn: {', '.join(drawn)}"] if drawn else []
+        said += ["; ".join(told)] if told else []
+    return ". ".join(each[0].upper() + each[1:] for each in said if each) + "."
 
 
 def themed(svg: str) -> str:

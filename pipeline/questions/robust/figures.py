@@ -40,7 +40,7 @@ def degradation(
     with canvas(WIDTH, 3.7) as (figure, (axes,)):
         for i, rows in enumerate(strategies):
             rates, values, _, _ = _line(rows, "value")
-            axes.plot(rates, values, color=MUTED, linewidth=0.6, alpha=0.55, label=None if i else "a fusion strategy")
+            axes.plot(rates, values, color=MUTED, linewidth=0.6, alpha=0.75, label=None if i else "a fusion strategy")
         for i, (family, rows) in enumerate(families.items()):
             rates, values, low, high = _line(rows, "value")
             if len(rates):

@@ -35,7 +35,7 @@ def rank_figure(rows: pl.DataFrame, name: str, title: str) -> str:
         at = sets["place"].to_numpy()
         axes.hlines(at, sets["set_low"], sets["set_high"], color=MUTED, linewidth=1, label="confidence set")
         axes.hlines(
-            at, sets["rank_low"], sets["rank_high"], color=PALETTE[0], linewidth=4, label="drawn ranks", alpha=0.6
+            at, sets["rank_low"], sets["rank_high"], color=PALETTE[0], linewidth=4, label="drawn ranks", alpha=0.85
         )
         axes.plot(rows["rank"], places, "o", color=INK, markersize=4.5, label="rank")
         axes.set_yticks(places, strategies)
@@ -59,7 +59,7 @@ def cost_figure(rows: pl.DataFrame, looks: Looks, name: str, title: str) -> str:
         for row in rows.iter_rows(named=True):
             low, high = (row["value"] if row[end] is None else row[end] for end in ("low", "high"))
             point = looks.point(row["strategy"])
-            axes.vlines(row["flops_with_image"], low, high, color=point["color"], linewidth=1, alpha=0.35)
+            axes.vlines(row["flops_with_image"], low, high, color=point["color"], linewidth=0.7)
             axes.plot(row["flops_with_image"], row["value"], linestyle="", label=row["strategy"], **point)
         frontier = rows.filter("frontier").sort("flops_with_image")
         axes.step(

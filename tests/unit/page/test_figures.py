@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ElementTree
 import polars as pl
 import pytest
 
+from pipeline.closure import ROOT
 from pipeline.page.figures import branches, forest, history, phenotypes, pr, reliability, roc
 from pipeline.presentation import figures
 from pipeline.presentation.figures import PALETTE, Looks, themed
@@ -96,6 +97,40 @@ def test_looks_tell_two_dozen_strategies_apart():
     looks = Looks(names)
     assert len({str(looks.line(name)) for name in names}) == 25
     assert len({str(looks.point(name)) for name in names}) == 25
+
+
+def _luminance(color: str) -> float:
+    shares = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in shares]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("color", [*PALETTE, figures.INK, figures.MUTED])
+def test_every_mark_has_a_contrast_of_three_on_white(color):
+    """WCAG 2.1, 1.4.11."""
+    assert 1.05 / (_luminance(color) + 0.05) >= 3
+
+
+def test_the_page_has_the_palette_on_paper_and_in_print():
+    style = (ROOT / "pipeline/page/style.css").read_text()
+    assert style.count(" ".join(f"--c{i}: {color};" for i, color in enumerate(PALETTE))) == 2
+
+
+def test_a_look_goes_with_the_name_not_with_the_place():
+    alone, among = Looks(["medfuse", "mmtm"]), Looks(["another", "medfuse", "mmtm"])
+    for name in ("medfuse", "mmtm"):
+        assert alone.line(name) == among.line(name)
+        assert alone.point(name) == among.point(name)
+    assert Looks(["mmtm", "medfuse"]).line("mmtm") == alone.line("mmtm")
+
+
+def test_a_figure_says_what_it_shows():
+    svg = roc(curve("fpr", "tpr"), "base", LOOKS, "roc_base", "ROC, mortality")
+    root = ElementTree.fromstring(svg)
+    assert root[0].tag.endswith("desc")
+    assert root.attrib["aria-describedby"] == root[0].attrib["id"] == "roc_base-desc"
+    expected = "ROC, mortality. Up: True positive rate; across: False positive rate; drawn: lstm, <b>&$x$."
+    assert root[0].text == expected
 
 
 def test_a_long_legend_does_not_squeeze_its_figure():
