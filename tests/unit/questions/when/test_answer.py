@@ -22,7 +22,7 @@ def test_the_answer_is_the_confirmatory_row_of_the_tasks_own_label(found, tmp_pa
         row = one(found.table, task=task, cohort="matched", label=label, family="confirmatory")
         told = files[f"{task}_matched"]
         assert told["verdict"] == row["verdict"]
-        assert told["difference"] == round(row["difference"], 4)
+        assert told["gain"] == round(row["difference"], 4)
 
 
 def row(task, cohort, label, **other):
@@ -42,8 +42,8 @@ def test_signs_and_what_is_not_estimable():
         row("phenotype", "base", "shock", verdict="gains", difference=0.1, low=0.05, high=0.15),
     ]
     assert answer(pl.DataFrame(rows, schema=SCHEMA, orient="row")) == {
-        "los_base": {"verdict": "undetermined", "difference": -0.01, "interval": "−0.020 to 0.001"},
-        "mortality_base": {"verdict": "not testable", "difference": None, "interval": "n. e."},
+        "los_base": {"verdict": "undetermined", "gain": -0.01, "interval": "−.020, .001"},
+        "mortality_base": {"verdict": "not testable", "gain": None, "interval": "n. e."},
     }
 
 
@@ -55,8 +55,11 @@ def test_every_answer_changed_is_under_twenty_lines_and_120_columns(found):
         for path, each in paths.items()
     }
     diff = diff_table(changes, title="Metric", a_rev="main")
+    widest = {"verdict": "no relevant gain", "gain": -0.0484, "interval": "−.040, −.004"}
+    paths = dict.fromkeys(paths, widest)
+    paths["reports/metrics/sweep/autoprognosis_m.json"] = dict.fromkeys(("los", "mortality", "phenotype"), 0.2345)
     shown = metrics_table({"workspace": {"data": {path: {"data": each} for path, each in paths.items()}}})
     assert len(diff) + 1 < 20
     for table in (diff, shown):
-        columns = [max(len(str(each)) for each in (name, *column)) for name, column in table.items()]
-        assert sum(columns) + 2 * len(columns) <= WIDTH
+        columns = [max(len(name) + 2, *(len(str(each)) for each in column)) for name, column in table.items()]
+        assert sum(columns) + 2 * (len(columns) - 1) <= WIDTH
