@@ -31,8 +31,13 @@ def parsed(path: Path) -> ast.Module:
     try:
         return ast.parse(path.read_bytes())
     except SyntaxError as error:
-        name = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
-        raise InputError(f"{name}: line {error.lineno}: {error.msg}") from None
+        raise no_python(error, path) from None
+
+
+def no_python(error: SyntaxError, path: Path) -> InputError:
+    """What the parser says of a source, as an error that names file and line."""
+    name = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+    return InputError(f"{name}: line {error.lineno}: {error.msg}")
 
 
 @cache

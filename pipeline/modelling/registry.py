@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.closure import parsed
+from pipeline.closure import no_python
 from pipeline.errors import InputError
 from pipeline.modelling.cards import STRATEGIES
 from pipeline.strict import meant
@@ -33,10 +34,12 @@ def module_name(name: str) -> str:
 def strategy_class(name: str) -> type[Strategy]:
     """The one Strategy subclass that the module defines. Raises InputError where there is none, or no Python."""
     dotted = module_name(name)
-    parsed(STRATEGIES / f"{name}.py")
     from pipeline.modelling.interface import Strategy
 
-    module = importlib.import_module(dotted)
+    try:
+        module = importlib.import_module(dotted)
+    except SyntaxError as error:  # in its file, or in one that it imports
+        raise no_python(error, Path(error.filename or f"{name}.py")) from None
     own = [
         value
         for value in vars(module).values()

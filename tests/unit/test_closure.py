@@ -65,5 +65,6 @@ def test_a_syntax_error_is_named_with_file_and_line(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"^broken\.py: line 3: "):
         read_card("broken")
     monkeypatch.setattr("pipeline.modelling.registry.STRATEGIES", tmp_path)
+    monkeypatch.setattr("pipeline.strategies.__path__", [str(tmp_path)])
     with pytest.raises(InputError, match=r"^broken\.py: line 3: "):
         strategy_class("broken")
