@@ -17,7 +17,7 @@ FLOORS = [
     [f"pipeline.questions.{name}" for name in ("when", "which", "robust", "fair")],
     ["pipeline.questions.known"],  # judges what `when` has found
     ["pipeline.page"],
-    ["pipeline.results"],
+    ["pipeline.results", "pipeline.first"],
     ["stages"],
 ]
 HEIGHT = {room: height for height, rooms in enumerate(FLOORS, 1) for room in rooms}
