@@ -1,19 +1,17 @@
 """`python -m pipeline.plan`: what the params ask for, before anything runs.
 
-How many runs there are, which of them are in the run store already, and what the others take if none stops early:
-time from timed batches of each strategy and cohort on this machine, disk from its weights. The start of a cell
-(seconds) comes on top. On a GPU also what several runs at a time take there: as many as its memory holds, timed.
+How many runs there are, those that others need among them, is told at once; then which of them are in the run store,
+and what the others take if none stops early: time from batches of each strategy and cohort on this machine
+(pipeline.timing), disk from its weights. On a GPU also what several runs at a time take there: as many as its memory
+holds, timed. What is not in it is told in a line (INCLUDED).
 """
 
 from __future__ import annotations
 
 import math
-import multiprocessing
-import statistics
 import sys
-import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +19,7 @@ from pipeline.errors import InputError
 from pipeline.options import parser
 from pipeline.params import Params, load
 from pipeline.power import told
-from pipeline.tasks import get_task
+from pipeline.timing import Cost, Stopwatch, time_together
 from pipeline.training.executors import choice
 from pipeline.training.grid import RunSpec
 from pipeline.training.packing import Crew, free_mb, runs_per_gpu
@@ -29,8 +27,13 @@ from pipeline.training.settings import all_runs
 
 # Where there are no data yet: a synthetic patient has about so many stays in the base cohort; so many of them an image.
 STAYS_A_PATIENT, IMAGE_SHARE = 0.55, 0.4
-FITTED_STAYS = 400  # to which a fit is timed; about linear in them
 TEMPORAL_TEST_SHARE = 0.5  # of the stays that are not dev, with splits.scheme temporal: a guess
+INCLUDED = (
+    "included: all epochs of every run and of those that it needs, and the predictions of its validation, dev and test "
+    "stays; not: {trials}the start of a cell, probes, questions, the page"
+)
+
+Runs = Mapping[tuple[str, str], list[RunSpec]]  # by strategy and task
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Gpu:
 class Line:
     """One strategy and task: its runs, and what the missing ones take with all their epochs.
 
-    On a GPU also `per_gpu`, how many run there at a time, and what they take so.
+    On a GPU also `per_gpu`, how many run there at a time, and what they take so. `told`: hours by FLOPs, not timed.
     """
 
     strategy: str
@@ -66,6 +69,7 @@ class Line:
     megabytes: float
     per_gpu: int = 1
     packed_hours: float = 0.0
+    told: bool = False
 
 
 def cohort_size(params: Params, data: Path) -> Cohort:
@@ -80,90 +84,6 @@ def cohort_size(params: Params, data: Path) -> Cohort:
     return Cohort(n, round(n * IMAGE_SHARE), False)
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Seconds of a training batch, seconds of a stay's prediction, megabytes of the weights, peak on a GPU in MB."""
-
-    batch: float
-    stay: float
-    megabytes: float
-    gpu_mb: float = 0.0
-
-
-def time_batch(spec: RunSpec, px: int, image_share: float, batches: int = 5) -> Cost:
-    """The cost of a strategy: the median of a few batches, after one to warm up; of a fit, its share in a batch."""
-    import torch
-
-    from pipeline.data.inputs import HOURS, channel_variables
-    from pipeline.data.statics import model_variables
-    from pipeline.modelling.encoders import image_format
-    from pipeline.modelling.examples import example_batch, example_targets
-    from pipeline.modelling.fitted import Fitted
-    from pipeline.modelling.interface import Shapes
-    from pipeline.modelling.optimiser import AdamW, optimiser_groups
-    from pipeline.modelling.registry import build
-    from pipeline.training.loop import autocast, train_step
-    from pipeline.training.run import pick_device, prepare_torch
-
-    prepare_torch()
-    device = pick_device(spec.training.device)
-    variables = model_variables(spec.tier, spec.training.statics)
-    shapes = Shapes(
-        get_task(spec.task),
-        HOURS,
-        channel_variables(variables),
-        px,
-        spec.encoders,
-        spec.training.pretrained,
-    )
-    strategy = build(spec.strategy, shapes, spec.hyper).to(device)
-    strategy.to(memory_format=image_format(spec.encoders, device))
-    if isinstance(strategy, Fitted):
-        many = [example_batch(shapes, FITTED_STAYS, torch.zeros(FITTED_STAYS).bool(), seed) for seed in range(2)]
-        told = [strategy.summary(batch).numpy() for batch in many]
-        goal = [example_targets(shapes, FITTED_STAYS, seed).numpy() for seed in range(2)]
-        start = time.perf_counter()
-        strategy.fit(told[0], goal[0], told[1], goal[1])
-        fitted = (time.perf_counter() - start) / FITTED_STAYS * spec.batch_size
-    optimiser = AdamW(optimiser_groups(strategy, 0.01), lr=1e-6)
-    generator = torch.Generator()
-    there = torch.arange(spec.batch_size) < round(spec.batch_size * image_share)
-    batch = example_batch(shapes, spec.batch_size, there)
-    batch = type(batch)(**{key: value.to(device) for key, value in vars(batch).items()})
-    targets = example_targets(shapes, spec.batch_size).to(device)
-
-    def median(work: Callable[[], object]) -> float:
-        seconds = []
-        for _ in range(batches + 1):
-            start = time.perf_counter()
-            work()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - start)
-        return statistics.median(seconds[1:])
-
-    def train() -> None:
-        train_step(strategy, optimiser, batch, targets, spec.training, generator)
-
-    def predict() -> None:
-        with torch.inference_mode(), autocast(device, spec.training.precision):
-            strategy(batch)
-
-    seconds = fitted if isinstance(strategy, Fitted) else median(train)
-    strategy.eval()
-    size = sum(value.nbytes for value in strategy.state_dict().values()) / 1e6
-    stay = median(predict) / spec.batch_size
-    return Cost(seconds, stay, size, torch.cuda.max_memory_reserved() / 1e6 if device.type == "cuda" else 0.0)
-
-
-def time_together(spec: RunSpec, px: int, image_share: float, count: int) -> float:
-    """Seconds of a training batch where so many processes train on one GPU at a time: their mean."""
-    context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(count, mp_context=context) as pool:
-        found = [pool.submit(time_batch, spec, px, image_share, 50) for _ in range(count)]
-        return statistics.fmean(each.result().batch for each in found)
-
-
 def machine_gpu(crew: Crew, data: Path) -> Gpu | None:
     """The GPU with the least free memory; None where there is none, or it does not tell."""
     free = free_mb(crew.gpus)
@@ -174,48 +94,70 @@ def machine_gpu(crew: Crew, data: Path) -> Gpu | None:
     return Gpu(min(free.values()), held, crew.cores // len(crew.gpus))
 
 
-def estimate(
-    params: Params, finished: dict[tuple[str, str], set[int]], cohort: Cohort, gpu: Gpu | None = None
-) -> list[Line]:
-    """A line a strategy and task. `finished`: the positions of its runs that are in the run store.
+def asked(params: Params) -> tuple[Runs, Counter[str]]:
+    """All runs: the grid's, and after them what these need that is not in the grid; of those the count by strategy.
 
-    A strategy is timed once a cohort, as tasks differ in the last layer alone; one that is fitted, for each task.
+    A run that several need is there once.
     """
-    px = params.get("scales.images").px
+    found = all_runs(params)
+    known = {repr(spec) for specs in found.values() for spec in specs}
+    count, todo = Counter[str](), [spec for specs in found.values() for spec in specs]
+    for spec in todo:  # grows meanwhile
+        for need in spec.needs.values():
+            if (key := repr(need)) not in known:
+                known.add(key)
+                todo.append(need)
+                count[need.strategy] += 1
+                found.setdefault((need.strategy, need.task), []).append(need)
+    return found, count
+
+
+def estimate(
+    params: Params,
+    runs: Runs,
+    finished: Mapping[tuple[str, str], set[int]],
+    cohort: Cohort,
+    watch: Stopwatch,
+    gpu: Gpu | None = None,
+) -> Iterator[Line]:
+    """A line a strategy and task, as soon as it is known. `finished`: positions of its runs that are in the run store.
+
+    A strategy is timed once a cohort and size of its encoders, as tasks differ in the last layer alone; one that is
+    fitted, for each task.
+    """
     tested = TEMPORAL_TEST_SHARE if params.splits.scheme == "temporal" else 1 / params.splits.folds
     fitted = (1 - params.splits.dev_share) * (1 - tested)
     train, val = fitted * (1 - params.splits.val_share), fitted * params.splits.val_share
-    timed: dict[tuple[str, ...], tuple[Cost, int, float]] = {}  # and how many at a time, and that much slower each
-    lines = []
-    for pair, specs in all_runs(params).items():
+    timed: dict[tuple[object, ...], tuple[Cost, int, float]] = {}  # and how many at a time, and that much slower each
+    for pair, specs in runs.items():
         missing = [spec for i, spec in enumerate(specs) if i not in finished.get(pair, set())]
         hours = packed = megabytes = 0.0
-        most = 1
-        for name in sorted({spec.train_cohort for spec in missing}):
-            chosen = [spec for spec in missing if spec.train_cohort == name]
+        most, told = 1, False
+        kinds = dict.fromkeys((spec.train_cohort, spec.encoders) for spec in missing)
+        for name, encoders in kinds:
+            chosen = [spec for spec in missing if (spec.train_cohort, spec.encoders) == (name, encoders)]
             stays = cohort.stays if name == "base" else cohort.images
             share = cohort.images / max(1, cohort.stays) if name == "base" else 1.0
             once = "lr" not in chosen[0].hyper
-            key = (*pair, name) if once else (pair[0], name)
+            key = (*pair, name, encoders) if once else (pair[0], name, encoders)
             if key not in timed:
-                cost, together, slower = time_batch(chosen[0], px, share), 1, 1.0
-                if gpu and not once:
+                cost, together, slower = watch.cost(chosen[0], share), 1, 1.0
+                if gpu and not once and not cost.told:
                     together = runs_per_gpu(gpu.free_mb, cost.gpu_mb + gpu.data_mb, gpu.cores)
                     if together > 1:
-                        slower = time_together(chosen[0], px, share, together) / cost.batch
+                        slower = time_together(chosen[0], watch.px, share, together) / cost.batch
                 timed[key] = cost, together, slower
             cost, together, slower = timed[key]
-            most = max(most, together)
+            most, told = max(most, together), told or cost.told
             epoch = math.ceil(stays * train / chosen[0].batch_size) * cost.batch + stays * val * cost.stay
             seconds = (1 if once else chosen[0].max_epochs) * epoch + cohort.stays * (1 - train) * cost.stay
             hours += len(chosen) * seconds / 3600
             packed += len(chosen) * seconds / 3600 * slower / together
             megabytes += len(chosen) * cost.megabytes
-        lines.append(Line(*pair, len(specs), len(missing), hours, megabytes, most, packed))
-    return lines
+        yield Line(*pair, len(specs), len(missing), hours, megabytes, most, packed, told)
 
 
-def finished_runs(params: Params, data: Path) -> dict[tuple[str, str], set[int]]:
+def finished_runs(runs: Runs, data: Path) -> dict[tuple[str, str], set[int]]:
     """Positions of the runs that are in the run store; none where the data are not made yet."""
     from pipeline.data.tensors import FILES
     from pipeline.training.store import Store, data_fingerprint, work_folder
@@ -223,61 +165,87 @@ def finished_runs(params: Params, data: Path) -> dict[tuple[str, str], set[int]]
     if not all((data / name).is_file() for name in FILES):
         return {}
     store = Store(work_folder(), data_fingerprint(data))
-    return {
-        pair: {i for i, spec in enumerate(specs) if store.finished(spec)} for pair, specs in all_runs(params).items()
-    }
+    return {pair: {i for i, spec in enumerate(specs) if store.finished(spec)} for pair, specs in runs.items()}
 
 
 def _time(hours: float) -> str:
     return f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min" if hours >= 1 / 60 else f"{hours * 3600:.0f} s"
 
 
-def render(params: Params, cohort: Cohort, lines: list[Line], crew: Crew, gpu: Gpu | None = None) -> str:
-    """The plan as text."""
-    scale = params.get("scales.training")
-    total, missing = sum(line.runs for line in lines), sum(line.missing for line in lines)
+def counts(params: Params, runs: Runs, earlier: Counter[str], cohort: Cohort) -> str:
+    """What is known at once: how many runs, and of whom."""
+    scale, total = params.get("scales.training"), sum(map(len, runs.values()))
     known = "" if cohort.measured else " (guessed: there are no data yet)"
-    text = [
-        f"scale {params.scale}: {len(params.grid.strategies)} strategies × {len(params.grid.tasks)} tasks, "
-        f"{total} runs (cohorts {', '.join(scale.cohorts)}; folds "
-        f"{', '.join(map(str, scale.folds))}; seeds {', '.join(map(str, scale.seeds))})",
-        f"cohort: {cohort.stays} stays, {cohort.images} with an image{known}",
-        f"in the run store: {total - missing} runs; to be made: {missing}",
-    ]
-    if missing:
-        head = f"{'strategy':<14}{'task':<11}{'runs':>5}{'to make':>9}{'all epochs':>12}{'MB':>9}"
-        text.append(head + (f"{'a GPU':>7}{'GPU hours':>12}" if gpu else ""))
-        text += [
-            f"{line.strategy:<14}{line.task:<11}{line.runs:>5}{line.missing:>9}{_time(line.hours):>12}{line.megabytes:>9.1f}"
-            + (f"{line.per_gpu:>7}{_time(line.packed_hours):>12}" if gpu else "")
-            for line in lines
-            if line.missing
+    whose = ", ".join(f"{name} {count}" for name, count in sorted(earlier.items()))
+    return "\n".join(
+        [
+            f"scale {params.scale}: {len(params.grid.strategies)} strategies × {len(params.grid.tasks)} tasks, "
+            f"{total} runs (cohorts {', '.join(scale.cohorts)}; folds "
+            f"{', '.join(map(str, scale.folds))}; seeds {', '.join(map(str, scale.seeds))})",
+            *([f"{earlier.total()} of them are not in the grid, and needed by its runs: {whose}"] if earlier else []),
+            f"cohort: {cohort.stays} stays, {cohort.images} with an image{known}",
         ]
-        hours, disk = sum(line.hours for line in lines), sum(line.megabytes for line in lines)
-        packed, gpus = sum(line.packed_hours for line in lines), len(crew.gpus)
-        at_once = (
-            f"{_time(packed / gpus)} on {gpus} GPUs, several at a time"
-            if gpu
-            else (f"{_time(hours / crew.count)} on {crew.count}")
-        )
-        text.append(
-            f"with all {scale.max_epochs} epochs of each run about {_time(hours)} of one process, {at_once}; "
-            f"{disk:.0f} MB of weights"
-        )
-    return "\n".join(text)
+    )
+
+
+def head(gpu: Gpu | None = None) -> str:
+    """The names of the columns of `row`."""
+    text = f"{'strategy':<14}{'task':<11}{'runs':>5}{'to make':>9}{'all epochs':>12}{'MB':>9}"
+    return text + (f"{'a GPU':>7}{'GPU hours':>12}" if gpu else "")
+
+
+def row(line: Line, gpu: Gpu | None = None) -> str:
+    """A line as text; ~ before hours by FLOPs."""
+    hours = ("~" if line.told else "") + _time(line.hours)
+    text = f"{line.strategy:<14}{line.task:<11}{line.runs:>5}{line.missing:>9}{hours:>12}{line.megabytes:>9.1f}"
+    return text + (f"{line.per_gpu:>7}{_time(line.packed_hours):>12}" if gpu else "")
+
+
+def summary(params: Params, lines: list[Line], crew: Crew, watch: Stopwatch, gpu: Gpu | None = None) -> str:
+    """What all that is to be made takes, and what is not in it."""
+    hours, disk = sum(line.hours for line in lines), sum(line.megabytes for line in lines)
+    packed, gpus = sum(line.packed_hours for line in lines), len(crew.gpus)
+    at_once = (
+        f"{_time(packed / gpus)} on {gpus} GPUs, several at a time"
+        if gpu
+        else (f"{_time(hours / crew.count)} on {crew.count}")
+    )
+    text = [
+        f"with all {params.get('scales.training').max_epochs} epochs of each run about {_time(hours)} of one process, "
+        f"{at_once}; {disk:.0f} MB of weights"
+    ]
+    if watch.reference and any(line.told for line in lines):
+        spec, cost, _ = watch.reference
+        text.append(f"~: not timed, but by FLOPs from a batch of {spec.strategy}, which took {cost.batch:.1f} s")
+    trials = f"{params.tuning.trials} trials a strategy, " if params.tuning.trials else ""
+    return "\n".join([*text, INCLUDED.format(trials=trials)])
 
 
 def main() -> None:
-    """Prints the plan."""
+    """Prints the plan, line by line as it is known."""
     arguments = parser("pipeline.plan", "What the params ask for.").parse_args()
     try:
         params, data = load(arguments.params, arguments.changes), Path(arguments.data)
-        crew = choice(params.training.device)
-        cohort, gpu = cohort_size(params, data), machine_gpu(crew, data)
-        lines = estimate(params, finished_runs(params, data), cohort, gpu)
+        runs, earlier = asked(params)
+        cohort = cohort_size(params, data)
+        print(counts(params, runs, earlier, cohort), flush=True)
+        finished = finished_runs(runs, data)
+        made = sum(map(len, finished.values()))
+        missing = sum(map(len, runs.values())) - made
+        print(f"in the run store: {made} runs; to be made: {missing}", flush=True)
+        if missing:
+            crew, watch = choice(params.training.device), Stopwatch(params.get("scales.images").px)
+            gpu, lines = machine_gpu(crew, data), list[Line]()
+            print(head(gpu), flush=True)
+            for line in estimate(params, runs, finished, cohort, watch, gpu):
+                lines.append(line)
+                if line.missing:
+                    print(row(line, gpu), flush=True)
+            print(summary(params, lines, crew, watch, gpu))
     except InputError as error:
         sys.exit(f"plan: error: {error}")
-    print(render(params, cohort, lines, crew, gpu))
+    except KeyboardInterrupt:
+        sys.exit(130)
     print(told(params, data))
 
 

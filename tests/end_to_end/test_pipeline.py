@@ -279,7 +279,7 @@ def test_the_same_runs_come_from_the_run_store_and_are_the_same_bytes(project):
 
 def test_the_plan_finds_all_runs_made(project):
     text = call(project, sys.executable, "-m", "pipeline.plan")
-    assert f"in the run store: {2 * 3 * len(STRATEGIES)} runs; to be made: 0" in text
+    assert f"in the run store: {2 * 3 * len(TRAINED)} runs; to be made: 0" in text
 
 
 def test_a_broken_param_stops_dvc_in_one_line_that_names_it(project):

@@ -12,6 +12,7 @@ FLOORS = [
     ["pipeline.mimic", "pipeline.synthetic", "pipeline.modelling", "pipeline.estimation", "pipeline.presentation"],
     ["pipeline.data", "pipeline.strategies", "pipeline.variants"],
     ["pipeline.training", "pipeline.cost", "pipeline.power"],
+    ["pipeline.timing"],
     ["pipeline.evaluation", "pipeline.check", "pipeline.plan", "pipeline.work"],
     ["pipeline.ensembles"],
     [f"pipeline.questions.{name}" for name in ("when", "which", "robust", "fair")],

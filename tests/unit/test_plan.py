@@ -1,10 +1,13 @@
 """The plan's arithmetic; batches are not timed here, and the GPU is made up."""
 
+import dataclasses
+
 import pytest
 
-from pipeline import plan
+from pipeline import plan, timing
 from pipeline.params import load
-from pipeline.plan import Cohort, Cost, Gpu, estimate, render
+from pipeline.plan import Cohort, Gpu, asked, estimate, summary
+from pipeline.timing import Cost, Stopwatch
 from pipeline.training.packing import CONTEXT_MB, USABLE, Crew
 
 PEAKS = {"transformer": 1_000.0, "resnet": 50_000.0}
@@ -26,13 +29,18 @@ def timed(monkeypatch):
         asked.append((spec.strategy, count))
         return 0.15
 
-    monkeypatch.setattr(plan, "time_batch", lambda spec, px, share: Cost(0.1, 0.01, 5.0, PEAKS.get(spec.strategy, 0.0)))
+    cost = lambda spec, px, share: Cost(0.1, 0.01, 5.0, PEAKS.get(spec.strategy, 0.0))  # noqa: E731
+    monkeypatch.setattr(timing, "time_batch", cost)
     monkeypatch.setattr(plan, "time_together", together)
     return asked
 
 
+def lines_of(params, cohort, gpu=None):
+    return list(estimate(params, asked(params)[0], {}, cohort, Stopwatch(16), gpu))
+
+
 def test_gpu_hours_with_several_runs_are_those_of_one_slowed_down_and_shared(params, timed):
-    lines = {line.strategy: line for line in estimate(params, {}, Cohort(1000, 400, True), Gpu(40_000.0, 900.0, 8))}
+    lines = {line.strategy: line for line in lines_of(params, Cohort(1000, 400, True), Gpu(40_000.0, 900.0, 8))}
     count = 8  # memory would hold 14 of 1,000 + 900 + 600 MB; a run has a core
     assert int(USABLE * 40_000 / (1_900 + CONTEXT_MB)) == 14
     assert timed == [("transformer", count)] * 2  # once a cohort
@@ -44,9 +52,9 @@ def test_gpu_hours_with_several_runs_are_those_of_one_slowed_down_and_shared(par
 
 
 def test_without_a_gpu_none_is_spoken_of(params, timed):
-    lines = estimate(params, {}, Cohort(1000, 400, True))
+    lines = lines_of(params, Cohort(1000, 400, True))
     assert timed == []
-    text = render(params, Cohort(1000, 400, True), lines, Crew(2))
+    text = "\n".join([plan.head(), *map(plan.row, lines), summary(params, lines, Crew(2), Stopwatch(16))])
     assert "GPU" not in text
     hours = sum(line.hours for line in lines)
     assert f"{hours * 3600 / 2:.0f} s on 2; 30 MB of weights" in text or f"{hours * 30:.1f} min on 2; 30 MB" in text
@@ -54,13 +62,94 @@ def test_without_a_gpu_none_is_spoken_of(params, timed):
 
 def test_with_gpus_the_plan_tells_both(params, timed):
     cohort, gpu = Cohort(100_000, 40_000, True), Gpu(40_000.0, 900.0, 8)
-    lines = estimate(params, {}, cohort, gpu)
-    text = render(params, cohort, lines, Crew(16, ("0", "1")), gpu).splitlines()
-    assert text[3].split()[-4:] == ["a", "GPU", "GPU", "hours"]
-    row = next(line for line in text if line.startswith("transformer"))
-    assert row.split()[-3:] == ["8", *plan._time(lines[0].packed_hours).split()]
+    lines = lines_of(params, cohort, gpu)
+    assert plan.head(gpu).split()[-4:] == ["a", "GPU", "GPU", "hours"]
+    assert plan.row(lines[0], gpu).split()[-3:] == ["8", *plan._time(lines[0].packed_hours).split()]
     packed = sum(line.packed_hours for line in lines)
-    assert f"{plan._time(packed / 2)} on 2 GPUs, several at a time" in text[-1]
+    text = summary(params, lines, Crew(16, ("0", "1")), Stopwatch(16), gpu)
+    assert f"{plan._time(packed / 2)} on 2 GPUs, several at a time" in text
+
+
+def test_runs_that_are_needed_are_counted_once_with_their_strategy(root):
+    grid = ["scale=tiny", "grid.tasks=[mortality]", "training.start=unimodal"]
+    runs, earlier = asked(load(root / "params.yaml", [*grid, "grid.strategies=[late_fusion,mmtm,lstm]"]))
+    cohorts = 2
+    assert {pair: len(specs) for pair, specs in runs.items()} == {
+        (name, "mortality"): cohorts for name in ("late_fusion", "mmtm", "lstm", "transformer", "resnet")
+    }
+    assert earlier == {"transformer": cohorts, "resnet": cohorts}
+    runs, earlier = asked(load(root / "params.yaml", [*grid, "grid.strategies=[late_fusion,transformer,resnet]"]))
+    assert not earlier
+    assert sum(map(len, runs.values())) == 3 * cohorts
+
+
+def test_teachers_of_other_sizes_are_runs_of_their_own(root, timed):
+    changes = ["scale=tiny", "grid.tasks=[mortality]", "training.start=scratch", "strategies.mind.teachers=same"]
+    names = "grid.strategies=[mind,transformer,resnet]"
+    params = load(root / "params.yaml", [*changes, names, "strategies.mind.sizes=[0.5,1.0,2.0]"])
+    runs, earlier = asked(params)
+    assert earlier == {"transformer": 4, "resnet": 4}  # two sizes in two cohorts; that of 1 is the grid's
+    assert len(runs["transformer", "mortality"]) == 6
+    text = plan.counts(params, runs, earlier, Cohort(1000, 400, True))
+    assert "3 strategies × 1 tasks, 14 runs" in text
+    assert "8 of them are not in the grid, and needed by its runs: resnet 4, transformer 4" in text
+
+
+def test_a_slow_batch_is_timed_once_and_tells_of_others_by_their_flops(params, monkeypatch):
+    flops = {"transformer": 1.0, "resnet": 50.0, "late_fusion": 60.0}
+    asked_for = []
+
+    def batch(spec, px, share):
+        asked_for.append(spec.strategy)
+        return Cost(flops[spec.strategy] / 10, 0.5, 5.0)
+
+    monkeypatch.setattr(timing, "time_batch", batch)
+    monkeypatch.setattr(timing, "batch_flops", lambda spec, px, share: (flops[spec.strategy], 250_000))
+    watch = Stopwatch(16)
+    spec = asked(params)[0]["resnet", "mortality"][0]
+    costs = [watch.cost(dataclasses.replace(spec, strategy=name), 0.4) for name in flops]
+    assert asked_for == ["transformer", "resnet"]
+    assert costs[2] == Cost(6.0, 0.6, 1.0, told=True)
+    watch.cost(dataclasses.replace(spec, strategy="transformer"), 0.4)
+    assert asked_for[2:] == ["transformer"]  # quicker than SLOW: timed all the same
+    line = plan.Line("late_fusion", "mortality", 2, 2, 3.0, 5.0, told=True)
+    assert "~3.0 h" in plan.row(line)
+    assert "~: not timed, but by FLOPs from a batch of resnet, which took 5.0 s" in summary(
+        params, [line], Crew(2), watch
+    )
+
+
+def test_flops_grow_with_the_share_of_stays_with_an_image(params):
+    spec = asked(params)[0]["resnet", "mortality"][0]
+    (none, parameters), (half, _), (every, _) = (timing.batch_flops(spec, 16, share) for share in (0.0, 0.5, 1.0))
+    assert half == pytest.approx((none + every) / 2)
+    assert every > none
+    assert parameters > 0
+    assert timing.batch_flops(asked(params)[0]["gbm", "mortality"][0], 16, 0.5) is None
+
+
+def test_counts_are_printed_before_anything_is_timed(root, monkeypatch, capsys):
+    def batch(spec, px, share):
+        told = capsys.readouterr().out
+        assert "2 strategies × 1 tasks, 4 runs" in told
+        assert "in the run store: 0 runs; to be made: 4" in told
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(timing, "time_batch", batch)
+    changes = ["scale=tiny", "grid.strategies=[lstm,resnet]", "grid.tasks=[mortality]"]
+    given = [word for change in changes for word in ("-S", change)]
+    command = ["plan", "--params", str(root / "params.yaml"), "--data", "nowhere", *given]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(SystemExit) as end:
+        plan.main()
+    assert end.value.code == 130
+
+
+def test_what_is_not_in_it_is_told(root, params):
+    told = summary(params, [], Crew(2), Stopwatch(16)).splitlines()[-1]
+    assert told.endswith("; not: the start of a cell, probes, questions, the page")
+    tuned = load(root / "params.yaml", ["tuning.trials=8"])
+    assert "not: 8 trials a strategy, the start of a cell" in summary(tuned, [], Crew(2), Stopwatch(16))
 
 
 def test_the_gpu_with_the_least_memory_decides(tmp_path, monkeypatch):
