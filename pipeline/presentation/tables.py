@@ -7,7 +7,17 @@ from typing import NamedTuple
 import polars as pl
 
 from pipeline.disclosure import Count, share
-from pipeline.presentation.text import HOW, bounds, latex_row, markdown_table, number, percent, plural, with_interval
+from pipeline.presentation.text import (
+    HOW,
+    UNKNOWN,
+    bounds,
+    latex_row,
+    markdown_table,
+    number,
+    percent,
+    plural,
+    with_interval,
+)
 
 TASK_TITLES = {
     "mortality": "ICU mortality",
@@ -70,9 +80,10 @@ class Cell(NamedTuple):
 
     @property
     def told(self) -> str:
-        """The text, and why there is no interval where a value has none: for a sentence."""
-        alone = self.value is not None and not self.interval
-        return f"{self.text} (too few stays for an interval)" if alone else self.text
+        """The text for a sentence: "not estimable", or why there is no interval where a value has none."""
+        if self.value is None:
+            return UNKNOWN
+        return self.text if self.interval else f"{self.text} (too few stays for an interval)"
 
 
 class PhenotypeRow(NamedTuple):
@@ -143,8 +154,8 @@ def _facts(rows: pl.DataFrame) -> str:
         parts.append(plural(first["positives"], "death" if first["labels"] is None else "positive label"))
     counted = rows["labels"].drop_nulls().unique().sort().to_list()
     if counted:
-        over = str(counted[0]) if len(counted) == 1 else f"{counted[0]} to {counted[-1]}"
-        parts.append(f"macro mean over {over} estimable labels")
+        over = counted[0] if len(counted) == 1 else f"{counted[0]} to {counted[-1]}"
+        parts.append(f"macro mean over {plural(over, 'estimable label')}")
     parts.append(f"{plural(first['runs'], 'run')} a strategy" + (ONE_RUN if first["runs"] == 1 else ""))
     return ", ".join(parts)
 

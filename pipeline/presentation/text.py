@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from pipeline.disclosure import HIDDEN
 
-NOT_ESTIMABLE = "n. e."
+NOT_ESTIMABLE = "n. e."  # in a table
+UNKNOWN = "not estimable"  # in a sentence
 HOW = {"none": "", "mcar": "at random", "mar": "by patient traits"}  # images are removed
 
 
@@ -51,8 +52,24 @@ def with_interval(value: float | None, low: float | None, high: float | None, di
 
 
 def plural(count: int | str, what: str) -> str:
-    """1 run, 2 runs, <10 runs, an untold number of runs."""
-    return f"an untold number of {what}s" if count == HIDDEN else f"{count} {what}" + ("" if str(count) == "1" else "s")
+    """1 run, 2 runs, 0 strategies, <10 runs, an untold number of runs."""
+    many = re.sub(r"(?<![aeiou])y$", "ie", what) + "s"
+    return f"an untold number of {many}" if count == HIDDEN else f"{count} {what if str(count) == '1' else many}"
+
+
+def verb(count: int, one: str, many: str) -> str:
+    """What stands beside `count` subjects: is, are."""
+    return one if count == 1 else many
+
+
+def joined(words: Sequence[str]) -> str:
+    """a; a and b; a, b and c."""
+    return " and ".join([*([", ".join(words[:-1])] if words[1:] else []), *words[-1:]])
+
+
+def sentence_case(text: str) -> str:
+    """The first letter as a capital, and the rest as it is."""
+    return text[:1].upper() + text[1:]
 
 
 def percent(share: float) -> str:

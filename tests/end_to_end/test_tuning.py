@@ -75,7 +75,7 @@ def test_every_strategy_was_tried_as_often_and_trained_with_what_was_chosen(kill
             assert run["spec"]["encoders"]["dropout"] == chosen["dropout"]
             assert run["spec"]["training"]["weight_decay"] == chosen["weight_decay"]
     page = (folder / "reports/index.html").read_text()
-    assert "On untuned defaults" not in page
+    assert "Settings were tuned for no strategy" not in page
 
 
 def test_one_worker_leaves_the_bytes_of_two(project, killed, tmp_path):

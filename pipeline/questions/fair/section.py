@@ -13,7 +13,7 @@ from pipeline.evaluation.reading import read_table
 from pipeline.params import Fairness
 from pipeline.presentation.answers import Answer, AnswerFigure, AnswerTable
 from pipeline.presentation.tables import Cell
-from pipeline.presentation.text import number, percent, plural
+from pipeline.presentation.text import joined, number, percent, plural, verb
 from pipeline.questions.fair import figures
 from pipeline.questions.fair.subgroups import SMALL, WHOLE
 from pipeline.questions.fair.tables import CONFIRMATORY, FUSION_SCHEMA, GAPS_SCHEMA, GROUPS_SCHEMA, LEVEL
@@ -26,6 +26,7 @@ from pipeline.questions.fair.text import (
     group_sizes,
     heads,
     slopes,
+    task_inside,
     task_title,
     worst_groups,
 )
@@ -46,7 +47,7 @@ def answer(tables: Path, knobs: Fairness, confidence: float) -> Answer:
     return Answer(
         key="fair",
         question=QUESTION,
-        sentence=_sentence(groups, gaps, fusion, knobs),
+        sentence=sentence(groups, gaps, fusion, knobs),
         notes=_notes(groups, knobs, confidence),
         figures=tuple(_figures(groups, gaps, fusion, knobs)),
         tables=tuple(_tables(groups, gaps, fusion)),
@@ -57,39 +58,60 @@ def _single(table: pl.DataFrame) -> pl.DataFrame:
     return table.filter(~pl.col("attribute").str.contains("+", literal=True) & (pl.col("attribute") != WHOLE))
 
 
+PEOPLE = {("gender", "F"): "women", ("gender", "M"): "men"} | {
+    ("has_cxr", "image"): "stays with an image",
+    ("has_cxr", "no image"): "stays without an image",
+}
+MORE_TO_SEE = "With an image there is more to see: a gap between stays with and without one is none between people."
+
+
+def _people(row: dict[str, Any]) -> str:
+    """women; stays with an image; those of race ASIAN."""
+    plain = f"those of {ATTRIBUTE_TITLES[row['attribute']]} {row['group']}"
+    return PEOPLE.get((row["attribute"], row["group"]), plain)
+
+
+def _task(row: dict[str, Any]) -> str:
+    """ICU mortality with medfuse."""
+    return f"{task_inside(row['task'], row['label'])} with {row['strategy']}"
+
+
 def _where(row: dict[str, Any]) -> str:
-    """Attribute, task and strategy. With an image there is more to see: that alone is no disparity between people."""
-    more = ", where there is more to see" if row["attribute"] == "has_cxr" else ""
-    return f"{ATTRIBUTE_TITLES[row['attribute']]}{more} in {task_title(row['task'], row['label'])} ({row['strategy']})"
+    """Between whom, in what, with which strategy."""
+    of = ATTRIBUTE_TITLES[row["attribute"]]
+    between = "stays with and without an image" if row["attribute"] == "has_cxr" else f"groups of {of}"
+    return f"between {between}, {_task(row)}"
 
 
-def _sentence(groups: pl.DataFrame, gaps: pl.DataFrame, fusion: pl.DataFrame, knobs: Fairness) -> str:
+def sentence(groups: pl.DataFrame, gaps: pl.DataFrame, fusion: pl.DataFrame, knobs: Fairness) -> str:
+    """The worst groups, what of the declared gaps is more than chance, and whether fusion widens them."""
     family = gaps.filter(pl.col("family") == CONFIRMATORY)
     tested = family.drop_nulls("p_holm").to_dicts()
     unchosen = _unchosen(groups, family)
     if not family.height:
         return f"Not to be told: {unchosen}."
     if not tested:
+        of = "the one declared test" if family.height == 1 else f"any of {family.height} declared tests"
         return (
-            f"Too small to tell: in none of the {plural(family.height, 'declared test')} (attribute × task) are there "
-            f"two groups with at least {knobs.least_positives} positives and {knobs.least_negatives} negatives: "
-            "neither fairness nor unfairness is shown." + (f" Besides, {unchosen}." if unchosen else "")
+            f"Too small to tell: there are no two groups with at least {knobs.least_positives} positives and "
+            f"{knobs.least_negatives} negatives in {of} (attribute × task), so that neither fairness nor unfairness is "
+            "shown." + (f" Besides, {unchosen}." if unchosen else "")
         )
     lasting = [row for row in tested if row["p_holm"] <= LEVEL]
     parts = [_worst(groups, gaps)]
+    count = len(tested)
+    what = "more than chance, after Holm's adjustment for all tests"
     if lasting:
         each = "; ".join(f"{_where(row)}: {_gap(row)}, p {number(row['p_holm'])}" for row in lasting)
-        parts.append(
-            f"Of {plural(len(tested), 'AUROC gap')} tested (attribute × task, the fusion strategy that validation "
-            f"chose), {len(lasting)} {'is' if len(lasting) == 1 else 'are'} more than chance after Holm: {each}."
-        )
+        who = "The one AUROC gap" if count == 1 else f"{len(lasting)} of {count} AUROC gaps"
+        parts.append(f"{who} tested (attribute × task) {verb(len(lasting), 'is', 'are')} {what}: {each}.")
     else:
         widest = max(tested, key=lambda row: (row["high"] or 0.0, row["gap"]))
-        parts.append(
-            f"None of {plural(len(tested), 'AUROC gap')} tested (attribute × task, the fusion strategy that validation "
-            "chose) is more than chance after Holm, which does not show that there is none: by "
-            f"{_where(widest)} it is {_gap(widest)}."
-        )
+        who = "The one AUROC gap tested (attribute × task) is not shown to be"
+        who = who if count == 1 else f"None of {count} AUROC gaps tested (attribute × task) is shown to be"
+        parts.append(f"{who} {what}, which does not show that there is none: {_where(widest)}, it is {_gap(widest)}.")
+    if any(row["attribute"] == "has_cxr" for row in tested):
+        parts.append(MORE_TO_SEE)
     if family.height > len(tested):
         parts.append(f"{plural(family.height - len(tested), 'more test')} could not be made: the groups are too small.")
     if unchosen:
@@ -105,7 +127,7 @@ def _unchosen(groups: pl.DataFrame, family: pl.DataFrame) -> str:
     if not titles:
         return ""
     return (
-        f"no fusion strategy was chosen for {', '.join(titles)} (there is none in the grid, or validation has no "
+        f"no fusion strategy was chosen for {joined(list(titles))} (there is none in the grid, or validation has no "
         "positive to choose by)"
     )
 
@@ -128,7 +150,7 @@ def _worst(groups: pl.DataFrame, gaps: pl.DataFrame) -> str:
         if known.height:
             row = known.row(0, named=True)
             cell = Cell(row[metric], row[f"{metric}_low"], row[f"{metric}_high"]).told
-            texts.append(f"{text.format(cell)} ({row['group']}; {_where(row)})")
+            texts.append(f"{text.format(cell)} (of {_people(row)}, {_task(row)})")
     return "; ".join(texts) + "." if texts else ""
 
 
@@ -136,10 +158,13 @@ def _fusion_sentence(fusion: pl.DataFrame) -> str:
     rows = _single(fusion).filter(pl.col("metric") == "auroc").drop_nulls("finding")
     if not rows.height:
         return ""
-    counts = {name: rows.filter(pl.col("finding") == name).height for name in ("wider", "narrower", "undetermined")}
+    counts = {name: rows.filter(pl.col("finding") == name).height for name in ("wider", "narrower")}
+    found = joined([f"{name} in {count}" for name, count in counts.items() if count])
+    of = "the one comparison" if rows.height == 1 else f"{rows.height} comparisons"
+    told = f"{found} of {of}" if found else f"neither wider nor narrower for certain in {of}"
+    told = f"{rows['finding'][0]} in {of}" if found and rows.height == 1 else told
     return (
-        f"Against the unimodal strategy that validation chose, fusion makes the AUROC gap wider in {counts['wider']}, "
-        f"narrower in {counts['narrower']} and undetermined in {counts['undetermined']} of {rows.height} comparisons "
+        f"Against the single-modality strategy that validation chose, fusion makes the AUROC gap {told} "
         "(strategy × attribute × task × cohort; exploratory, not adjusted)."
     )
 
@@ -153,8 +178,8 @@ def _notes(groups: pl.DataFrame, knobs: Fairness, confidence: float) -> tuple[st
     return (
         "Labels may be coded differently by group: a diagnosis is what was billed, a death what was recorded. A model "
         "that follows the coding looks fair where the coding is not, and none of these numbers can tell.",
-        f"{small} of {each.height} groups (attribute × task × cohort) have fewer than {knobs.least_positives} "
-        f"positives or {knobs.least_negatives} negatives; they are listed as too small, without a number of theirs. "
+        f"Too small, with fewer than {knobs.least_positives} positives or {knobs.least_negatives} negatives: {small} "
+        f"of {plural(each.height, 'group')} (attribute × task × cohort), listed without a number of theirs. "
         f"Counts below {FEW} are suppressed, and those that would give them away hidden.",
         "Declared before the results: the AUROC gap of the fusion strategy that validation chose, by each attribute "
         f"and task, in the {knobs.cohort} cohort (presence of an image: in base), against shuffled groups, with Holm's "

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from pipeline.presentation.tables import Cell, short_title
+from pipeline.presentation.tables import Cell, short_title, title_inside
 from pipeline.presentation.text import markdown_table, number, percent
 from pipeline.questions.fair.subgroups import WHOLE
 from pipeline.questions.fair.tables import CONFIRMATORY
@@ -49,8 +49,16 @@ def attribute_title(name: str) -> str:
 
 def task_title(task: str, label: str) -> str:
     """ICU mortality; Phenotypes; Length of stay (7 days or more)."""
-    plain = short_title(task)
-    return f"{plain} ({label.split('_')[1]} days or more)" if task == "los" else plain
+    return short_title(task) + _days(task, label)
+
+
+def task_inside(task: str, label: str) -> str:
+    """`task_title` for the middle of a sentence."""
+    return title_inside(task) + _days(task, label)
+
+
+def _days(task: str, label: str) -> str:
+    return f" ({label.split('_')[1]} days or more)" if task == "los" else ""
 
 
 def _cell(row: dict[str, Any], name: str = "", value: str = "gap") -> Cell:

@@ -33,6 +33,7 @@ from pipeline.evaluation.paired import ALL, over_labels, scored
 from pipeline.evaluation.reading import read_columns, there
 from pipeline.evaluation.scores import in_cohort
 from pipeline.presentation.tables import Cell
+from pipeline.presentation.text import joined, plural
 from pipeline.questions.known.rules import StrategyDraws, counted_rules, usual_rules
 from pipeline.questions.when.contest import CONFIRMATORY, Side, read_sides
 from pipeline.questions.when.information import TITLES
@@ -323,10 +324,11 @@ def nothing_known() -> Answers:
 
 
 def counted(by_label: pl.DataFrame) -> str:
-    """How many verdicts are right, wrong, or say nothing of what can be gained, in words."""
-    words = [word for word in (RIGHT, WRONG, *WORDS) if word in by_label["judgement"]]
-    parts = [f"{by_label.filter(judgement=word).height} of {by_label.height} {word}" for word in words]
-    return ", ".join(parts) if parts else "no verdict"
+    """How many verdicts are right, wrong, or say nothing of what can be gained: 2 right and 1 “undetermined”."""
+    words = {word: by_label.filter(judgement=word).height for word in (RIGHT, WRONG, *WORDS)}
+    parts = [f"{count} {f'“{word}”' if word in WORDS else word}" for word, count in words.items() if count]
+    unjudged = by_label["judgement"].null_count()
+    return joined([*parts, *([f"{unjudged} without a judgement"] if unjudged else [])])
 
 
 def kinds_right(by_label: pl.DataFrame) -> str:
@@ -336,7 +338,7 @@ def kinds_right(by_label: pl.DataFrame) -> str:
     for cohort in rows["cohort"].unique(maintain_order=True):
         of = rows.filter(cohort=cohort)
         right, asked = of.filter(pl.col("named") == pl.col("kind")).height, of["named"].is_not_null().sum()
-        parts.append(f"{right} of {of.height} phenotypes in the {cohort} cohort ({asked} testable)")
+        parts.append(f"{right} of {plural(of.height, 'phenotype')} in the {cohort} cohort ({asked} testable)")
     return "; ".join(parts)
 
 

@@ -15,6 +15,7 @@ from pipeline.params import Verdicts
 from pipeline.presentation.answers import Answer, AnswerFigure, AnswerTable, Value
 from pipeline.presentation.differences import Block, Point, caterpillar, scatter
 from pipeline.presentation.tables import Cell
+from pipeline.presentation.text import plural
 from pipeline.questions.known import known as answers
 from pipeline.questions.known import rules
 from pipeline.questions.known.tables import CEILINGS, COUNTS, HEADER
@@ -55,10 +56,11 @@ def answer(tables: Path, rule: Verdicts) -> Answer | None:
 
 def sentence(by_label: pl.DataFrame, kinds: pl.DataFrame) -> str:
     """How many verdicts are right, and the macro mean differences of the chosen strategy by kind."""
-    text = f"Verdicts on {by_label.height} labels whose truth was planted: {answers.counted(by_label)}."
+    told = plural(by_label.height, "label")
+    text = f"Verdicts were held against the planted truth of {told}: {answers.counted(by_label)}."
     open_ones = by_label.filter(pl.col("judgement").is_in([UNDETERMINED, NOT_TESTABLE])).height
     if open_ones > by_label.height / 2:
-        text += " These data are too small to tell most of them."
+        text += " These data are too small to tell more."
     if by_label["task"].is_in(["phenotype"]).any():
         text += f" Information names the planted kind of {answers.kinds_right(by_label)}."
     for cohort in kinds["cohort"].unique(maintain_order=True):

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from pipeline import files
-from pipeline.presentation.text import markdown_table, number, with_interval
+from pipeline.presentation.text import markdown_table, number, plural, with_interval
 from pipeline.questions.known.known import Answers, counted, kind_grid, kinds_right
 from pipeline.questions.known.rules import RULES
 
@@ -52,7 +52,12 @@ def known_markdown(answers: Answers) -> str:
         return "\n".join([*lines, "Only on the synthetic hospital are the answers known.", ""])
     for cohort in by_label["cohort"].unique(maintain_order=True):
         rows = by_label.filter(cohort=cohort)
-        lines += [f"## {cohort.capitalize()} cohort", "", f"{counted(rows)}.", ""]
+        lines += [
+            f"## {cohort.capitalize()} cohort",
+            "",
+            f"Verdicts on {plural(rows.height, 'label')}: {counted(rows)}.",
+            "",
+        ]
         if "phenotype" in rows["task"]:
             lines += [f"Information names the planted kind of {kinds_right(rows)}.", ""]
         body = [

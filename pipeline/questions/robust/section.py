@@ -10,7 +10,7 @@ import polars as pl
 from pipeline.evaluation.reading import read_table
 from pipeline.presentation.answers import Answer, AnswerFigure, AnswerTable, Value
 from pipeline.presentation.tables import HEADLINE_ORDER, METRIC_TITLES, Cell, preferred, short_title, title_inside
-from pipeline.presentation.text import HOW, NOT_ESTIMABLE, percent
+from pipeline.presentation.text import HOW, joined, percent, plural, verb
 from pipeline.questions.robust import figures
 from pipeline.questions.robust.overlap import OVERLAP
 from pipeline.questions.robust.robustness import CURVES, FAMILIES, NATURAL, SUMMARY
@@ -73,36 +73,44 @@ def _sentence(shown: dict[str, pl.DataFrame], tasks: list[str]) -> str:
     if not families:
         return "The grid holds no fusion strategy, so that there is nothing to lose with the images."
     there = [name for name in ("native", "complete") if next(iter(families.values()))[name]["strategies"]]
-    lost = "; ".join(_lost(task, rows, there) for task, rows in families.items())
-    pays = _pays(shown, list(families))
+    lost = {task: _lost(task, rows, there) for task, rows in families.items()}
+    told = [text for text in lost.values() if text]
+    unknown = [title_inside(task) for task, text in lost.items() if not text]
+    who = "strategies built for missing images"
     if len(there) == 1:
         which = "all" if there == ["native"] else "none"
-        return (
-            f"With every image removed at inference, the fusion strategies, {which} of them built for missing images, "
-            f"lose, on average, {lost}. {pays}"
-        )
-    told = {task: _sign(rows["difference"]) for task, rows in families.items()}
+        who = f"the fusion strategies, {which} of them built for missing images,"
+    parts = [f"With every image removed at inference, {who} lose, on average, {'; '.join(told)}."] if told else []
+    if told and len(there) > 1:
+        parts.append(_verdict(shown, {task: _sign(families[task]["difference"]) for task in families if lost[task]}))
+    if unknown:
+        parts.append(f"What is lost with the images is not estimable for {joined(unknown)}.")
+    return " ".join([*parts, _pays(shown, list(families))])
+
+
+def _verdict(shown: dict[str, pl.DataFrame], signs: dict[str, str | None]) -> str:
+    """Whether strategies built for missing images lose less than the others, task by task."""
     verdicts = [
         f"the former lose {what} on {title_inside(task)} (exploratory){_lower_before(shown, task, what)}"
-        for task, what in told.items()
+        for task, what in signs.items()
         if what is not None
     ]
-    verdict = " and ".join(verdicts) or "which of the two lose less is too small to tell"
-    return (
-        "With every image removed at inference, strategies built for missing images lose, on average, "
-        f"{lost}; {verdict}. {pays}"
-    )
+    return f"Of the two, {'; '.join(verdicts)}." if verdicts else "Which of the two lose less is too small to tell."
 
 
 def _lost(task: str, rows: dict[str, dict[str, Any]], there: list[str]) -> str:
-    """0.003 (−0.004–0.009) of AUROC on phenotypes; where there are both families, what the other one loses."""
-    first, *others = (_text(cell(rows[name], "loss")) for name in there)
+    """0.003 (−0.004–0.009) of AUROC on phenotypes; where there are both families, what the other one loses.
+
+    Empty where a loss is not estimable.
+    """
+    losses = {name: Cell(*(rows[name][each] for each in ("loss", "loss_low", "loss_high"))) for name in rows}
+    if any(losses[name].value is None for name in there):
+        return ""
     metric = METRIC_TITLES[rows["native"]["metric"]]
     metric = metric if metric.isupper() else metric.lower()
-    found = f"{first} of {metric} on {title_inside(task)}"
-    if others:
-        difference = _text(cell(rows["difference"], "loss"))
-        found += f", those made for complete pairs {others[0]} (difference {difference})"
+    found = f"{losses[there[0]].told} of {metric} on {title_inside(task)}"
+    if len(there) > 1:
+        found += f", those made for complete pairs {losses[there[1]].told} (difference {losses['difference'].told})"
     return found
 
 
@@ -124,10 +132,6 @@ def _lower_before(shown: dict[str, pl.DataFrame], task: str, what: str) -> str:
     return f", and had less to lose: with every image there they score {less.text} lower"
 
 
-def _text(number: Cell | None) -> str:
-    return NOT_ESTIMABLE if number is None else number.told
-
-
 def _pays(shown: dict[str, pl.DataFrame], tasks: list[str]) -> str:
     """Which fusion strategies lead the EHR-only reference for certain, and when these stop paying."""
     found, compared = [], False
@@ -139,16 +143,21 @@ def _pays(shown: dict[str, pl.DataFrame], tasks: list[str]) -> str:
         compared = compared or fusion["reference"].null_count() < fusion.height
         sure = fusion.filter(pl.col("strategy").is_in(curves.filter(pl.col("lead_low") > 0)["strategy"].to_list()))
         if sure.height:
-            when = ", ".join(f"{row['strategy']} {_when(row)}" for row in sure.iter_rows(named=True))
-            against = f"{sure.height} of {fusion.height} lead the EHR alone ({sure['reference'][0]})"
-            found.append(f"On {title_inside(task)} {against} with every image there: {when}.")
+            when = joined([f"{row['strategy']} {_when(row)}" for row in sure.iter_rows(named=True)])
+            who = (
+                "the one fusion strategy"
+                if fusion.height == 1
+                else f"{sure.height} of {fusion.height} fusion strategies"
+            )
+            against = f"{verb(sure.height, 'leads', 'lead')} the record alone ({sure['reference'][0]})"
+            found.append(f"On {title_inside(task)} {who} {against} with every image there: {when}.")
     if found:
         return " ".join(found)
     if not compared:
         return "There is no EHR-only strategy to compare with."
     return (
-        "No fusion strategy leads the EHR alone by more than its interval even with every image there, so that the "
-        "share of images at which fusion stops paying is too small to tell."
+        "No fusion strategy leads the record alone for certain even with every image there, so that the share of "
+        "images at which fusion stops paying is too small to tell."
     )
 
 
@@ -157,7 +166,7 @@ def _when(row: dict[str, Any]) -> str:
     if row["pays"] != "until":
         return "pays even with every image removed"
     low, high = ("all" if row[end] is None else percent(round(row[end], 2)) for end in ("stops_low", "stops_high"))
-    return f"pays until {percent(round(row['stops'], 2))} ({low}–{high}) are removed"
+    return f"pays until {percent(round(row['stops'], 2))} ({low}–{high}) of images are removed"
 
 
 def _notes(read: dict[str, pl.DataFrame], shown: dict[str, pl.DataFrame], confidence: float) -> tuple[str, ...]:
@@ -165,8 +174,9 @@ def _notes(read: dict[str, pl.DataFrame], shown: dict[str, pl.DataFrame], confid
     cohort = curves["train_cohort"][0] if curves.height else "matched"
     notes = [
         f"Models trained on the {cohort} cohort, and images or records removed from the test stays with an image "
-        f"({curves['n'][0] if curves.height else 0} stays); intervals are {percent(confidence)}, paired over subjects. "
-        "What is removed is the same for every strategy, and what is removed at a rate is so at every higher one.",
+        f"({plural(curves['n'][0] if curves.height else 0, 'stay')}); intervals are {percent(confidence)}, paired over "
+        "subjects. What is removed is the same for every strategy, and what is removed at a rate is so at every higher "
+        "one.",
         "That strategies built for missing images lose less than the others is an exploratory comparison of group "
         "means: the groups differ in more than this.",
     ]

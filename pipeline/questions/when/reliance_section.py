@@ -9,6 +9,7 @@ import polars as pl
 from pipeline.evaluation.reading import read_table
 from pipeline.presentation.answers import AnswerFigure, AnswerTable, Value
 from pipeline.presentation.tables import HEADLINE_ORDER, METRIC_TITLES, Cell, preferred, short_title
+from pipeline.presentation.text import plural
 from pipeline.questions.when.control import BOUNDED
 from pipeline.questions.when.control import SCHEMA as CONTROL
 from pipeline.questions.when.figures import shapley
@@ -41,8 +42,8 @@ def reliance(tables: Path) -> tuple[tuple[AnswerFigure, ...], tuple[AnswerTable,
             name = f"reliance_{task}"
             title = f"{short}: what the score rests on"
             caption = (
-                f"Exact Shapley values of the two modalities over {rows['stays'][0]} test stays with an image, from "
-                "records and images permuted among them."
+                f"Exact Shapley values of the two modalities over {plural(rows['stays'][0], 'test stay')} with an "
+                "image, from records and images permuted among them."
             )
             svg = shapley(rows, metric, name, title)
             figures.append(AnswerFigure(name, svg, caption, "tables/reliance.csv"))

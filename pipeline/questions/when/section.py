@@ -16,7 +16,7 @@ from pipeline.evaluation.scores import metrics_of
 from pipeline.params import Verdicts
 from pipeline.presentation.answers import Answer, AnswerTable
 from pipeline.presentation.tables import METRIC_TITLES, short_title, title_inside
-from pipeline.presentation.text import plural
+from pipeline.presentation.text import joined, plural, verb
 from pipeline.questions.when import control as controls
 from pipeline.questions.when import information as informations
 from pipeline.questions.when import ladder as ladders
@@ -84,7 +84,7 @@ def verdicts(family: pl.DataFrame, rule: Verdicts) -> AnswerTable | None:
     header = (
         "Task, cohort",
         "Verdict",
-        "Fusion less the better one",
+        "Difference",
         "Metric",
         "Fusion",
         "Compared with",
@@ -92,19 +92,15 @@ def verdicts(family: pl.DataFrame, rule: Verdicts) -> AnswerTable | None:
         "Positives",
     )
     note = (
-        "The verdict is against both single modalities and adjusted for the whole family; the interval is unadjusted, "
-        f"against the one that validation prefers.{_one_run(family)}"
+        "A verdict is on fusion against the record alone and against the image alone, and allows for the number of "
+        "comparisons made. The difference is to the better one of the two, as validation patients have it; its "
+        f"interval allows for no other comparison.{_one_run(family)}"
     )
     return AnswerTable("Verdicts", note, header, body, "tables/gain.csv", STAGE, folded=False)
 
 
 def _one_run(family: pl.DataFrame) -> str:
     return f" {ONE_RUN.capitalize()}." if ONE_RUN in family["note"] else ""
-
-
-def joined(words: list[str]) -> str:
-    """a, b and c."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def sentence(family: pl.DataFrame, chosen: pl.DataFrame, use: pl.DataFrame) -> str:
@@ -122,19 +118,25 @@ def sentence(family: pl.DataFrame, chosen: pl.DataFrame, use: pl.DataFrame) -> s
 
 
 def _lead(own: list[dict[str, Any]]) -> str:
-    said = {
-        word: [f"{title_inside(row['task'])} ({row['cohort']} cohort)" for row in own if row["verdict"] == word]
-        for word in WORDS
-    }
-    if len(said[NOT_TESTABLE]) == len(own):
+    said = {word: _places([row for row in own if row["verdict"] == word]) for word in WORDS}
+    if all(row["verdict"] == NOT_TESTABLE for row in own):
         why = _why(own) or "too few test stays with the rarer outcome"
         return f"Whether fusion helps is not testable here: {why}."
     clauses = [f"{word} for {joined(said[word])}" for word in (GAINS, LOSES) if said[word]]
     rest = [f"{word} for {joined(said[word])}" for word in WORDS[2:] if said[word]]
     if not clauses:
-        return f"For no task and cohort does fusion gain or lose for certain: {'; '.join(rest)}."
-    held = "Against the best on the record and the best on the image, and after adjustment for all comparisons, fusion"
-    return f"{held} {'; '.join(clauses + rest)}."
+        return f"Nowhere does fusion gain or lose for certain: it is {'; '.join(rest)}."
+    held = "Held against the record alone and the image alone, and with all comparisons allowed for, fusion"
+    return f"{held} {joined(clauses)}" + (f"; it is {'; '.join(rest)}." if rest else ".")
+
+
+def _places(rows: list[dict[str, Any]]) -> list[str]:
+    """ICU mortality (base cohort); phenotypes (base and matched cohorts)."""
+    found = []
+    for task in dict.fromkeys(row["task"] for row in rows):
+        cohorts = [row["cohort"] for row in rows if row["task"] == task]
+        found.append(f"{title_inside(task)} ({joined(cohorts)} {verb(len(cohorts), 'cohort', 'cohorts')})")
+    return found
 
 
 def _why(own: list[dict[str, Any]]) -> str:
@@ -148,7 +150,7 @@ def _differences(own: list[dict[str, Any]]) -> str:
         rows = [row for row in own if row["task"] == task]
         values = joined([f"{_signed(row)} in the {row['cohort']} cohort" for row in rows])
         each.append(f"{short_title(task)} ({METRIC_TITLES[rows[0]['metric']]}) {values}")
-    return f"Fusion less the better single modality, label by label: {'; '.join(each)}."
+    return f"Fusion's score less that of the better one of record and image: {'; '.join(each)}."
 
 
 def _signed(row: dict[str, Any]) -> str:
@@ -172,9 +174,15 @@ def _use(use: pl.DataFrame) -> str:
         return "Whether a strategy uses the image is not known: there is no probe of one."
     names = use["strategy"].unique().sort().to_list()
     using = use.filter(pl.col("passed"))["strategy"].unique().sort().to_list()
-    which = f": {joined(using)}" if using else ""
-    of = "the one fusion strategy" if len(names) == 1 else f"{len(names)} fusion strategies"
-    return f"That it uses the image is shown for {len(using)} of {of}, on some task and cohort{which}."
+    if not using:
+        of = f"the one fusion strategy, {names[0]}," if len(names) == 1 else f"any of {len(names)} fusion strategies"
+        return f"That {of} uses the image at all is not shown on any task and cohort."
+    if len(names) == 1:
+        return f"That the one fusion strategy, {names[0]}, uses the image is shown on some task and cohort."
+    return (
+        f"That a fusion strategy uses the image is shown, on some task and cohort, for {len(using)} of {len(names)}: "
+        f"{joined(using)}."
+    )
 
 
 def notes(family: pl.DataFrame, chosen: pl.DataFrame, ladder: pl.DataFrame, rule: Verdicts) -> tuple[str, ...]:
@@ -183,13 +191,15 @@ def notes(family: pl.DataFrame, chosen: pl.DataFrame, ladder: pl.DataFrame, rule
     told = ", ".join(f"{METRIC_TITLES[name]} {rule.margin(name):g}" for name in sorted(margins))
     found = [f"The rule was fixed before the run: {texts.rule_in_words(rule)}. Margins: {told}."]
     sizes = {role: chosen.filter(role=role)["strategy"].n_unique() for role in ROLE_TITLES}
-    found.append(
-        f"Confirmatory are {plural(family.height, 'comparison')}: every task, cohort and label, of the fusion strategy "
-        f"that validation chose of {plural(sizes['fusion'], 'declared candidate')} (verdicts.fusion), less the best of "
-        f"{sizes['ehr']} on the record and the best of {sizes['image']} on the image. As many candidates stand on "
-        "either side, since the best of many looks better by chance: docs/reading-the-report.md shows by how much in "
-        "simulation. All the rest of the grid is exploratory, has intervals of its own and no verdict."
-    )
+    if family.height:
+        found.append(
+            f"The confirmatory family has {plural(family.height, 'comparison')}, one a task, cohort and label, of the "
+            f"fusion strategy that validation chose ({plural(sizes['fusion'], 'candidate')}, declared in "
+            f"verdicts.fusion) with the best on the record ({plural(sizes['ehr'], 'candidate')}) and the best on the "
+            f"image ({plural(sizes['image'], 'candidate')}). As many candidates stand on either side, since the best "
+            "of many looks better by chance: docs/reading-the-report.md shows by how much in simulation. All the rest "
+            "of the grid is exploratory, has intervals of its own and no verdict."
+        )
     if ONE_RUN in family["note"]:
         found.append(f"{ONE_RUN.capitalize()}: intervals are of the patients tested alone, and nothing is confirmed.")
     found.append(

@@ -24,7 +24,15 @@ from pipeline.evaluation.scores import MACRO
 from pipeline.params import Verdicts
 from pipeline.presentation.answers import Chip
 from pipeline.presentation.tables import METRIC_TITLES, TASK_TITLES, Cell, preferred
-from pipeline.presentation.text import NOT_ESTIMABLE, markdown_table, number, percent, with_interval
+from pipeline.presentation.text import (
+    NOT_ESTIMABLE,
+    markdown_table,
+    number,
+    percent,
+    plural,
+    sentence_case,
+    with_interval,
+)
 from pipeline.questions.when.contest import CONFIRMATORY, UNCHOSEN
 from pipeline.questions.when.control import BOUNDED, QUANTITIES
 from pipeline.questions.when.gain import Gain
@@ -140,7 +148,7 @@ def gain_markdown(found: Gain, rule: Verdicts) -> str:
         "Fusion less the best on the record and less the best on the image, each chosen on validation label by label; "
         f"test folds, {percent(rule.confidence)} intervals. Verdicts: {rule_in_words(rule)}.",
         "",
-        *(f"**{note[0].upper()}{note[1:]}.**\n" for note in notes_told(confirmatory(found.table))),
+        *(f"**{sentence_case(note)}.**\n" for note in notes_told(confirmatory(found.table))),
         "## Confirmatory",
         "",
     ]
@@ -282,11 +290,12 @@ def target_cells(row: Mapping[str, Any]) -> list[Cell]:
 def target_words(table: pl.DataFrame) -> str:
     """For whom how many stand, and where they cannot."""
     row = table.row(0, named=True)
+    effective = f"{row['effective']:.0f}"
     return (
-        f"{row['n']} test stays with an image stand for {row['population']} of whom one could have been taken; "
-        f"weighted, they tell as much as {row['effective']:.0f} would. {percent(round(row['cut'], 3))} of the weights "
-        f"were cut, and {percent(round(row['outside'], 3))} of the population are less likely to have an image than "
-        "nearly all who have"
+        f"Those with an image ({plural(row['n'], 'test stay')}) stand for all of whom one could have been taken "
+        f"({row['population']}); weighted, they tell as much as {plural(effective, 'stay')} would. "
+        f"{percent(round(row['cut'], 3))} of the weights were cut, and {percent(round(row['outside'], 3))} of the "
+        "population are less likely to have an image than nearly all who have"
     )
 
 

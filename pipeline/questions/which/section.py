@@ -13,7 +13,7 @@ from pipeline.params import Compare, Evaluation, Grid
 from pipeline.presentation.answers import Answer, AnswerFigure, AnswerTable, Value
 from pipeline.presentation.figures import Looks
 from pipeline.presentation.tables import short_title
-from pipeline.presentation.text import percent
+from pipeline.presentation.text import joined, percent, plural
 from pipeline.questions.which import figures
 from pipeline.questions.which.compare import SCHEMAS
 from pipeline.questions.which.ensembles import ensemble_tables
@@ -95,9 +95,9 @@ def sentence(ranking: pl.DataFrame, trials: int | None) -> str:
     if not clauses:
         return "There is no task to compare strategies on."
     cohort = headline["cohort"][0]
-    settings = "unequal budgets of tuning" if trials is None else "untuned defaults"
-    lead = "" if trials else f"On {settings} nothing is claimed about which strategy is better. "
-    return f"{lead}In the {cohort} cohort, {'; '.join(clauses)}."
+    settings = "Settings were tuned unequally" if trials is None else "Settings were tuned for no strategy"
+    lead = "" if trials else f"{settings}: nothing is claimed about which is better. "
+    return f"{lead}In the {cohort} cohort: {' '.join(f'{clause}.' for clause in clauses)}"
 
 
 def _clause(rows: pl.DataFrame) -> str:
@@ -105,7 +105,7 @@ def _clause(rows: pl.DataFrame) -> str:
     title = TITLES[rows["metric"][0]]
     ranked = rows.drop_nulls("rank")
     if not ranked.height:
-        return f"{title} is not estimable on {rows['n'][0]} test stays"
+        return f"{title} is not estimable on {plural(rows['n'][0], 'test stay')}"
     top = ranked.row(0, named=True)
     score = f"{title} {bounded(top).told}"
     if ranked.height == 1:
@@ -113,12 +113,14 @@ def _clause(rows: pl.DataFrame) -> str:
     # what is not told is too few, or leaves too few
     events = min(known(top[name]) or 0 for name in ("n", "positives") if top[name] is not None)
     if top["set_low"] is None or events < LEAST:
-        return f"too small to tell on {top['n']} test stays (highest {top['strategy']} with {score})"
+        return f"too small to tell on {plural(top['n'], 'test stay')}; the highest is {top['strategy']}, {score}"
+    others = ranked.height - 1
     if top["set_high"] == 1:
-        return f"{top['strategy']} scores higher than all {ranked.height - 1} others, {score}"
+        rest = "the one other" if others == 1 else f"all {others} others"
+        return f"{top['strategy']} scores higher than {rest}, {score}"
     first = ranked.filter(pl.col("set_low") == 1).height
     who = f"any of {first}" if first == ranked.height else f"{first} of {ranked.height}"
-    return f"too small to tell, {who} strategies may be first (highest {top['strategy']} with {score})"
+    return f"too small to tell, {who} strategies may be first; the highest is {top['strategy']}, {score}"
 
 
 def _tempered(calibration: pl.DataFrame) -> list[str]:
@@ -130,10 +132,10 @@ def _tempered(calibration: pl.DataFrame) -> list[str]:
     if not both.height:
         return []
     clauses = [
-        f"{int((rows['brier_after'] < rows['brier']).sum())} of {rows.height} strategies ({title_of(*key)})"
+        f"{int((rows['brier_after'] < rows['brier']).sum())} of {plural(rows.height, 'strategy')} ({title_of(*key)})"
         for key, rows in groups(both, "task", "cohort")
     ]
-    return [f"A temperature fitted on validation lowered the test Brier score of {', '.join(clauses)}."]
+    return [f"A temperature fitted on validation lowered the test Brier score of {joined(clauses)}."]
 
 
 def _figures(read: dict[str, pl.DataFrame], looks: Looks) -> list[AnswerFigure]:

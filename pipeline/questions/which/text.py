@@ -11,7 +11,7 @@ import polars as pl
 
 from pipeline.params import Compare, Evaluation
 from pipeline.presentation.tables import METRIC_TITLES, ONE_RUN, Cell, short_title
-from pipeline.presentation.text import markdown_table, number, percent, plural
+from pipeline.presentation.text import joined, markdown_table, number, percent, plural, verb
 from pipeline.tasks import get_task
 
 UNTUNED = "All strategies ran on untuned defaults (tuning.trials in params.yaml is 0)"
@@ -193,11 +193,12 @@ def budget_note(table: pl.DataFrame, budget: int) -> str:
     """What tuning cost and by whom it was judged, from tuning.csv; `budget` as tuning.budget gives it, above 0."""
     cohorts, seeds = table.select("cohorts", "seeds").row(0)
     names = cohorts.split("+")
-    judges = f"{' and '.join(names)} cohort{'s' if len(names) > 1 else ''}, {plural(seeds, 'seed')}, one fold"
+    epochs, hours = f"{table['epochs'].sum():,}", two_digits(math.fsum(table["hours"]))
+    judges = f"{joined(names)} {verb(len(names), 'cohort', 'cohorts')}, {plural(seeds, 'seed')}, one fold"
     return (
         f"Settings were chosen on dev alone, task by task: {plural(budget, 'trial')} a strategy and task, the first "
         f"with the defaults, each judged by {plural(len(names) * seeds, 'run')} ({judges}). All trials together took "
-        f"{table['epochs'].sum():,} epochs in {two_digits(math.fsum(table['hours']))} hours."
+        f"{plural(epochs, 'epoch')} in {plural(hours, 'hour')}."
     )
 
 
@@ -266,7 +267,7 @@ def decision_markdown(table: pl.DataFrame, about: About) -> str:
 def los_markdown(table: pl.DataFrame, about: About) -> str:
     """los.md."""
     parts = [
-        (title_of("los", cohort), f"{rows['n'][0]} test stays.", los_rows(rows))
+        (title_of("los", cohort), f"{plural(rows['n'][0], 'test stay')}.", los_rows(rows))
         for (cohort,), rows in groups(table, "cohort")
     ]
     note = f"{days_note(about.settings.los_cap_days)} {_interval_note(about)}"

@@ -2,7 +2,8 @@
 
 import pytest
 
-from pipeline.presentation.text import plural
+from pipeline.presentation.tables import Cell
+from pipeline.presentation.text import joined, plural, verb
 
 
 @pytest.mark.parametrize(
@@ -18,3 +19,22 @@ from pipeline.presentation.text import plural
 )
 def test_a_count_with_its_noun(count, text):
     assert plural(count, "death") == text
+
+
+def test_words_that_end_in_y():
+    assert [plural(count, "strategy") for count in (0, 1, 2)] == ["0 strategies", "1 strategy", "2 strategies"]
+    assert plural(2, "stay") == "2 stays"
+
+
+def test_what_is_joined_reads_as_one_speaks():
+    assert [joined(words) for words in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == ["", "a", "a and b", "a, b and c"]
+
+
+def test_a_verb_goes_with_its_count():
+    assert [verb(count, "is", "are") for count in (0, 1, 2)] == ["are", "is", "are"]
+
+
+def test_a_number_in_a_sentence_says_why_it_or_its_interval_is_absent():
+    assert Cell(None, None, None).told == "not estimable"
+    assert Cell(0.8, None, None).told == "0.800 (too few stays for an interval)"
+    assert Cell(0.8, 0.7, 0.9).told == "0.800 (0.700–0.900)"

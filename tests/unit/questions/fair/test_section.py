@@ -3,13 +3,14 @@
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 
+import polars as pl
 import pytest
 
 from pipeline.errors import InputError
 from pipeline.presentation.answers import Answer
 from pipeline.questions.fair.fairness import fairness, write
-from pipeline.questions.fair.section import answer
-from pipeline.questions.fair.tables import origin
+from pipeline.questions.fair.section import answer, sentence
+from pipeline.questions.fair.tables import CONFIRMATORY, origin
 from tests.support.fair import EVALUATION, KNOBS, ONE, SEEDS, SIZE
 
 
@@ -59,6 +60,66 @@ def test_too_small_to_tell(own, tmp_path):
     assert got.sentence.startswith("Too small to tell")
     assert got.figures[0].name.startswith("fair_sizes_")
     assert "5000" in words(got.figures[0].svg)
+
+
+def gaps_of(found, *holm):
+    """The gaps table with as many declared gaps as `holm`, their p values (None: not tested), all by gender."""
+    row = found.gaps.filter(family=CONFIRMATORY, attribute="gender", task="mortality").head(1)
+    known = {"gap": 0.1, "low": 0.02, "high": 0.2, "null_mean": 0.05, "groups": 2}
+    rows = [row.with_columns(**{k: pl.lit(v) for k, v in known.items()}, p_holm=pl.lit(p, pl.Float64)) for p in holm]
+    return pl.concat([row.clear(), *rows], how="vertical_relaxed")
+
+
+GAP = "between groups of gender, ICU mortality with late_fusion"
+
+
+@pytest.mark.parametrize(
+    ("holm", "says"),
+    [
+        ((None,), "negatives in the one declared test (attribute × task), so that neither"),
+        ((None, None), "negatives in any of 2 declared tests (attribute × task), so that neither"),
+        ((0.9,), "The one AUROC gap tested (attribute × task) is not shown to be more than chance, after Holm's"),
+        ((0.9, 0.8), "None of 2 AUROC gaps tested (attribute × task) is shown to be more than chance, after Holm's"),
+        ((0.9,), f"{GAP}, it is 0.100 (0.020–0.200) where chance gives 0.050."),
+        ((0.01,), "The one AUROC gap tested (attribute × task) is more than chance, after Holm's adjustment for all"),
+        (
+            (0.01, 0.9),
+            f"1 of 2 AUROC gaps tested (attribute × task) is more than chance, after Holm's adjustment for all "
+            f"tests: {GAP}: 0.100 (0.020–0.200) where chance gives 0.050, p 0.010.",
+        ),
+        ((0.01, 0.02, 0.9), "2 of 3 AUROC gaps tested (attribute × task) are more than chance, after Holm's"),
+        ((0.9, None), "1 more test could not be made: the groups are too small."),
+        ((0.9, None, None), "2 more tests could not be made: the groups are too small."),
+    ],
+)
+def test_gaps_are_told_of_one_several_and_none(found, holm, says):
+    assert says in sentence(found.groups, gaps_of(found, *holm), found.fusion, KNOBS)
+
+
+@pytest.mark.parametrize(
+    ("findings", "says"),
+    [
+        (["undetermined"], "fusion makes the AUROC gap neither wider nor narrower for certain in the one comparison ("),
+        (["undetermined"] * 2, "fusion makes the AUROC gap neither wider nor narrower for certain in 2 comparisons ("),
+        (["wider"], "fusion makes the AUROC gap wider in the one comparison ("),
+        (["wider", "undetermined"], "fusion makes the AUROC gap wider in 1 of 2 comparisons ("),
+        (["wider", "narrower", "wider"], "fusion makes the AUROC gap wider in 2 and narrower in 1 of 3 comparisons ("),
+    ],
+)
+def test_what_fusion_does_to_gaps_is_told_of_one_and_several(found, findings, says):
+    one = found.fusion.filter(metric="auroc", attribute="gender").head(1)
+    rows = pl.concat([one.with_columns(finding=pl.lit(each)) for each in findings])
+    assert says in sentence(found.groups, gaps_of(found, 0.9), rows, KNOBS)
+
+
+def test_presence_of_an_image_is_told_in_words(found):
+    gaps = gaps_of(found, 0.9).with_columns(attribute=pl.lit("has_cxr"))
+    text = sentence(found.groups, gaps, found.fusion, KNOBS)
+    assert "between stays with and without an image, ICU mortality with late_fusion, it is" in text
+    assert (
+        "With an image there is more to see: a gap between stays with and without one is none between people." in text
+    )
+    assert "image present" not in text
 
 
 def test_a_table_that_is_absent_is_named(tmp_path):

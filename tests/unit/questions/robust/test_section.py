@@ -117,6 +117,26 @@ def test_a_difference_is_claimed_where_its_interval_carries_it(own, low, high, s
     assert ("the former lose" in sentence) == (said[:3] == "the")
 
 
+def test_a_loss_that_is_not_estimable_is_told_so(own):
+    path = own / "robustness_families.csv"
+    frame = pl.read_csv(path, infer_schema_length=None)
+    hidden = pl.lit(None, pl.Float64)
+
+    def without(tasks):
+        at = pl.col("task").is_in(tasks)
+        losses = {name: pl.when(at).then(hidden).otherwise(name) for name in ("loss", "loss_low", "loss_high")}
+        files.write_csv(frame.with_columns(**losses), path)
+        return answer(own, 0.95).sentence
+
+    some = without(["mortality"])
+    assert some.startswith("With every image removed at inference, strategies built for missing images lose, on")
+    assert "What is lost with the images is not estimable for ICU mortality." in some
+    none = without(["mortality", "los"])
+    assert none.startswith("What is lost with the images is not estimable for ICU mortality and length of stay. ")
+    assert "lose, on average" not in none
+    assert "n. e." not in some + none
+
+
 @pytest.mark.parametrize(("low", "high", "told"), [(-0.3, -0.1, True), (-0.3, 0.1, False), (None, None, False)])
 def test_who_loses_less_and_had_less_is_said_to(own, low, high, told):
     set_losses(own, -0.2, -0.1)
@@ -136,8 +156,8 @@ def test_only_what_leads_for_certain_can_stop_paying(own):
     set_leads(own, 0.01, "until", 0.4)
     sentence = answer(own, 0.95).sentence
     assert (
-        "On ICU mortality 1 of 2 lead the EHR alone (lstm) with every image there: drfuse pays until 40% (10%–all)"
-        in sentence
+        "On ICU mortality 1 of 2 fusion strategies leads the record alone (lstm) with every image there: drfuse pays "
+        "until 40% (10%–all) of images are removed." in sentence
     )
     set_leads(own, 0.01, "always", None)
     assert "drfuse pays even with every image removed" in answer(own, 0.95).sentence

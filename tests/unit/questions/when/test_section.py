@@ -21,7 +21,7 @@ from pipeline.questions.when.contest import SCHEMA
 from pipeline.questions.when.control import USE_SCHEMA
 from pipeline.questions.when.gain import CHOSEN_SCHEMA, gain
 from pipeline.questions.when.ladder import SCHEMA as LADDER
-from pipeline.questions.when.source import source
+from pipeline.questions.when.source import ROLES, source
 from pipeline.questions.when.tables import SIGNS, chip, rule_in_words, write
 from pipeline.questions.when.worth import worth
 from pipeline.questions.when.worth_section import write as write_worth
@@ -161,14 +161,14 @@ def test_gains_and_losses_are_named_and_a_mere_lead_is_not():
     unclear = confirmed(cohort="matched", difference=0.3, low=-0.1, high=0.7)
     text = said(unclear, confirmed(verdict="gains", low=0.004))
     assert text.startswith(
-        "Against the best on the record and the best on the image, and after adjustment for all comparisons, fusion "
-        "gains for ICU mortality (base cohort); undetermined for ICU mortality (matched cohort)."
+        "Held against the record alone and the image alone, and with all comparisons allowed for, fusion gains for ICU "
+        "mortality (base cohort); it is undetermined for ICU mortality (matched cohort)."
     )
     assert "+0.020 (0.004–0.050) in the base cohort" in text
     assert "+0.300 (−0.100 to 0.700) in the matched cohort" in text
     none = said(unclear)
     assert none.startswith(
-        "For no task and cohort does fusion gain or lose for certain: undetermined for ICU mortality"
+        "Nowhere does fusion gain or lose for certain: it is undetermined for ICU mortality (matched cohort)."
     )
     assert "fusion loses for ICU mortality (base cohort)." in said(confirmed(verdict="loses"))
     for word in ("beats", "helps"):
@@ -179,7 +179,7 @@ def test_where_nothing_can_be_tested_the_reason_is_told():
     bare = confirmed(verdict="not testable", low=None, high=None)
     few = said(bare, bare | {"cohort": "matched", "difference": None})
     assert few.startswith("Whether fusion helps is not testable here: too few test stays with the rarer outcome.")
-    assert "+0.020 (too few stays for an interval) in the base cohort and n. e. in the matched cohort" in few
+    assert "+0.020 (too few stays for an interval) in the base cohort and not estimable in the matched cohort" in few
     luck = "one run: luck of training not included"
     assert f"not testable here: {luck}." in said(bare | {"note": luck})
     family = pl.DataFrame([bare | {"note": luck}], schema=SCHEMA, orient="row")
@@ -195,10 +195,44 @@ def test_single_phenotypes_are_counted_and_so_are_those_who_use_the_image():
     rows = [confirmed(label=f"x{i}", verdict=verdict) for i, verdict in enumerate(("gains", "undetermined", "gains"))]
     text = said(confirmed(), *rows, use=[{"strategy": "a", "passed": True}, {"strategy": "b", "passed": False}])
     assert "Verdicts on single phenotypes: 2 “gains” and 1 “undetermined”." in text
-    assert text.endswith("That it uses the image is shown for 1 of 2 fusion strategies, on some task and cohort: a.")
-    one = said(confirmed(), use=[{"strategy": "b", "passed": False}])
-    assert one.endswith("is shown for 0 of the one fusion strategy, on some task and cohort.")
+    assert text.endswith("That a fusion strategy uses the image is shown, on some task and cohort, for 1 of 2: a.")
     assert said(confirmed()).endswith("is not known: there is no probe of one.")
+
+
+@pytest.mark.parametrize(
+    ("passed", "end"),
+    [
+        ({"b": False}, "That the one fusion strategy, b, uses the image at all is not shown on any task and cohort."),
+        ({"b": True}, "That the one fusion strategy, b, uses the image is shown on some task and cohort."),
+        (
+            {"a": False, "b": False},
+            "That any of 2 fusion strategies uses the image at all is not shown on any task and cohort.",
+        ),
+        (
+            {"a": True, "b": True, "c": False},
+            "That a fusion strategy uses the image is shown, on some task and cohort, for 2 of 3: a and b.",
+        ),
+    ],
+)
+def test_who_uses_the_image_is_told_of_none_one_and_several(passed, end):
+    assert said(confirmed(), use=[{"strategy": name, "passed": each} for name, each in passed.items()]).endswith(end)
+
+
+def test_one_comparison_and_no_comparison_in_the_notes():
+    chosen = pl.DataFrame(
+        [dict.fromkeys(CHOSEN_SCHEMA) | {"role": role, "strategy": role, "task": "mortality"} for role in ROLES],
+        schema=CHOSEN_SCHEMA,
+        orient="row",
+    )
+    family, steps = pl.DataFrame([confirmed()], schema=SCHEMA, orient="row"), pl.DataFrame(schema=LADDER)
+    assert when.notes(family, chosen, steps, RULE)[1].startswith("The confirmatory family has 1 comparison, one a task")
+    assert "(1 candidate, declared in verdicts.fusion)" in when.notes(family, chosen, steps, RULE)[1]
+    assert not [note for note in when.notes(family.clear(), chosen, steps, RULE) if "confirmatory" in note]
+
+
+def test_cohorts_of_a_task_are_told_together():
+    rows = [confirmed(cohort=cohort, verdict="gains") for cohort in ("base", "matched")]
+    assert "fusion gains for ICU mortality (base and matched cohorts). Fusion's score less" in said(*rows)
 
 
 def test_the_notes_say_the_rule_its_margins_and_how_many_candidates_there_were(tables):
@@ -206,8 +240,9 @@ def test_the_notes_say_the_rule_its_margins_and_how_many_candidates_there_were(t
     assert rule_in_words(RULE) in notes[0]
     assert "Margins: Accuracy 0.01, AUROC 0.01." in notes[0]
     assert notes[1].startswith(
-        "Confirmatory are 56 comparisons: every task, cohort and label, of the fusion strategy that validation chose "
-        "of 2 declared candidates (verdicts.fusion), less the best of 2 on the record and the best of 1 on the image."
+        "The confirmatory family has 56 comparisons, one a task, cohort and label, of the fusion strategy that "
+        "validation chose (2 candidates, declared in verdicts.fusion) with the best on the record (2 candidates) and "
+        "the best on the image (1 candidate)."
     )
     assert notes[-1] == "The ladder lacks rungs in places: ehr_presence is not in the grid."
 
@@ -287,14 +322,21 @@ def test_the_known_answers_are_counted_and_drawn(tmp_path):
     planted(tmp_path, [row, right, row | {"label": "other_liver_diseases"}], kinds, [rule])
     found = known.answer(tmp_path, RULE)
     assert found is not None
-    assert "Verdicts on 3 labels whose truth was planted: 1 of 3 right, 2 of 3 undetermined." in found.sentence
+    assert "held against the planted truth of 3 labels: 1 right and 2 “undetermined”." in found.sentence
     assert "too small to tell" in found.sentence
     assert "names the planted kind of 2 of 3 phenotypes in the base cohort (3 testable)." in found.sentence
     lost = row | {"label": "other_liver_diseases", "high": -0.01, "judgement": "loses"}
     planted(tmp_path, [row, right, lost], kinds)
     sentence = known.answer(tmp_path, RULE).sentence
-    assert "1 of 3 right, 1 of 3 loses, 1 of 3 undetermined." in sentence
+    assert "3 labels: 1 right, 1 “loses” and 1 “undetermined”." in sentence
     assert "too small to tell" not in sentence
+    planted(tmp_path, [row | {"judgement": "right"}], [])
+    assert known.answer(tmp_path, RULE).sentence == (
+        "Verdicts were held against the planted truth of 1 label: 1 right. "
+        "Information names the planted kind of 1 of 1 phenotype in the base cohort (1 testable)."
+    )
+    planted(tmp_path, [row | {"judgement": None, "named": None}], [])
+    assert "of 1 label: 1 without a judgement." in known.answer(tmp_path, RULE).sentence
     assert "EHR only 0.001 (too few stays for an interval); synergistic 0.200 (0.100–0.300)" in found.sentence
     assert [figure.name for figure in found.figures] == ["known_kinds_base", "known_base"]
     for figure in found.figures:

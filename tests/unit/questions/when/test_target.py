@@ -14,7 +14,7 @@ from pipeline.evaluation.propensity import FIRST_HOURS, first_hours, image_chanc
 from pipeline.params import Grid
 from pipeline.questions.when.contest import read_sides
 from pipeline.questions.when.gain import gain
-from pipeline.questions.when.tables import target_markdown
+from pipeline.questions.when.tables import target_markdown, target_words
 from pipeline.questions.when.target import SCHEMA, image_weights, target, weighted
 from pipeline.tasks import get_task
 from tests.support.made_up_probes import add_probes
@@ -133,6 +133,13 @@ def test_the_complete_case_is_that_of_the_gain_and_the_weighted_one_that_of_scik
     assert one(table, against="ehr")["target"] == pytest.approx(np.mean(apart))
     assert all((each.values >= 1).all() for each in weights.values())
     assert "stand for" in target_markdown(table)
+    single = table.head(1).with_columns(
+        n=pl.lit("1", table.schema["n"]), effective=pl.lit(1.0), population=pl.lit("40", table.schema["population"])
+    )
+    assert target_words(single).startswith(
+        "Those with an image (1 test stay) stand for all of whom one could have been taken (40); weighted, they "
+        "tell as much as 1 stay would."
+    )
 
 
 def test_weights_are_inverse_chances_cut_at_the_99th_percentile_of_training(biased):

@@ -15,7 +15,7 @@ from pipeline.estimation.bootstrap import draw_subjects
 from pipeline.estimation.metrics import confusion, quadratic_kappa
 from pipeline.params import Ensemble, Grid
 from pipeline.questions.which.compare import SCHEMAS, write
-from pipeline.questions.which.section import answer
+from pipeline.questions.which.section import answer, sentence
 from pipeline.questions.which.text import UNRANKED, UNTUNED
 from pipeline.tasks import LOS_EDGES
 from tests.support.made_up_runs import add_ensemble, add_trials, fabricate, training
@@ -288,7 +288,7 @@ def test_the_answer_claims_only_what_the_sets_carry(tables, tmp_path):
     write(tables, tmp_path, GRID, EVALUATION, SETTINGS)
     untuned = answer(tmp_path, GRID, EVALUATION, SETTINGS)
     assert untuned.notes[0].startswith(f"{UNTUNED}: ")
-    assert untuned.sentence.startswith("On untuned defaults nothing is claimed")
+    assert untuned.sentence.startswith("Settings were tuned for no strategy: nothing is claimed")
     assert untuned.figures[0].name == "ranking_mortality_base"
     tune(tmp_path)
     tuned = answer(tmp_path, GRID, EVALUATION, SETTINGS)
@@ -316,7 +316,13 @@ def test_a_handful_of_stays_names_no_best_strategy(tables, tmp_path):
         assert ("scores higher" in shown) is False
     ranking.with_columns(n=200, positives=80).write_csv(tmp_path / "ranking.csv")
     shown = answer(tmp_path, GRID, EVALUATION, SETTINGS).sentence
-    assert "scores higher than all 2 others" in shown
+    assert "scores higher than all 2 others, AUROC" in shown
+    one_task = ranking.filter(task="mortality", cohort="base", metric="auroc")
+    two = one_task.with_columns(n=pl.lit("200"), positives=pl.lit("80")).head(2)
+    assert "scores higher than the one other, AUROC" in sentence(two, 1)
+    unknown = one_task.with_columns(n=pl.lit("1"), rank=pl.lit(None, pl.Float64))
+    assert sentence(unknown, 1) == "In the base cohort: ICU mortality: AUROC is not estimable on 1 test stay."
+    assert sentence(unknown.clear(), 1) == "There is no task to compare strategies on."
 
 
 def test_the_answer_names_a_missing_and_a_broken_table(tables, tmp_path):

@@ -124,7 +124,9 @@ def told_of_tuning(folder):
 def test_the_answer_of_untuned_strategies_tells_so_and_no_trial(tables, tmp_path):
     write(tables, tmp_path, GRID, EVALUATION, SETTINGS)
     shown, sources = told_of_tuning(tmp_path)
-    assert shown.sentence.startswith("On untuned defaults nothing is claimed about which strategy is better. In the")
+    assert shown.sentence.startswith(
+        "Settings were tuned for no strategy: nothing is claimed about which is better. In"
+    )
     assert shown.notes[0] == (
         "All strategies ran on untuned defaults (tuning.trials in params.yaml is 0): the order below is of these "
         "settings, and nothing is claimed about the strategies."
@@ -141,7 +143,7 @@ def test_the_answer_of_tuned_strategies_tells_the_budget_the_curve_and_the_choic
     made = {name: pl.DataFrame(each, schema=SCHEMAS[name], orient="row") for name, each in rows.items()}
     write(tables | made, tmp_path, GRID, EVALUATION, SETTINGS)
     shown, sources = told_of_tuning(tmp_path)
-    assert shown.sentence.startswith("In the base cohort, ")
+    assert shown.sentence.startswith("In the base cohort: ")
     note = (
         "Settings were chosen on dev alone, task by task: 3 trials a strategy and task, the first with the defaults, "
         "each judged by 4 runs (base and matched cohorts, 2 seeds, one fold). All trials together took 270 epochs in "
@@ -172,7 +174,7 @@ def test_the_answer_after_unequal_budgets_claims_nothing(tables, tmp_path):
     add_trials(tmp_path, SCORES | {("resnet", "los"): [0.1, 0.2]})
     write_tuning(tmp_path, tmp_path)
     shown, sources = told_of_tuning(tmp_path)
-    assert shown.sentence.startswith("On unequal budgets of tuning nothing is claimed about which strategy is better.")
+    assert shown.sentence.startswith("Settings were tuned unequally: nothing is claimed about which is better.")
     assert shown.notes[0].startswith(f"{UNEQUAL}: the order below")
     assert sources == []
 
