@@ -240,8 +240,29 @@ def test_verdicts_lead_the_page_and_one_run_is_said(page):
     assert table < sentence < short.index("<figure>")
     assert short.count("not testable</span></td>") == 6
     assert "Here it is one run: luck of training not included." in page
+    assert "The scale has one run a strategy, so that nothing is averaged." in page
+    assert "leaks looked for were found. No model is trained unless none is." in page
     for claim in ("percentile intervals", "never chosen on test data", "Every fold and interval", "Fusion beats"):
         assert claim not in page
+
+
+def test_words_of_the_first_screen_are_explained_there(page):
+    head = page[page.index("<header>") : page.index("</header>")]
+    for word in ("Fusion</em> is a model that reads both", "AUROC</em> is the chance that", "n. e. is not estimable"):
+        assert word in head
+
+
+@pytest.mark.parametrize(("failed", "told"), [(0, "0 of"), (1, "1 of"), (2, "2 of")])
+def test_leaks_are_told_of_none_one_and_two(own, shown, failed, told):
+    path = own / "reports" / "audit.json"
+    audit = json.loads(path.read_text())
+    for check in audit["checks"][:failed]:
+        check["passed"] = False
+    path.write_text(json.dumps(audit))
+    html, _ = build(own / "data", own / "reports", shown | SMALL)
+    was = "was" if failed == 1 else "were"
+    assert f"<span>{told} {len(audit['checks'])} leaks looked for {was} found. No model is trained unless" in html
+    assert html.count('<td class="failed">✗ found</td>') == failed
 
 
 def test_what_it_tells_of_tuning(page, own, shown):
@@ -300,7 +321,7 @@ def test_code_in_cards_and_names_of_checks_are_written_for_people(own, shown):
     assert "<dd>also <code>observed</code> where x &lt; 1</dd>" in html
     assert '<tr><th scope="row">lstm</th><td>ehr</td><td>–</td><td>additive &lt;b&gt;</td></tr>' in html
     for check in json.loads((own / "reports" / "audit.json").read_text())["checks"]:
-        assert f'<th scope="row">{check["name"].replace("_", " ")}</th>' in html
+        assert f'<th scope="row">{check["name"].replace("_", " ")}</th><td class="passed">✓ not found</td>' in html
 
 
 @pytest.mark.parametrize(
