@@ -1,5 +1,6 @@
 """data/interim -> data/cohort: the stays that fulfil the rules, their chest X-rays, and how many each rule left."""
 
+import dataclasses
 import logging
 from pathlib import Path
 
@@ -16,7 +17,7 @@ INTERIM = Path("data/interim")
 
 @stage
 def main() -> None:
-    """Write stays, image links and attrition, and the counts."""
+    """Write stays, image links, attrition and the rules they were made by, and the counts."""
     (rules,) = read("cohort")
     patients, admissions, icustays, diagnoses, metadata = (
         pl.read_parquet(INTERIM / f"{name}.parquet")
@@ -35,6 +36,7 @@ def main() -> None:
     logging.info("%d stays, %d with an image", stays.height, stays["has_cxr"].sum())
     files.write_parquet(stays, "data/cohort/stays.parquet")
     files.write_parquet(links.images, "data/cohort/cxr.parquet")
+    files.write_json(dataclasses.asdict(rules), "data/cohort/rules.json")
     files.write_csv(attrition, "data/cohort/attrition.csv")
     files.write_json(counts, "reports/data/cohort.json")
 

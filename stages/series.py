@@ -1,7 +1,8 @@
-"""Hourly series of the cohort: data/series/hourly.parquet and values.npy; counts in reports/data/series.json."""
+"""Hourly series of the cohort: data/series/{hourly.parquet,values.npy,rules.json}, reports/data/series.json."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from pipeline import files
@@ -23,6 +24,7 @@ def main() -> None:
         ingest=ingest,
         folder=Path("data/series"),
     )
+    files.write_json(dataclasses.asdict(series), "data/series/rules.json")
     files.write_json(report, "reports/data/series.json")
 
 
