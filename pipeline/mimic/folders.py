@@ -16,14 +16,15 @@ from pipeline.mimic.schema import Database
 from pipeline.params import Data
 
 
-def find_files(data: Data) -> dict[Database, dict[str, Path]]:
+def find_files(data: Data, outcomes: bool = True) -> dict[Database, dict[str, Path]]:
     """The CSV files of each database, sorted: name below its folder -> path. All needed tables are among them, once.
 
+    Without `outcomes` those need not be there that only labels are made of.
     Raises InputError, naming key and path, where a folder or a needed table is missing, cannot be read or stands twice.
     """
     try:
         return {
-            "mimiciv": _mimiciv_files(_root("data.mimiciv", data.mimiciv)),
+            "mimiciv": _mimiciv_files(_root("data.mimiciv", data.mimiciv), outcomes),
             "mimic_cxr": _cxr_files(_root("data.mimic_cxr", data.mimic_cxr), data.cxr_tables),
         }
     except OSError as error:  # a folder that may not be read, a name that the system refuses
@@ -70,7 +71,7 @@ def _what_it_is(root: Path) -> str:
     return f"; {below[0]} has it" if len(below) == 1 else ""
 
 
-def _mimiciv_files(root: Path) -> dict[str, Path]:
+def _mimiciv_files(root: Path, outcomes: bool) -> dict[str, Path]:
     """All CSV files of hosp/ and icu/, sorted by name; every needed table is among them, once."""
     if (root / "core").is_dir() and not any((root / f"hosp/patients{suffix}").is_file() for suffix in schema.SUFFIXES):
         raise InputError(
@@ -92,7 +93,7 @@ def _mimiciv_files(root: Path) -> dict[str, Path]:
         names = [source + suffix for suffix in schema.SUFFIXES if source + suffix in files]
         if len(names) > 1:
             raise InputError(f"data.mimiciv: {root}: has both {names[0]} and {names[1]}; leave one")
-        if not names and table.required:
+        if not names and table.required and (outcomes or not table.outcome):
             raise InputError(f"data.mimiciv: {root / source}.csv.gz: not found (.csv neither)")
     return files
 

@@ -21,14 +21,15 @@ from pipeline.params import Data
 File = dict[str, Any]  # bytes, sha256, columns and, of needed tables, rows
 
 
-def build_manifest(data: Data) -> dict[str, Any]:
+def build_manifest(data: Data, outcomes: bool = True) -> dict[str, Any]:
     """The content of data/manifest.json (docs/artefacts.md) for the two folders of `data`.
 
+    `outcomes` as in `find_files`.
     Raises InputError, naming key, file or column, where a folder or needed table is missing, empty or damaged, a
     needed column is missing, or the release is not known and `data.accept_unlisted_release` is false.
     """
     roots: dict[Database, str] = {"mimiciv": data.mimiciv, "mimic_cxr": data.mimic_cxr}
-    found = find_files(data)
+    found = find_files(data, outcomes)
     tables = {(database, name): path for database, paths in found.items() for name, path in paths.items()}
     columns = columns_of(found)
     scanned = scan({path: _table(*key) is not None for key, path in tables.items()})

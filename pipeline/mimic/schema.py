@@ -50,6 +50,7 @@ class Table:
     key: tuple[str, ...] = ()
     required: bool = True
     itemids: str = ""  # the source in variables.yaml whose itemids are kept
+    outcome: bool = False  # only labels are made of it
 
 
 # In the order of ingestion: chart, output and lab rows are compared with the stays read before.
@@ -116,6 +117,7 @@ TABLES: dict[str, Table] = {
             "icd_version": "SMALLINT",
         },
         order=("hadm_id", "seq_num", "icd_version", "icd_code"),
+        outcome=True,
     ),
     "chart": Table(
         "mimiciv",
