@@ -84,14 +84,19 @@ def versions() -> dict[str, str]:
 
 
 @functools.cache
-def _weights_digest(path: Path, changed_ns: int) -> str:
+def _file_digest(path: Path, changed_ns: int) -> str:
     return files.sha256(path)
 
 
-def _weights(pretrained: str) -> str:
+def weights_digest(pretrained: str) -> str:
     """What training.pretrained stands for: the content of a file, or a name."""
     path = Path(pretrained)
-    return _weights_digest(path, path.stat().st_mtime_ns) if path.is_file() else pretrained
+    return _file_digest(path, path.stat().st_mtime_ns) if path.is_file() else pretrained
+
+
+def code_digest(spec: RunSpec) -> str:
+    """Of the sources that the run depends on, as they are now."""
+    return _digest(code_files(*parts(spec.strategy, spec.hyper)))
 
 
 def _digest(content: Any) -> str:
@@ -110,12 +115,12 @@ class Store:
         content = dataclasses.asdict(dataclasses.replace(spec, needs={}))
         del content["needs"]
         del content["training"]["checkpoint_seconds"]
-        content["training"]["pretrained"] = _weights(spec.training.pretrained)
+        content["training"]["pretrained"] = weights_digest(spec.training.pretrained)
         return {
             "spec": content,
             "needs": {name: self.name(earlier) for name, earlier in spec.needs.items()},
             "data": self.data,
-            "code": _digest(code_files(*parts(spec.strategy, spec.hyper))),
+            "code": code_digest(spec),
             **versions(),
         }
 
