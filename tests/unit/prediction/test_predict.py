@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import gzip
 import json
 import shutil
@@ -72,8 +73,15 @@ def asked(project, run, out, raw=RAW, *more):
 
 
 def answers(project, run, out="answers.parquet", raw=RAW, *more):
+    """What the command writes for a run: the answers, and the account of them."""
     assert asked(project, run, out, raw, *more) is None
     return pl.read_parquet(project / out), json.loads((project / f"{out}.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def own_answers(project):
+    """`answers` of a run for the raw folders that it was trained on, asked once."""
+    return functools.cache(functools.partial(answers, project))
 
 
 @pytest.fixture(autouse=True)
@@ -84,9 +92,9 @@ def own_store(project, monkeypatch):
 
 @pytest.mark.parametrize("cohort", ["base", "matched"])
 @pytest.mark.parametrize("strategy", ASKED)
-def test_a_stay_of_the_training_data_is_answered_as_it_was_stored(project, strategy, cohort):
+def test_a_stay_of_the_training_data_is_answered_as_it_was_stored(project, own_answers, strategy, cohort):
     run = run_of(project, strategy, cohort)
-    found, account = answers(project, run)
+    found, account = own_answers(run)
     stored = load_file(project / "work/runs" / run / "predictions.safetensors")
     p = [name for name in found.columns if name.startswith("p_")]
     own = pl.DataFrame({"stay_id": stored["stay_id"]}).join(found, on="stay_id", how="left", maintain_order="left")
@@ -99,9 +107,9 @@ def test_a_stay_of_the_training_data_is_answered_as_it_was_stored(project, strat
 
 
 @pytest.mark.parametrize("strategy", ASKED)
-def test_temperature_and_thresholds_are_those_of_the_evaluation(project, strategy):
+def test_temperature_and_thresholds_are_those_of_the_evaluation(project, own_answers, strategy):
     task, data, run = get_task(ASKED[strategy]), project / "data", run_of(project, strategy, COHORT[strategy])
-    _, account = answers(project, run)
+    _, account = own_answers(run)
     people = read_people(data, [task], [1], ["los_days"])
     stored = load_file(project / "work/runs" / run / "predictions.safetensors")
     p = {f"p_{name}": stored["p"][:, i].astype(np.float64) for i, name in enumerate(task.outputs)}
@@ -117,8 +125,8 @@ def test_temperature_and_thresholds_are_those_of_the_evaluation(project, strateg
         assert scores[min(said, key=lambda t: abs(t - cut))] == max(scores.values())
 
 
-def test_columns_tell_what_was_said_and_what_was_missing(project):
-    found, account = answers(project, run_of(project, "late_fusion"))
+def test_columns_tell_what_was_said_and_what_was_missing(project, own_answers):
+    found, account = own_answers(run_of(project, "late_fusion"))
     assert found.columns == [
         *("stay_id", "subject_id", "hadm_id", "intime", "p_icu_mortality", "calibrated_icu_mortality"),
         *("above_icu_mortality", "record_empty", "image_absent", "hours_charted", "variables_charted"),
@@ -148,9 +156,10 @@ def changed(project, folder, name, change):
     return folder
 
 
-def test_neither_diagnoses_nor_a_known_outcome_are_needed(project, tmp_path):
+@pytest.mark.slow
+def test_neither_diagnoses_nor_a_known_outcome_are_needed(project, own_answers, tmp_path):
     """The same answers; and a stay whose admission has a second one, which only the future told."""
-    before, _ = answers(project, run_of(project, "late_fusion"))
+    before, _ = own_answers(run_of(project, "late_fusion"))
     raw = tmp_path / "raw"
     shutil.copytree(project / RAW, raw)
     (raw / "mimiciv/hosp/diagnoses_icd.csv.gz").unlink()
@@ -175,6 +184,7 @@ def test_rules_that_look_into_the_future_are_not_asked(root):
     assert foreseeable(whole).rules == params.CohortPreset("first_of_subject", same_unit=False)
 
 
+@pytest.mark.slow
 def test_values_outside_of_the_training_range_and_uncharted_variables_are_told(project, tmp_path):
     def shifted(rows, places):
         """Heart rates trebled, as in another unit; no respiratory rate."""
@@ -200,6 +210,7 @@ def test_values_outside_of_the_training_range_and_uncharted_variables_are_told(p
     assert rate["outside"] > 0.5
 
 
+@pytest.mark.slow
 def test_without_any_image_of_the_stays_the_record_answers(project, tmp_path):
     raw = tmp_path / "raw"
     shutil.copytree(project / RAW, raw)
@@ -227,9 +238,9 @@ def test_tensors_are_those_of_training(project, statics):
     assert np.isnan(new.targets).all()
 
 
-def test_csv_holds_the_same_numbers(project):
+def test_csv_holds_the_same_numbers(project, own_answers):
     run = run_of(project, "gbm")
-    found, _ = answers(project, run)
+    found, _ = own_answers(run)
     assert asked(project, run, "answers.csv") is None
     read = pl.read_csv(project / "answers.csv", try_parse_dates=True)
     assert read.columns == found.columns
@@ -286,9 +297,9 @@ def test_what_cannot_be_answered_is_told_in_a_line(project, tmp_path, monkeypatc
     )
 
 
-def test_rules_of_training_are_those_it_was_made_by_not_those_of_params_now(project):
+def test_rules_of_training_are_those_it_was_made_by_not_those_of_params_now(project, own_answers):
     run = run_of(project, "late_fusion")
-    before, _ = answers(project, run)
+    before, _ = own_answers(run)
     changes = "-S", "series.lab_time=charttime", "-S", "cohort.min_age_years=90", "-S", "scales.tiny.images.px=16"
     found, account = answers(project, run, "again.parquet", RAW, *changes)
     assert found.equals(before)
@@ -314,9 +325,10 @@ def test_other_code_is_told(project, tmp_path, monkeypatch, caplog):
     assert "made with other code or versions" in caplog.text
 
 
-def test_a_part_of_the_stays_is_answered_as_all_of_them_are(project, tmp_path):
+@pytest.mark.slow
+def test_a_part_of_the_stays_is_answered_as_all_of_them_are(project, own_answers, tmp_path):
     run = run_of(project, "m3care")
-    every, _ = answers(project, run)
+    every, _ = own_answers(run)
 
     def a_third(rows, places):
         return [row for row in rows if int(row.split(",")[places["subject_id"]]) % 3 == 0]
