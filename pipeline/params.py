@@ -507,6 +507,18 @@ class Compare:
 
 
 @dataclass(frozen=True)
+class Report:
+    """The page: the address of the repository that holds it, from which its files are linked; null: beside the page."""
+
+    repository: str | None
+
+    def __post_init__(self) -> None:
+        address = self.repository
+        told = f"repository: must be an address that starts with https://, or null, is {address}"
+        _require(address is None or re.fullmatch(r"https://[^\s\"<>]+", address) is not None, told)
+
+
+@dataclass(frozen=True)
 class SyntheticScale:
     """Size of the synthetic hospital: patients, and pixels of the longer image side."""
 
@@ -670,6 +682,7 @@ class Params:
     worth: Worth
     fairness: Fairness
     compare: Compare
+    report: Report
     scales: dict[str, Scale]
     strategies: dict[str, dict[str, Any]]
 

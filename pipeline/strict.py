@@ -91,6 +91,8 @@ def build(kind: Any, value: Any, key: str) -> Any:
         return {str(name): build(args[1], item, _join(key, name)) for name, item in value.items()}
     if kind is Any:
         return value
+    if isinstance(kind, types.UnionType) and args[1:] == (types.NoneType,):  # X | None
+        return None if value is None else build(args[0], value, key)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(kind, types.UnionType) or type(value) is not kind:

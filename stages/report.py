@@ -25,6 +25,7 @@ SHOWN = (
     "verdicts",
     "fairness",
     "compare",
+    "report",
     "scales",
     "strategies",
 )

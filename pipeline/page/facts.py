@@ -141,3 +141,13 @@ def blocks(content: Any, title: str = "") -> list[Block]:
     for key, each in nested.items():
         found += blocks(each, f"{title}: {words(key)}" if title else words(key))
     return found
+
+
+def rows_read(counts: Any) -> list[dict[str, Any]]:
+    """Of ingest.json, a row a raw table: how many rows were read and kept, and why the others were not."""
+    found = []
+    for name, each in (counts or {}).items():
+        if isinstance(each, dict) and "rows_read" in each:
+            why = ", ".join(f"{words(reason)} {value(n)}" for reason, n in (each.get("dropped") or {}).items())
+            found.append({"name": words(name), "read": each["rows_read"], "kept": each.get("kept"), "why": why})
+    return found

@@ -7,10 +7,13 @@ No number on the page stands in this code: all come from files that stages wrote
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import json
 import platform
 import re
+import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,9 @@ from pipeline.disclosure import HIDDEN, known, share
 from pipeline.errors import InputError
 from pipeline.evaluation.cells import cell_folder
 from pipeline.page import figures
-from pipeline.page.facts import Block, blocks, value, words
+from pipeline.page.facts import Block, blocks, rows_read, value, words
+from pipeline.page.labels import about, kind_of, sort_value, unique_ids
+from pipeline.page.matrix import matrix
 from pipeline.page.questions import answers, trials_of_each
 from pipeline.presentation.figures import Looks, themed
 from pipeline.presentation.tables import METRIC_TITLES, TASK_TITLES, phenotype_grid, wide_tables
@@ -223,6 +228,30 @@ def _costs(path: Path, strategies: tuple[str, ...]) -> dict[str, list[dict[str, 
     return {key: rows.to_dicts() for (key,), rows in table.group_by("scale", maintain_order=True)}
 
 
+def linker(repository: str | None) -> Callable[[str, str], Markup]:
+    """How files beside the page are linked: in the repository where one is configured, so that a mailed page works."""
+    base = f"{repository.rstrip('/')}/blob/main/reports/" if repository else ""
+
+    def beside(file: str, text: str) -> Markup:
+        return Markup('<a href="{}{}">{}</a>').format(base, file, text)
+
+    return beside
+
+
+def _about(reports: Path, manifest: Path, params: dict[str, Any]) -> dict[str, str]:
+    """What to cite: title, version, licence, address, and a digest of what the page shows.
+
+    The page is committed with its results and cannot hold its own commit; the digest moves with the results alone.
+    """
+    shown = [files.sha256(path) for path in (manifest, *(reports / name for name in TABLES))]
+    shown.append(yaml.safe_dump(plain(params), sort_keys=True))
+    digest = hashlib.sha256("\n".join(shown).encode()).hexdigest()
+    project = tomllib.loads((FOLDER.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    title = str(project["description"]).split("? ")[0] + "?"
+    about_it = {"title": title, "version": project["version"], "licence": project["license"]}
+    return {**about_it, "results": digest[:12], "repository": (params["report"].repository or "").rstrip("/")}
+
+
 def _card(path: Path) -> dict[str, Any]:
     """What a strategy is, as its train cell says."""
     card = _json(path)
@@ -268,11 +297,17 @@ def build(data: Path, reports: Path, params: dict[str, Any]) -> tuple[str, dict[
     environment.filters["quantity"] = _quantity
     environment.filters["count"] = value
     environment.filters["plural"] = plural
+    environment.filters["sort_value"] = sort_value
+    environment.globals.update(about=about, anchor=unique_ids(), beside=linker(params["report"].repository))
     page = environment.get_template("template.html").render(
         style=Markup((FOLDER / "style.css").read_text(encoding="utf-8")),
-        script=Markup((FOLDER / "sort.js").read_text(encoding="utf-8")),
+        script=Markup((FOLDER / "page.js").read_text(encoding="utf-8")),
         banners=banners(manifest),
         answers=questions,
+        matrix=matrix(reports / "tables", grid.tasks, tuple(map(str, training.cohorts)), params["verdicts"]),
+        kinds={card["name"]: kind_of(card.get("group", ""), list(card["modalities"])) for card in cards},
+        summary_of_reading=rows_read(_json(reports / "data" / "ingest.json")),
+        about_this=_about(reports, manifest_path, params),
         grid=grid,
         training=training,
         trials=trials_of_each(reports / "tables", params),

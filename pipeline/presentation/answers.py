@@ -6,6 +6,7 @@ page lays them out. Numbers are formatted by pipeline.presentation.text and tabl
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -72,3 +73,8 @@ class Answer:
     figures: tuple[AnswerFigure, ...]
     tables: tuple[AnswerTable, ...]
     verdicts: AnswerTable | None = None
+
+    @property
+    def brief(self) -> str:
+        """The answer in its first two sentences: what its own test says comes first in every one of them."""
+        return " ".join(re.split(r"(?<=\.) (?=[A-Z])", self.sentence)[:2])

@@ -108,13 +108,13 @@ def sentence(family: pl.DataFrame, chosen: pl.DataFrame, use: pl.DataFrame) -> s
     own = list(family.filter(pl.col("label").is_in(OWN)).iter_rows(named=True))
     if not own:
         return f"Not answered: {_why_nothing(chosen)}."
-    text = f"{_lead(own)} {_differences(own)}"
+    text = _lead(own)
     single = family.filter(~pl.col("label").is_in(OWN))
     if single.height:
         counted = {word: single.filter(verdict=word).height for word in WORDS}
         words = [f"{count} “{word}”" for word, count in counted.items() if count]
         text += f" Verdicts on single phenotypes: {joined(words)}."
-    return f"{text} {_use(use)}"
+    return f"{text} {_differences(own)} {_use(use)}"
 
 
 def _lead(own: list[dict[str, Any]]) -> str:

@@ -3,7 +3,7 @@
 import json
 import shutil
 
-from pipeline.page.facts import blocks
+from pipeline.page.facts import blocks, rows_read
 from pipeline.page.page import build
 from tests.support.pages import SMALL
 
@@ -74,3 +74,11 @@ def test_a_word_that_stands_for_a_count_leaves_its_column_one_of_numbers_and_in_
     assert table.numeric == (False, True, True)
     (table,) = blocks([{"stays": "<10 of them", "x": 1}])
     assert table.numeric == (False, True)
+
+
+def test_rows_read_is_a_row_a_raw_table():
+    lab = {"dropped": {"no_number": 366, "in no ICU stay": "<10"}, "kept": 10, "rows_read": 1376}
+    assert rows_read({"lab": lab, "seconds": 3}) == [
+        {"name": "lab", "read": 1376, "kept": 10, "why": "no number 366, in no ICU stay <10"}
+    ]
+    assert rows_read(None) == []

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.page.page import _quantity, banners, build, write
-from pipeline.params import Grid
+from pipeline.params import Grid, Report
 from tests.support.inprocess import run, write_params
 from tests.support.made_up_probes import add_probes
 from tests.support.made_up_runs import STRENGTH, add_trials, fabricate, training
@@ -61,7 +61,8 @@ def test_the_lead_counts_strategies_and_tasks(page, made, shown):
 def test_every_strategy_and_number_of_the_tables_is_there(page, made):
     scores = page[page.index('<section id="results"') :]
     for strategy in STRENGTH:
-        assert scores.count(f'<th scope="row">{strategy}</th>') == 3 * 4 + 2 + 1  # results; cost, twice; declarations
+        assert scores.count(f'<th scope="row">{strategy}</th>') == 3 * 4 + 2  # results; cost, twice
+        assert scores.count(f'<th scope="row"><a href="#card-{strategy}">{strategy}</a></th>') == 1  # declarations
 
     table = pl.read_csv(made / "reports" / "tables" / "results.csv")
     for row in table.filter(pl.col("train_cohort") == pl.col("eval_cohort")).iter_rows(named=True):
@@ -112,7 +113,7 @@ def test_a_phenotype_of_few_has_no_count_and_no_prevalence(own, shown):
     few = pl.when(pl.col("phenotype") == "shock").then(pl.lit("<10")).otherwise(pl.col("positives").cast(pl.String))
     table.with_columns(positives=few).write_csv(path)
     html, _ = build(own / "data", own / "reports", shown)
-    assert 'data-value="&lt;10">&lt;10</td><td class="number" data-value="">—</td>' in html
+    assert 'data-value="9.5">&lt;10</td><td class="number" data-value="">—</td>' in html
 
 
 def test_text_from_the_data_is_text(page):
@@ -218,7 +219,7 @@ def test_the_temporal_scheme_and_the_legacy_map_are_named(page, own, shown):
 def test_an_ensemble_has_its_rows_its_card_and_its_tables(page):
     scores = page[page.index('<section id="results"') :]
     assert scores.count('<th scope="row">autoprognosis_m</th>') >= 6  # tasks and cohorts
-    assert '<h3 id="card-autoprognosis_m">' in page
+    assert '<details id="card-autoprognosis_m" data-kind="ensemble">' in page
     assert "autoprognosis_m: ICU mortality, matched cohort" in page
     assert "What has a score and no rank is an ensemble" in page
 
@@ -236,9 +237,10 @@ def test_a_part_of_the_grid(own, shown):
 def test_verdicts_lead_the_page_and_one_run_is_said(page):
     """The scale `tiny` has one run: nothing is confirmed, in the table that leads, the sentence and the methods."""
     short = page[page.index('id="answers"') : page.index('<section id="when"')]
-    table, sentence = short.index('<span class="chip open">'), short.index("Whether fusion helps is not testable here")
-    assert table < sentence < short.index("<figure>")
-    assert short.count("not testable</span></td>") == 6
+    assert short.index('<a class="chip open"') < short.index("Whether fusion helps is not testable here")
+    assert len(re.findall(r'<a class="chip open" href="#figure-when_\w+">', short)) == 6
+    assert short.count(" not testable</a>") == 6
+    assert "<figure" not in short
     assert "Here it is one run: luck of training not included." in page
     assert "The scale has one run a strategy, so that nothing is averaged." in page
     assert "leaks looked for were found. No model is trained unless none is." in page
@@ -319,7 +321,8 @@ def test_code_in_cards_and_names_of_checks_are_written_for_people(own, shown):
     path.write_text(json.dumps(card))
     html, _ = build(own / "data", own / "reports", shown | SMALL)
     assert "<dd>also <code>observed</code> where x &lt; 1</dd>" in html
-    assert '<tr><th scope="row">lstm</th><td>ehr</td><td>–</td><td>additive &lt;b&gt;</td></tr>' in html
+    assert '<tr data-kind="EHR only"><th scope="row"><a href="#card-lstm">lstm</a></th><td>ehr</td>' in html
+    assert "<td>–</td><td>additive &lt;b&gt;</td></tr>" in html
     for check in json.loads((own / "reports" / "audit.json").read_text())["checks"]:
         assert f'<th scope="row">{check["name"].replace("_", " ")}</th><td class="passed">✓ not found</td>' in html
 
@@ -354,13 +357,13 @@ def test_the_same_bytes_twice(made, page, shown, tmp_path):
 
 def test_cost_of_each_strategy_and_a_dash_for_one_that_has_no_network(page, own, shown):
     section = page[page.index('<section id="cost"') : page.index('<section id="training"')]
-    (row,) = set(re.findall(r'<tr><th scope="row">transformer</th>(.*?)</tr>', section))
+    (row,) = set(re.findall(r'<tr[^>]*><th scope="row">transformer</th>(.*?)</tr>', section))
     assert re.findall(r'data-value="(\d+)">([^<]+)<', row) == [
         ("1234567", "1.23 M"),
         ("8310329344", "8.31 G"),
         ("81236480", "81.2 M"),
     ]
-    (row,) = set(re.findall(r'<tr><th scope="row">lstm</th>(.*?)</tr>', section))
+    (row,) = set(re.findall(r'<tr[^>]*><th scope="row">lstm</th>(.*?)</tr>', section))
     assert row.count('data-value="">—</td>') == 3
     (own / "reports" / "cost.csv").unlink()
     html, _ = build(own / "data", own / "reports", shown | SMALL)
@@ -373,3 +376,30 @@ def test_cost_of_each_strategy_and_a_dash_for_one_that_has_no_network(page, own,
 )
 def test_quantities_to_three_digits(value, text):
     assert _quantity(value) == text
+
+
+def test_what_to_cite_moves_with_the_results_alone(page, own, shown):
+    (digest,) = set(re.findall(r"results <code>(\w{12})</code>", page))
+    assert "version 0.1.0." in page
+    assert "<dd>MIT for the code" in page
+    assert set(re.findall(r"results <code>(\w{12})</code>", build(own / "data", own / "reports", shown)[0])) == {digest}
+    table = own / "reports" / "tables" / "results.csv"
+    table.write_text(table.read_text() + "\n")
+    assert digest not in build(own / "data", own / "reports", shown)[0]
+
+
+def test_a_mailed_page_links_to_the_repository_where_one_is_configured(made, page, shown):
+    assert 'href="tables/results.csv"' in page
+    told = {**shown, "report": Report("https://example.org/fusion/")}
+    html = build(made / "data", made / "reports", told)[0]
+    assert 'href="https://example.org/fusion/blob/main/reports/tables/results.csv"' in html
+    links = set(re.findall(r'href="([^"]+)"', html)) - {"data:,"}
+    assert [link for link in links if not link.startswith(("#", "https://example.org/fusion/blob/main/"))] == []
+
+
+def test_every_table_and_figure_can_be_linked_to(outline):
+    """The flow, the audit and the provenance are the section's own."""
+    links = {attributes["href"] for tag, attributes in outline if tag == "a"}
+    made = [attributes for tag, attributes in outline if tag == "figure" or (tag == "table" and "id" in attributes)]
+    assert len(made) > 100
+    assert all("#" + attributes["id"] in links for attributes in made)
