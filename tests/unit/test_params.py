@@ -254,3 +254,13 @@ def test_an_ensemble_of_which_the_grid_has_no_component_is_not_made(root):
     found = load(root / "params.yaml", ["grid.strategies=[umse]"])
     assert (found.grid.ensembles, list(found.ensembles)) == ((), ["autoprognosis_m"])
     assert load(root / "params.yaml", ["grid.strategies=[umse, gbm]"]).grid.ensembles == ("autoprognosis_m",)
+
+
+def test_the_address_of_the_repository_may_be_left_out(tmp_path, content):
+    assert load(written(tmp_path, content)).report.repository is None
+    content["report"]["repository"] = "https://example.org/fusion"
+    assert load(written(tmp_path, content)).report.repository == "https://example.org/fusion"
+    for wrong, told in (("javascript:alert(1)", "must be an address that starts with https://"), (3, "must be str")):
+        content["report"]["repository"] = wrong
+        with pytest.raises(InputError, match=rf"report\.repository: {told}"):
+            load(written(tmp_path, content))
