@@ -210,20 +210,22 @@ class Series:
 
 @dataclass(frozen=True)
 class Images:
-    """Which JPEGs are left out rather than an error, which are damaged, and how many processes decode.
+    """How many images of a stay are packed, which are left out rather than an error, and how many processes decode.
 
-    `skip`: DVC makes a stage `watch` of each. `checksums`: each JPEG is compared with the release's SHA256SUMS.txt,
-    where there is one. `follow_links`: a link may lead out of the release's folder files/, as where the JPEGs lie in a
-    store.
+    `per_stay`: the latest that many, by the rank of cxr.parquet; models see the latest, and those that say so all of
+    them. `skip`: DVC makes a stage `watch` of each. `checksums`: each JPEG is compared with the SHA256SUMS.txt of the
+    release, where there is one. `follow_links`: a link may lead out of the release's folder files/, as where the JPEGs
+    lie in a store.
     """
 
     skip: tuple[Literal["damaged"], ...]
     checksums: bool
     follow_links: bool
     workers: int
+    per_stay: int
 
     def __post_init__(self) -> None:
-        _at_least(1, workers=self.workers)
+        _at_least(1, workers=self.workers, per_stay=self.per_stay)
         _unrepeated("skip", self.skip)
 
 

@@ -78,7 +78,8 @@ def cohort_size(params: Params, data: Path) -> Cohort:
     if stays.is_file() and images.is_file():
         import polars as pl
 
-        counts = [pl.scan_parquet(path).select(pl.len()).collect().item() for path in (stays, images)]
+        latest = pl.scan_parquet(images).filter(pl.col("rank") == 1)
+        counts = [frame.select(pl.len()).collect().item() for frame in (pl.scan_parquet(stays), latest)]
         return Cohort(counts[0], counts[1], True)
     n = round(params.get("scales.synthetic").patients * STAYS_A_PATIENT)
     return Cohort(n, round(n * IMAGE_SHARE), False)

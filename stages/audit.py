@@ -14,7 +14,7 @@ from stages import stage
 @stage
 def main() -> None:
     """Writes reports/audit.json, and data/audit.ok where every check passes."""
-    series, cohort, splits, labels = read("series", "cohort", "splits", "labels")
+    series, cohort, splits, labels, per_stay = read("series", "cohort", "splits", "labels", "images.per_stay")
     data = Path("data")
     (data / "audit.ok").unlink(missing_ok=True)  # of a run before: not to outlive a leak
     artefacts = read_artefacts(
@@ -26,6 +26,7 @@ def main() -> None:
         splits.test_from_year if splits.scheme == "temporal" else None,
         series.lab_time,
         series.max_jump,
+        per_stay,
     )
     checks, leaks = audit(artefacts)
     files.write_json({"checks": checks}, "reports/audit.json")

@@ -12,13 +12,15 @@ import polars as pl
 
 from pipeline import files
 from pipeline.mimic.jpegs import release_folder, state_of, with_path
+from pipeline.params import read
 from stages import stage
 
 
 @stage
 def main() -> None:
     """Write data/given/watch-WHAT.json, for the WHAT of `images.skip` that is the argument."""
-    links = with_path(pl.read_parquet("data/cohort/cxr.parquet"))
+    (per_stay,) = read("images.per_stay")
+    links = with_path(pl.read_parquet("data/cohort/cxr.parquet"), per_stay)
     state = state_of(release_folder(Path("data/manifest.json")), links["path"].to_list())
     logging.info("%d of %d linked images are there", state["there"], state["images"])
     files.write_json(state, f"data/given/watch-{sys.argv[1]}.json")

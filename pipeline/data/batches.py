@@ -17,13 +17,19 @@ from pipeline.modelling.interface import Batch
 
 
 class Batches:
-    """Gathers Batch objects by row numbers. `removed` bool [N]: images that are not there for this purpose.
+    """Gathers Batch objects by row numbers. `removed` bool [N]: stays whose images are not there for this purpose.
 
     `sees` are the modalities of who is given them. Of one that it does not look at only the shapes are there, all zero:
-    moving series and pixels would be a tenth of an LSTM's step.
+    moving series and pixels would be a tenth of an LSTM's step. `every_image`: all of a stay, not the latest alone.
     """
 
-    def __init__(self, data: FoldTensors, device: torch.device, sees: Set[str] = frozenset({"ehr", "cxr"})) -> None:
+    def __init__(
+        self,
+        data: FoldTensors,
+        device: torch.device,
+        sees: Set[str] = frozenset({"ehr", "cxr"}),
+        every_image: bool = False,
+    ) -> None:
         def put(array: Array) -> Tensor:
             return torch.from_numpy(array).to(device)
 
@@ -35,8 +41,10 @@ class Batches:
             put_if("ehr", a) for a in (data.series.ehr, data.series.observed, data.series.since)
         )
         self._pixels = put_if("cxr", np.asarray(data.pixels))
-        self._image_row, self._image_hours = put(data.image_row), put(data.image_hours / np.float32(HOURS))
-        self._image_view, self._image_count = put(data.image_view), put(data.image_count)
+        count = data.images.per_stay if every_image else 1
+        row, hours, view = (np.ascontiguousarray(each[:, :count]) for each in vars(data.images).values())
+        self._image_row, self._image_hours, self._image_view = put(row), put(hours / np.float32(HOURS)), put(view)
+        self._image_count = put(data.image_count)
         self._targets = put(data.targets)
         self._never = torch.zeros(len(data.stay_id), dtype=torch.bool, device=device)
 
@@ -46,24 +54,26 @@ class Batches:
 
     def with_image(self, rows: Tensor) -> Tensor:
         """Whether the rows have an image, bool [B]."""
-        return self._image_row[rows] >= 0
+        return self._image_row[rows, 0] >= 0
 
     def gather(self, rows: Tensor, removed: Tensor | None = None) -> Batch:
         """The batch of `rows` (long [B], on the device)."""
         image_row = self._image_row[rows]
-        has_cxr = (image_row >= 0) & ~(self._never if removed is None else removed)[rows]
-        sample = torch.nonzero(has_cxr).squeeze(1)
-        images = _take(self._pixels, image_row[sample]).unsqueeze(1).float() / 255.0
+        there = (image_row >= 0) & ~(self._never if removed is None else removed)[rows, None]
+        sample, place = torch.nonzero(there, as_tuple=True)
+        stay = rows[sample]
+        images = _take(self._pixels, image_row[sample, place]).unsqueeze(1).float() / 255.0
         return Batch(
             ehr=_take(self._ehr, rows),
             observed=_take(self._observed, rows),
             since=_take(self._since, rows),
             images=images,
             image_sample=sample,
-            image_hours=self._image_hours[rows[sample]],
-            image_view=self._image_view[rows[sample]],
-            image_count=self._image_count[rows[sample]],
-            present=torch.stack([torch.ones_like(has_cxr), has_cxr], dim=1),
+            image_place=place,
+            image_hours=self._image_hours[stay, place],
+            image_view=self._image_view[stay, place],
+            image_count=self._image_count[stay],
+            present=torch.stack([torch.ones_like(there[:, 0]), there[:, 0]], dim=1),
             index=rows,
         )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from pipeline.data.statistics import describe
 from pipeline.errors import InputError
 from pipeline.mimic.variables import Variable
 from pipeline.tasks import Task
+
+if TYPE_CHECKING:
+    import polars as pl
 
 # What a run depends on; the run store takes their digests as the data's fingerprint.
 FILES = (
@@ -38,19 +41,55 @@ Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
+class ImagePlaces:
+    """Of N stays, their images, the latest first: k places each, those that are there before those that are not."""
+
+    row: Array  # int64 [N, k]: of pixels.npy; -1 without an image
+    hours: Array  # float32 [N, k]: from intime; 0 without
+    view: Array  # int64 [N, k]: place in VIEWS; 0 without
+
+    @property
+    def per_stay(self) -> int:
+        """k."""
+        return int(self.row.shape[1])
+
+
+@dataclass(frozen=True)
 class FoldTensors:
-    """N stays of one fold. `pixels` uint8 [M, px, px] stays memory-mapped; without an image, `image_row` is -1."""
+    """N stays of one fold. `pixels` uint8 [M, px, px] stays memory-mapped."""
 
     stay_id: Array  # int64 [N]
     part: Array  # str [N]: train, val, test, dev
     series: SeriesInputs
     pixels: Array
-    image_row: Array  # int64 [N]
-    image_hours: Array  # float32 [N]: from intime; 0 without an image
-    image_view: Array  # int64 [N]: place in VIEWS; 0 without an image
+    images: ImagePlaces
     image_count: Array  # int64 [N]: eligible images of the stay; 0 without one
     removed_at: Array  # float64 [N]: the image is removed at rate r where removed_at < r; 1 without an image
     targets: Array  # float32 [N, labels]
+
+    @property
+    def pictured(self) -> Array:
+        """Whether the stay has an image, bool [N]."""
+        found: Array = self.images.row[:, 0] >= 0
+        return found
+
+
+def most_images(index: pl.DataFrame) -> int:
+    """k: how many images the stay has that has most, of index.parquet; 1 where there are none."""
+    most: int = max([1, *index["rank"]])
+    return most
+
+
+def image_places(index: pl.DataFrame, stay_id: Array, per_stay: int) -> ImagePlaces:
+    """Of the stays, in their order, what index.parquet says, in `per_stay` places each."""
+    used = index.filter(index["rank"] <= per_stay)
+    place = {int(stay): i for i, stay in enumerate(stay_id)}
+    at = np.asarray([place[stay] for stay in used["stay_id"]], np.int64), used["rank"].to_numpy() - 1
+    shape = (len(stay_id), per_stay)
+    row, hours, view = np.full(shape, -1, np.int64), np.zeros(shape, np.float32), np.zeros(shape, np.int64)
+    row[at], hours[at] = used["row"].to_numpy(), used["hours_from_intime"].to_numpy()
+    view[at] = [VIEWS.index(each) for each in used["view"]]
+    return ImagePlaces(row, hours, view)
 
 
 def load_fold(
@@ -69,7 +108,6 @@ def load_fold(
     told = [variable.name for variable in STATICS] if statics else []
     stays = pl.read_parquet(folder / "cohort/stays.parquet", columns=["stay_id", *told])
     splits = pl.read_parquet(folder / "splits.parquet").filter(pl.col("fold") == fold).select("stay_id", "part")
-    images = pl.read_parquet(folder / "images/index.parquet").select("stay_id", "row", "hours_from_intime", "view")
     counts = pl.read_parquet(folder / "cohort/cxr.parquet", columns=["stay_id"]).group_by("stay_id").len("count")
     removed = (
         pl.read_parquet(folder / "masks.parquet")
@@ -78,7 +116,7 @@ def load_fold(
     )
     labels = pl.read_parquet(folder / "cohort/labels.parquet", columns=["stay_id", *task.labels])
     rows = stays
-    for frame in (splits, images, counts, removed, labels):
+    for frame in (splits, counts, removed, labels):
         rows = rows.join(frame, on="stay_id", how="left", maintain_order="left", validate="1:1")
     values = np.load(folder / "series/values.npy", mmap_mode="c")
     values[:, hours:] = np.nan  # in memory alone
@@ -91,14 +129,13 @@ def load_fold(
         statistics["age"] = describe(ages[~np.isnan(ages)])
         shape = (*values.shape[:2], len(STATICS))
         values = np.concatenate([values, np.broadcast_to(constant[:, None], shape)], axis=2)
+    stay_id, index = rows["stay_id"].to_numpy().astype(np.int64), pl.read_parquet(folder / "images/index.parquet")
     return FoldTensors(
-        stay_id=rows["stay_id"].to_numpy().astype(np.int64),
+        stay_id=stay_id,
         part=np.asarray(rows["part"].to_list()),
         series=build_inputs(values, variables, statistics),
         pixels=np.load(folder / "images/pixels.npy", mmap_mode="c"),
-        image_row=rows["row"].fill_null(-1).to_numpy().astype(np.int64),
-        image_hours=rows["hours_from_intime"].fill_null(0.0).to_numpy().astype(np.float32),
-        image_view=np.asarray([VIEWS.index(view or VIEWS[0]) for view in rows["view"].to_list()], np.int64),
+        images=image_places(index, stay_id, most_images(index)),
         image_count=rows["count"].fill_null(0).to_numpy().astype(np.int64),
         removed_at=rows["removed_at"].fill_null(1.0).to_numpy().astype(np.float64),
         targets=rows.select(pl.col(name).cast(pl.Float32) for name in task.labels).to_numpy().astype(np.float32),

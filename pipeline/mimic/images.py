@@ -1,4 +1,5 @@
-"""Chest radiographs -> one memory-mapped array: the rank-1 image of every stay that has one, decoded and resized once.
+"""Chest radiographs -> one memory-mapped array: the latest image of every stay that has one, or the latest
+few (`images.per_stay`), decoded and resized once.
 
 index.parquet says which row belongs to which stay and is the truth for models: an image that `images.skip` left out has
 no row there, though the stay's `has_cxr` (an image was taken) stays true.
@@ -79,7 +80,7 @@ def write_images(
 
     if not cxr_file.is_file():
         raise InputError(f"{cxr_file}: not found; the stage cohort writes it")
-    table = image_table(pl.read_parquet(cxr_file), pl.read_parquet(metadata_file))
+    table = image_table(pl.read_parquet(cxr_file), pl.read_parquet(metadata_file), settings.per_stay)
     paths = table["path"].to_list()
     sums = _published(root, paths) if settings.checksums else None
     with files.atomic(folder / "pixels.npy") as beside:
@@ -111,6 +112,7 @@ def write_images(
         "dicom_id",
         "hours_from_intime",
         "view",
+        pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("stay_id").alias("rank"),  # those left out do not count
         pl.Series("height", [fact.height for fact in facts], dtype=pl.Int32),
         pl.Series("width", [fact.width for fact in facts], dtype=pl.Int32),
         pl.Series("sha256", [fact.sha256 for fact in facts], dtype=pl.String),
@@ -121,6 +123,7 @@ def write_images(
     return {
         "px": px,
         "images": index.height,
+        "stays": index["stay_id"].n_unique(),
         "distinct_images": index["sha256"].n_unique(),
         "left_out": {"images": reasons.total(), "reasons": dict(reasons)},
         "checksums": _compared(settings, sums, [paths[row] for row in good], reasons[CHANGED]),
@@ -141,19 +144,20 @@ def disclosed(counts: Mapping[str, Any], stays: int) -> dict[str, Any]:
     """The counts of `write_images` for reports/, of a cohort of so many stays: an image in use is a stay of its.
 
     That goes for their number, their colour modes and how many the list names. What is wrong with files is no count of
-    people, and exact, unless it would give one away.
+    people, and exact, unless it would give one away. Images beyond the first of few stays give these away.
     """
     packed, left = counts["images"], counts["left_out"]["images"]
-    linked = part_of(stays, packed + left)  # as reports/data/cohort.json has it
+    linked = part_of(stays, min(stays, packed + left))  # as reports/data/cohort.json has it
     known_sum = [] if isinstance(linked, str) else [(0, 1)]
-    told_packed, told_left = protected([packed, left], known_sum, [few(packed) or isinstance(linked, str), False])
+    small = few(packed) or few(packed - counts["stays"]) or isinstance(linked, str)
+    told_packed, told_left = protected([packed, left], known_sum, [small, False])
     reasons, checksums, modes = counts["left_out"]["reasons"], counts["checksums"], counts["colour_modes"]
     if isinstance(told_left, str):
         reasons = dict(zip(reasons, pieces(list(reasons.values()), told_left), strict=True))
     if "equal" in checksums:
         equal, not_listed = pieces([checksums["equal"], checksums["not_listed"]], told_packed)
         checksums = checksums | {"equal": equal, "not_listed": not_listed}
-    return dict(counts) | {
+    return {name: count for name, count in counts.items() if name != "stays"} | {
         "images": told_packed,
         "distinct_images": told_packed if isinstance(told_packed, str) else told(counts["distinct_images"]),
         "left_out": {"images": told_left, "reasons": reasons},

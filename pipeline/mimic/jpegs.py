@@ -22,21 +22,21 @@ def release_folder(manifest: Path) -> Path:
         raise InputError(f"{manifest}: not found; the stage manifest writes it") from None
 
 
-def image_table(cxr: pl.DataFrame, metadata: pl.DataFrame) -> pl.DataFrame:
-    """The images to pack (rank 1 of cxr.parquet) in the order of stay_id, with `path` below the folder of the release.
+def image_table(cxr: pl.DataFrame, metadata: pl.DataFrame, per_stay: int = 1) -> pl.DataFrame:
+    """The images to pack in the order of stay_id and rank, with `path` below the folder of the release.
 
     `rows` and `columns` are those of `metadata` (cxr_metadata.parquet), null where not known.
     """
     sizes = metadata.select("dicom_id", "rows", "columns")
-    return with_path(cxr).join(sizes, on="dicom_id", how="left").sort("stay_id")
+    return with_path(cxr, per_stay).join(sizes, on="dicom_id", how="left").sort("stay_id", "rank")
 
 
-def with_path(cxr: pl.DataFrame) -> pl.DataFrame:
-    """The rows of rank 1 of cxr.parquet, with `path` below the folder of the release."""
+def with_path(cxr: pl.DataFrame, per_stay: int = 1) -> pl.DataFrame:
+    """The rows of cxr.parquet up to rank `per_stay`, with `path` below the folder of the release."""
     import polars as pl
 
     subject, study = pl.col("subject_id").cast(pl.String), pl.col("study_id").cast(pl.String)
-    return cxr.filter(pl.col("rank") == 1).with_columns(
+    return cxr.filter(pl.col("rank") <= per_stay).with_columns(
         pl.format("files/p{}/p{}/s{}/{}.jpg", subject.str.slice(0, 2), subject, study, "dicom_id").alias("path")
     )
 

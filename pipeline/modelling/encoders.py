@@ -313,6 +313,45 @@ def fill_absent(pooled: Tensor, batch: Batch, absent: Tensor) -> Tensor:
     return filled.index_copy(0, batch.image_sample, pooled)
 
 
+class OverImages(nn.Module):
+    """One vector a sample from those of its images: their mean by softmax of a learned score of vector and age.
+
+    Age is the hours between an image and its sample's latest, over 48. The score begins at 0 for all, with the plain
+    mean; of one image it is that image's vector.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.score = nn.Linear(width + 1, 1)
+        nn.init.zeros_(self.score.weight)
+        nn.init.zeros_(self.score.bias)
+
+    def forward(self, pooled: Tensor, batch: Batch) -> Tensor:
+        """[S, D] of the S samples with images, in their order, from vectors [P, D]."""
+        spread, there = by_sample(pooled, batch)
+        age, _ = by_sample(image_age(batch)[:, None], batch)
+        score = self.score(torch.cat([spread, age.to(spread.dtype)], dim=2)).squeeze(2)
+        weights = score.masked_fill(~there, -torch.inf).softmax(dim=1)
+        mean: Tensor = (weights[:, None] @ spread).squeeze(1)
+        return mean
+
+
+def image_age(batch: Batch) -> Tensor:
+    """[P]: hours / 48 between an image and the latest of its sample."""
+    latest = batch.image_place == 0
+    return batch.image_hours[latest][latest.cumsum(dim=0) - 1] - batch.image_hours
+
+
+def by_sample(each: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """([S, k, …], bool [S, k]): what P images have [P, …], in places of the S samples with images; 0 where none is."""
+    sample = (batch.image_place == 0).cumsum(dim=0) - 1
+    most = int(batch.image_place.max()) + 1 if len(sample) else 1
+    shape = int(sample[-1]) + 1 if len(sample) else 0, most
+    at = sample, batch.image_place
+    there = torch.zeros(shape, dtype=torch.bool, device=sample.device).index_put(at, torch.ones_like(sample) > 0)
+    return each.new_zeros((*shape, *each.shape[1:])).index_put(at, each), there
+
+
 def mean_of_present(ehr: Tensor, image: Tensor, batch: Batch) -> Tensor:
     """[B, …]: `ehr` [B, …] without an image, `image` [P, …] without a record, their mean where both are there."""
     rows = batch.image_sample

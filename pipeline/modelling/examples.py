@@ -21,9 +21,10 @@ def small_shapes(task: str, px: int = 16) -> Shapes:
 
 
 def example_batch(shapes: Shapes, size: int, with_image: Tensor, seed: int = 0) -> Batch:
-    """A random batch of `size` samples; `with_image` bool [size] says who has an image."""
+    """A random batch of `size` samples; `with_image` bool [size] says who has an image, or up to `shapes.images`."""
     g = torch.Generator().manual_seed(seed)
-    sample = torch.nonzero(with_image).squeeze(1)
+    number = torch.where(with_image, 1 + torch.arange(size) % shapes.images, 0)
+    sample, place = torch.nonzero(torch.arange(shapes.images) < number[:, None], as_tuple=True)
     hours = (size, shapes.hours)
     ehr = torch.randn(*hours, shapes.channels, generator=g)
     for variable in {v for v, one_hot in zip(shapes.channel_variable, shapes.one_hot, strict=True) if one_hot}:
@@ -36,6 +37,7 @@ def example_batch(shapes: Shapes, size: int, with_image: Tensor, seed: int = 0) 
         since=torch.rand(*hours, shapes.variables, generator=g),
         images=torch.rand(len(sample), 1, shapes.px, shapes.px, generator=g),
         image_sample=sample,
+        image_place=place,
         image_hours=torch.rand(len(sample), generator=g),
         image_view=torch.randint(2, (len(sample),), generator=g),
         image_count=torch.randint(1, 5, (len(sample),), generator=g),
@@ -65,6 +67,7 @@ def select(batch: Batch, rows: Tensor) -> Batch:
         since=batch.since[rows],
         images=batch.images[chosen],
         image_sample=torch.nonzero(image >= 0).squeeze(1),
+        image_place=batch.image_place[chosen],
         image_hours=batch.image_hours[chosen],
         image_view=batch.image_view[chosen],
         image_count=batch.image_count[chosen],

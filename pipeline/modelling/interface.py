@@ -1,6 +1,7 @@
 """What a strategy is, what it is given and what it returns: all that the loop (pipeline.training.loop) knows of it.
 
-Shapes: B batch, T = 48 hours, C channels, V variables, D width, P images present in the batch (0 to B), K logits.
+Shapes: B batch, T = 48 hours, C channels, V variables, D width, P images present in the batch (0 to B; to B · k where
+a strategy reads every image of up to k a stay), K logits.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Shapes:
     `channel_variable` names the variable of each channel of Batch.ehr: a category has a channel an entry of its
     vocabulary, every other variable one. `pretrained` is training.pretrained (none, a torchvision name, a path).
     `stays` is the number of stays in the data, so that Batch.index < stays: a buffer may hold something of each.
+    `images` is k, how many a stay may have in a batch of who reads every image.
     """
 
     task: Task
@@ -36,6 +38,7 @@ class Shapes:
     encoders: Encoders
     pretrained: str = "none"
     stays: int = 512
+    images: int = 1
 
     @property
     def channels(self) -> int:
@@ -66,7 +69,8 @@ class Batch:
     observed: Tensor  # [B, T, V] bool
     since: Tensor  # [B, T, V] float: hours since last observed / 48
     images: Tensor  # [P, 1, px, px] float in [0, 1]
-    image_sample: Tensor  # [P] long: which sample each image belongs to
+    image_sample: Tensor  # [P] long, ascending: which sample each image belongs to
+    image_place: Tensor  # [P] long: 0 the latest of its sample, and so on back; all 0 but for who reads every image
     image_hours: Tensor  # [P] float: hours from intime / 48
     image_view: Tensor  # [P] long: 0 AP, 1 PA
     image_count: Tensor  # [P] long: how many images of the stay were eligible, this one included
@@ -147,6 +151,7 @@ class Strategy(nn.Module):
     that names another strategy, which this one is built around; it needs what that one needs. `steps`: in how many
     steps it learns one thing after another, each in a `stretch` of the epochs with a learning rate of its own. With
     more than one, training does not stop early and the last epoch counts; what it answers after each step is filed.
+    `every_image`: its batches hold all images that a stay has (params.images.per_stay), where others' hold the latest.
     """
 
     modalities: ClassVar[frozenset[str]] = frozenset({"ehr", "cxr"})
@@ -155,6 +160,7 @@ class Strategy(nn.Module):
     needs: ClassVar[tuple[str, ...]] = ()
     wraps: ClassVar[str] = ""
     steps: int = 1
+    every_image: ClassVar[bool] = False
     prior: Tensor
 
     def __init__(self, shapes: Shapes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -23,8 +24,8 @@ class Wrapper(Strategy):
 
     It declares `wraps = "base"`: that knob names the other, `base_hyper` holds those of that one's knobs that are not
     at their defaults; the settings of a run fill in what was chosen for the base alone. A card is read without building
-    anything, so the base must declare what the class does. Raises ValueError, naming the knob, where it does not, or is
-    fitted.
+    anything, so the base must declare what the class does; it is given the latest images, whatever it reads by itself.
+    Raises ValueError, naming the knob, where it does not, or is fitted.
     """
 
     def __init__(self, shapes: Shapes, *, base: str, base_hyper: Mapping[str, Any]) -> None:
@@ -35,7 +36,7 @@ class Wrapper(Strategy):
         except InputError as error:
             raise ValueError(str(error).removeprefix(f"strategies.{name}.")) from None
         try:
-            self.base = build(base, shapes, dict(base_hyper))
+            self.base = build(base, dataclasses.replace(shapes, images=1), dict(base_hyper))
         except InputError as error:
             raise ValueError(f"base_hyper: {error}") from None
         if isinstance(self.base, Fitted):

@@ -76,7 +76,8 @@ def answer(run: Filed, tensors: FoldTensors, data: Path) -> Array:
     device = pick_device(spec.training.device)
     beside, stays = outsiders(data, spec.fold)
     strategy = _restored(run, tensors, stays, device)
-    batches, index = Batches(tensors, device, strategy.modalities), torch.from_numpy(beside).to(device)
+    batches = Batches(tensors, device, strategy.modalities, strategy.every_image)
+    index = torch.from_numpy(beside).to(device)
 
     def asked() -> Iterator[Batch]:
         for rows in _in_batches(run, tensors.stay_id):

@@ -14,7 +14,7 @@ import polars as pl
 from pipeline.data.inputs import build_inputs
 from pipeline.data.statics import STATICS, model_variables, static_values
 from pipeline.data.statistics import describe
-from pipeline.data.tensors import VIEWS, Array, FoldTensors
+from pipeline.data.tensors import Array, FoldTensors, image_places, most_images
 from pipeline.tasks import get_task
 from pipeline.training.grid import RunSpec
 
@@ -34,11 +34,8 @@ def new_tensors(folder: Path, data: Path, spec: RunSpec) -> FoldTensors:
     `part` is `new`, no image is removed, and targets are NaN: nobody may look at them.
     """
     stays = pl.read_parquet(folder / "cohort/stays.parquet")
-    images = pl.read_parquet(folder / "images/index.parquet").select("stay_id", "row", "hours_from_intime", "view")
     counts = pl.read_parquet(folder / "cohort/cxr.parquet", columns=["stay_id"]).group_by("stay_id").len("count")
-    rows = stays
-    for frame in (images, counts):
-        rows = rows.join(frame, on="stay_id", how="left", maintain_order="left", validate="1:1")
+    rows = stays.join(counts, on="stay_id", how="left", maintain_order="left", validate="1:1")
     values = np.load(folder / "series/values.npy")
     statistics = json.loads((data / "series/statistics.json").read_text(encoding="utf-8"))[str(spec.fold)]
     if spec.training.statics:
@@ -48,14 +45,14 @@ def new_tensors(folder: Path, data: Path, spec: RunSpec) -> FoldTensors:
         shape = (*values.shape[:2], len(STATICS))
         values = np.concatenate([values, np.broadcast_to(static_values(rows)[:, None], shape)], axis=2)
     labels = len(get_task(spec.task).labels)
+    stay_id = rows["stay_id"].to_numpy().astype(np.int64)
+    index, trained_on = (pl.read_parquet(below / "images/index.parquet") for below in (folder, data))
     return FoldTensors(
-        stay_id=rows["stay_id"].to_numpy().astype(np.int64),
+        stay_id=stay_id,
         part=np.full(rows.height, "new"),
         series=build_inputs(values, model_variables(spec.tier, spec.training.statics), statistics),
         pixels=np.load(folder / "images/pixels.npy", mmap_mode="c"),
-        image_row=rows["row"].fill_null(-1).to_numpy().astype(np.int64),
-        image_hours=rows["hours_from_intime"].fill_null(0.0).to_numpy().astype(np.float32),
-        image_view=np.asarray([VIEWS.index(view or VIEWS[0]) for view in rows["view"].to_list()], np.int64),
+        images=image_places(index, stay_id, most_images(trained_on)),
         image_count=rows["count"].fill_null(0).to_numpy().astype(np.int64),
         removed_at=np.ones(rows.height),
         targets=np.full((rows.height, labels), np.nan, np.float32),

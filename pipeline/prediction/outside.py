@@ -28,7 +28,7 @@ def missing(values: Array, tensors: FoldTensors) -> pl.DataFrame:
     return pl.DataFrame(
         {
             "record_empty": ~observed.any(axis=(1, 2)),
-            "image_absent": tensors.image_row < 0,
+            "image_absent": ~tensors.pictured,
             "hours_charted": observed.any(axis=2).mean(axis=1),
             "variables_charted": observed.any(axis=1).mean(axis=1),
         }

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from pipeline import files
+from pipeline.data.tensors import most_images
 from pipeline.errors import InputError
 from pipeline.mimic import cohort, cxr_links
 from pipeline.mimic.images import write_images
@@ -29,17 +30,21 @@ Block = TypeVar("Block")
 
 
 class Rules(NamedTuple):
-    """What the stays of training were made by: the blocks `cohort` and `series`, and the side of an image in pixels."""
+    """What the stays of training were made by: the blocks `cohort` and `series`; images' side in px, most of a stay."""
 
     cohort: Cohort
     series: Series
     px: int
+    per_stay: int
 
 
 def read_rules(data: Path) -> Rules:
     """Those of the artefacts below `data`. Raises InputError where a file is absent or damaged."""
     pixels = np.load(data / "images/pixels.npy", mmap_mode="r")
-    return Rules(_block(Cohort, data, "cohort"), _block(Series, data, "series"), int(pixels.shape[1]))
+    index = pl.read_parquet(data / "images/index.parquet", columns=["rank"])
+    return Rules(
+        _block(Cohort, data, "cohort"), _block(Series, data, "series"), int(pixels.shape[1]), most_images(index)
+    )
 
 
 def _block(kind: type[Block], data: Path, name: str) -> Block:
@@ -92,7 +97,7 @@ def read_stays(params: Params, rules: Rules, folder: Path) -> dict[str, Any]:
         metadata_file=folder / "interim/cxr_metadata.parquet",
         root=Path(params.data.mimic_cxr),
         px=rules.px,
-        settings=params.images,
+        settings=dataclasses.replace(params.images, per_stay=rules.per_stay),
         folder=folder / "images",
     )
     return {"raw": summarise(manifest), "ingest": read, "attrition": attrition.to_dicts(), "images": images}

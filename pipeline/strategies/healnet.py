@@ -4,6 +4,8 @@ Paper: Hemker, Simidjievski & Jamnik, NeurIPS 2024 (arXiv 2311.09115).
 Idea: latents shared by all modalities are updated by cross-attention to each modality in turn, so that each is read in
 the light of the others; the mean of the latents predicts.
 Missing image: its update is skipped and the latents go on untouched, in training and at inference; so for a record.
+Several images: the latents attend to the tokens of all at once, each with its image's age, where images.per_stay is
+above 1.
 Changed: the tokens are those of the shared encoders, where the paper reads raw values (`tokens: raw`: hours, pixels);
 the passes after the first share their weights; max_freq 10, since the authors' 2 makes all bands equal; the latents
 attend to each other once a pass, where the authors' do so after each modality, a skipped one too. 16 latents, where
@@ -18,7 +20,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pipeline.modelling.encoders import ImageEncoder, TransformerEncoder, series_channels
+from pipeline.modelling.encoders import ImageEncoder, TransformerEncoder, by_sample, image_age, series_channels
 from pipeline.modelling.interface import EHR, Batch, Output, Shapes, Strategy
 from pipeline.modelling.layers import Attention, Dropout
 
@@ -44,11 +46,11 @@ class Update(nn.Module):
         self.narrow = nn.Linear(4 * width, width)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """The updated latents."""
+    def forward(self, x: Tensor, context: Tensor | None = None, real: Tensor | None = None) -> Tensor:
+        """The updated latents; `real` [B, M] bool: which of the context are no padding."""
         normed = self.norm(x)
         seen = normed if context is None or self.norm_context is None else self.norm_context(context)
-        x = x + nn.functional.leaky_relu(self.attention(normed, seen))
+        x = x + nn.functional.leaky_relu(self.attention(normed, seen, real))
         value, gate = self.widen(self.norm_feed(x)).chunk(2, dim=2)
         x = x + self.dropout(self.narrow(value * nn.functional.selu(gate)))
         return x
@@ -58,6 +60,7 @@ class HEALNet(Strategy):
     """Hybrid early-fusion attention learning network."""
 
     missing = "native"
+    every_image = True
 
     def __init__(
         self,
@@ -89,7 +92,8 @@ class HEALNet(Strategy):
         def passes(context: int | None) -> nn.ModuleList:
             return nn.ModuleList(Update(size.width, size.heads, size.dropout, context) for _ in range(min(depth, 2)))
 
-        self.read_ehr, self.read_image = passes(widths[0] + place), passes(widths[1] + 2 * place)
+        self.several = shapes.images > 1
+        self.read_ehr, self.read_image = passes(widths[0] + place), passes(widths[1] + 2 * place + self.several)
         self.settle = passes(None)
         self.head = nn.Sequential(nn.LayerNorm(size.width), nn.Linear(size.width, shapes.outputs))
 
@@ -111,11 +115,16 @@ class HEALNet(Strategy):
     def forward(self, batch: Batch) -> Output:
         """Logits from the mean latent."""
         ehr, image = self.tokens(batch)
-        rows, charted = batch.image_sample, batch.present[:, EHR, None, None]
+        real = None
+        if self.several:
+            age = image_age(batch).to(image.dtype)[:, None, None].expand(-1, image.shape[1], 1)
+            image, there = by_sample(torch.cat([image, age], dim=2), batch)
+            real, image = there.repeat_interleave(image.shape[2], dim=1), image.flatten(1, 2)
+        rows, charted = batch.image_sample[batch.image_place == 0], batch.present[:, EHR, None, None]
         x = self.latents.expand(batch.size, -1, -1)
         for number in range(self.depth):
             step = min(number, 1)
             x = torch.where(charted, self.read_ehr[step](x, ehr), x)
-            x = x.index_copy(0, rows, self.read_image[step](x[rows], image).to(x.dtype))
+            x = x.index_copy(0, rows, self.read_image[step](x[rows], image, real).to(x.dtype))
             x = self.settle[step](x)
         return Output(self.head(x.mean(dim=1)) + self.prior, features={"latents": x})

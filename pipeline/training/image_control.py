@@ -22,6 +22,7 @@ from pipeline.data.batches import Batches
 from pipeline.data.tensors import Array, FoldTensors
 from pipeline.modelling.encoders import ImageEncoder
 from pipeline.modelling.interface import Strategy
+from pipeline.modelling.views import latest_images
 from pipeline.training.grid import RunSpec
 from pipeline.training.loop import EVAL_BATCH, autocast
 
@@ -66,7 +67,7 @@ def image_features(strategy: Strategy, spec: RunSpec, batches: Batches, rows: Te
         with torch.inference_mode(), autocast(batches.device, spec.training.precision):
             for part in rows.split(EVAL_BATCH):
                 caught.clear()
-                strategy(batches.gather(part))
+                strategy(latest_images(batches.gather(part)))
                 if not caught:
                     return None
                 found.append(torch.cat(caught, dim=1))
@@ -88,7 +89,7 @@ def image_control(
     nothing = pl.DataFrame(schema=CONTROL_SCHEMA)
     told = pl.DataFrame({"stay_id": tensors.stay_id}).join(findings, on="stay_id", how="left", maintain_order="left")
     truth = told.select(*FINDINGS).to_numpy()
-    used = (tensors.image_row >= 0) & np.isin(tensors.part, ("train", "test")) & ~np.isnan(truth).all(axis=1)
+    used = tensors.pictured & np.isin(tensors.part, ("train", "test")) & ~np.isnan(truth).all(axis=1)
     rows = np.flatnonzero(used)
     if not len(rows):
         return nothing

@@ -96,7 +96,7 @@ def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def rows_of(data: FoldTensors, spec: RunSpec, device: torch.device) -> tuple[Tensor, Tensor]:
     """Rows of the run's training and validation stays. Raises InputError where there is nothing to train on."""
-    eligible = (data.image_row >= 0) | (spec.train_cohort == "base")
+    eligible = data.pictured | (spec.train_cohort == "base")
     train, val = (
         torch.from_numpy(np.flatnonzero(eligible & (data.part == part))).to(device) for part in ("train", "val")
     )

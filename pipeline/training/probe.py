@@ -25,7 +25,8 @@ from pipeline.data.tensors import Array, FoldTensors, load_fold
 from pipeline.modelling.encoders import image_format
 from pipeline.modelling.interface import Batch, Output, Strategy
 from pipeline.modelling.losses import probabilities
-from pipeline.modelling.views import without_record
+from pipeline.modelling.registry import strategy_class
+from pipeline.modelling.views import images_of, without_record
 from pipeline.params import ProbeScale
 from pipeline.tasks import get_task
 from pipeline.training.executors import execute
@@ -56,7 +57,12 @@ def load(spec: RunSpec, data: Path, device: torch.device, last_hours: Sequence[i
         return load_fold(data, spec.fold, get_task(spec.task), variables, "mcar", hours)
 
     whole = tensors(HOURS)
-    return Fold(whole, Batches(whole, device), {k: Batches(tensors(HOURS - k), device) for k in last_hours})
+    every_image = strategy_class(spec.strategy).every_image
+
+    def batches(data: FoldTensors) -> Batches:
+        return Batches(data, device, every_image=every_image)
+
+    return Fold(whole, batches(whole), {k: batches(tensors(HOURS - k)) for k in last_hours})
 
 
 def as_built(spec: RunSpec, tensors: FoldTensors, device: torch.device) -> Strategy:
@@ -90,7 +96,7 @@ def removal(strategy: Strategy, spec: RunSpec, fold: Fold) -> pl.DataFrame:
     every = torch.ones(len(test), dtype=torch.bool, device=batches.device)
     asked: list[tuple[str, float, str, Callable[[Tensor], Batch], Any]] = []
     if sees & OF_IMAGES:
-        pictured = test & (fold.tensors.image_row >= 0)
+        pictured = test & fold.tensors.pictured
         asked.append(("cxr", 1.0, "whole", lambda rows: batches.gather(rows, every), pictured))
     if "ehr" in sees:
         asked.append(("ehr", 1.0, "whole", lambda rows: without_record(batches.gather(rows)), test))
@@ -119,22 +125,19 @@ def _frame(spec: RunSpec, about: dict[str, Any], stay_id: Array, p: Array) -> pl
 
 def probed(tensors: FoldTensors, most: int) -> Array:
     """At most `most` rows of test stays with an image: those that data/masks.parquet removes first, which is a hash."""
-    rows = np.flatnonzero((tensors.part == "test") & (tensors.image_row >= 0))
+    rows = np.flatnonzero((tensors.part == "test") & tensors.pictured)
     order = np.lexsort((tensors.stay_id[rows], tensors.removed_at[rows]))
     return np.sort(rows[order[:most]])
 
 
 def pair_logits(strategy: Strategy, spec: RunSpec, batches: Batches, rows: Tensor) -> Tensor:
-    """Logits [N, N, K] of the record of stay i with the image of stay j, and its hour, view and count; all have one."""
+    """Logits [N, N, K] of the record of stay i with the images of stay j, their hours, views, count; all have one."""
     whole, count = batches.gather(rows), len(rows)
 
     def pairs(which: Tensor) -> Batch:
         record, image = which // count, which % count
         of_record = {name: getattr(whole, name)[record] for name in ("ehr", "observed", "since", "present", "index")}
-        of_image = {
-            name: getattr(whole, name)[image] for name in ("images", "image_hours", "image_view", "image_count")
-        }
-        return dataclasses.replace(whole, **of_record, **of_image, image_sample=torch.arange(len(which)).to(which))
+        return dataclasses.replace(whole, **of_record, **images_of(whole, image))
 
     parts = torch.arange(count * count, device=batches.device).split(EVAL_BATCH)
     found = [output.logits.float() for output in ask(strategy, spec, map(pairs, parts), batches.device)]

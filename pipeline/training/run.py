@@ -68,6 +68,7 @@ def untrained(spec: RunSpec, tensors: FoldTensors) -> Strategy:
         encoders=spec.encoders,
         pretrained=spec.training.pretrained,
         stays=len(tensors.stay_id),
+        images=tensors.images.per_stay,
     )
     return build(spec.strategy, shapes, spec.hyper)
 
@@ -89,7 +90,7 @@ def _learn_from_earlier(
 
     def answers(model: Strategy, needed: RunSpec) -> Tensor:
         every = torch.arange(len(tensors.stay_id), device=device)
-        return logits_of(model, Batches(tensors, device, model.modalities), every, needed)
+        return logits_of(model, Batches(tensors, device, model.modalities, model.every_image), every, needed)
 
     earlier = {}
     for name, needed in spec.needs.items():
@@ -148,7 +149,7 @@ def _make(spec: RunSpec, store: Store, data: Path, report: Report, claim: Claim,
         what = "unknown; it is fitted, not descended" if "lr" in spec.hyper else "missing"
         raise InputError(f"strategies.{spec.strategy}.lr: {what}")
     strategy.to(memory_format=image_format(spec.encoders, device))
-    batches = Batches(tensors, device, strategy.modalities)
+    batches = Batches(tensors, device, strategy.modalities, strategy.every_image)
     _learn_from_earlier(strategy, spec, store, tensors, device)
     rows = np.flatnonzero(tensors.part != "train")
 

@@ -118,7 +118,7 @@ def measure(strategy: str, data: Path, epochs: int = EPOCHS) -> dict[str, float]
         "peak_mb": peak_mb(),
         "mb_before": before,
         "stays": int(train.sum()),
-        "images": int((train & (fold.image_row >= 0)).sum()),
+        "images": int((train & fold.pictured).sum()),
     }
 
 

@@ -70,7 +70,7 @@ def row(name: str, specs: list[RunSpec], store: Store, data: Path, part: str) ->
     own, cost = [], []
     for spec in specs:
         tensors, batches, _ = load(spec, data, device)
-        stays = np.flatnonzero((tensors.part == part) & (tensors.image_row >= 0))
+        stays = np.flatnonzero((tensors.part == part) & tensors.pictured)
         chosen = pl.DataFrame({"stay_id": tensors.stay_id[stays]}).join(subjects, on="stay_id", maintain_order="left")
         # One sample of patients, however the part is called; all strategies share its draws.
         draws = draw_subjects(chosen["subject_id"].to_numpy(), DRAWS, 0, "dev", spec.fold)

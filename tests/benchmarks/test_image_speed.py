@@ -12,7 +12,7 @@ from pipeline.params import Images
 
 IMAGES = 16
 WIDTH, HEIGHT = 2544, 3056
-SETTINGS = Images(skip=(), checksums=True, follow_links=False, workers=1)
+SETTINGS = Images(skip=(), checksums=True, follow_links=False, workers=1, per_stay=1)
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ def data(tmp_path_factory):
 def pictured(data):
     """The fold, and the rows of its dev stays that have an image."""
     fold = load_fold(data, 0, TASK, load_variables("core"), "mcar", HOURS)
-    return fold, np.flatnonzero((fold.part == "dev") & (fold.image_row >= 0))
+    return fold, np.flatnonzero((fold.part == "dev") & fold.pictured)
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_the_row_is_the_mean_over_seeds_and_permutations(data, pictured, specs, 
     store = Store(tmp_path, data_fingerprint(data))
     monkeypatch.setattr(image_use, "trained", lambda *_: Brightness("cxr"))
     name, seeds, *kinds, cost = image_use.row("x", specs, store, data, "dev")
-    bright = fold.pixels[fold.image_row].mean(axis=(1, 2), dtype=np.float64)
+    bright = fold.pixels[fold.images.row[:, 0]].mean(axis=(1, 2), dtype=np.float64)
 
     def auroc(k, images):
         return roc_auc_score(fold.targets[stays, k], bright[images])

@@ -79,7 +79,7 @@ def cpu_seconds(function, *arguments):
 def test_the_loop_runs_at_nine_tenths_of_the_speed_of_bare_steps(tensors, tmp_path, strategy, cohort):
     (spec,) = [spec for spec in specs(strategy) if spec.train_cohort == cohort]
     batches = Batches(tensors, CPU)
-    rows = torch.from_numpy(np.flatnonzero((tensors.image_row >= 0) | (cohort == "base")))
+    rows = torch.from_numpy(np.flatnonzero(tensors.pictured | (cohort == "base")))
     order = rows[torch.randperm(len(rows))]
     ready = [(batches.gather(part), batches.targets(part)) for part in order.split(BATCH)] * EPOCHS
     loop, steps = [], []
@@ -95,7 +95,7 @@ def test_the_loop_runs_at_nine_tenths_of_the_speed_of_bare_steps(tensors, tmp_pa
 def test_images_that_are_not_there_cost_nothing(tensors):
     """A batch of 64 with 16 images against its two halves: 64 records without an image, and the 16 images alone."""
     batches = Batches(tensors, CPU)
-    without, with_image = (np.flatnonzero((tensors.image_row >= 0) == flag) for flag in (False, True))
+    without, with_image = (np.flatnonzero(tensors.pictured == flag) for flag in (False, True))
     rows = [
         torch.from_numpy(np.concatenate([with_image[i * 16 : i * 16 + 16], without[i * 48 : i * 48 + 48]]))
         for i in range(10)

@@ -78,6 +78,7 @@ def fabricate(folder: Path, n: int = 160, px: int = 16, seed: int = 0, noise: fl
         pl.Series("dicom_id", [f"image-{i:04d}" for i in rows]),
         pl.Series("hours_from_intime", rng.uniform(0, 48, len(rows))),
         pl.when(pl.col("stay_id") % 2 == 0).then(pl.lit("AP")).otherwise(pl.lit("PA")).alias("view"),
+        pl.lit(1, pl.Int32).alias("rank"),
         pl.lit(px, pl.Int32).alias("height"),
         pl.lit(px, pl.Int32).alias("width"),
         pl.Series("sha256", [hashlib.sha256(p.tobytes()).hexdigest() for p in pixels]),
@@ -133,4 +134,17 @@ def fabricate(folder: Path, n: int = 160, px: int = 16, seed: int = 0, noise: fl
     files.write_json(statistics, folder / "series/statistics.json", digits=9)
     files.write_parquet(splits, folder / "splits.parquet")
     files.write_parquet(removal, folder / "masks.parquet")
+    return folder
+
+
+def with_older_images(folder: Path) -> Path:
+    """The data of `fabricate`, where every other stay with an image has a second, five hours older, inverted."""
+    index, pixels = pl.read_parquet(folder / "images/index.parquet"), np.load(folder / "images/pixels.npy")
+    older = index.filter(pl.col("row") % 2 == 0).with_columns(
+        row=index.height + pl.int_range(pl.len(), dtype=pl.Int32),
+        rank=pl.lit(2, pl.Int32),
+        hours_from_intime=pl.col("hours_from_intime") - 5,
+    )
+    files.write_array(np.concatenate([pixels, 255 - pixels[::2]]), folder / "images/pixels.npy")
+    files.write_parquet(pl.concat([index, older]), folder / "images/index.parquet")
     return folder

@@ -61,6 +61,7 @@ class Artefacts:
     hours_after: float
     test_from_year: int | None = None  # splits.scheme temporal: first year of the eras that are tested
     max_jump: float = math.inf  # series.max_jump
+    images_per_stay: int = 1  # images.per_stay
 
 
 def read_artefacts(
@@ -72,6 +73,7 @@ def read_artefacts(
     test_from_year: int | None = None,
     lab_time: str = "available",
     max_jump: float = math.inf,
+    images_per_stay: int = 1,
 ) -> Artefacts:
     """The artefacts below `data`; event rows stay on disk, arrays are memory-mapped.
 
@@ -106,6 +108,7 @@ def read_artefacts(
         hours_after=hours_after,
         test_from_year=test_from_year,
         max_jump=max_jump,
+        images_per_stay=images_per_stay,
     )
 
 

@@ -41,15 +41,21 @@ def images_outside_window(a: Artefacts) -> Leak | None:
 
 def images_of_others(a: Artefacts) -> Leak | None:
     """An image, linked or packed, of another subject than the stay's (by interim/cxr_metadata and interim/icustays); a
-    packed one that is not its stay's first in cxr.parquet; a stay with two; has_cxr that the links do not bear out."""
+    packed one that is not among its stay's first in cxr.parquet (`images.per_stay` of them), or not in their order; one
+    twice; has_cxr that the links do not bear out."""
     other = pl.col("owner").ne_missing(pl.col("person"))
     linked = a.stays["stay_id"].is_in(a.cxr["stay_id"].unique().to_list())
-    strange = a.images.join(a.cxr.filter(pl.col("rank") == 1), on=["stay_id", "dicom_id"], how="anti")
+    first = a.cxr.filter(pl.col("rank") <= a.images_per_stay).select("stay_id", "dicom_id", link="rank")
+    strange = a.images.join(first, on=["stay_id", "dicom_id"], how="anti")
+    ordered = a.images.join(first, on=["stay_id", "dicom_id"]).with_columns(
+        place=pl.col("link").rank("ordinal").over("stay_id").cast(pl.Int32)
+    )
     return (
         leak_of("image of another subject", _taken(a, a.cxr).filter(other), "dicom_id")
         or leak_of("packed image of another subject", _taken(a, a.images).filter(other), "dicom_id")
         or leak_of("packed, but not the stay's", strange, "dicom_id")
-        or leak_of("stays with two packed images", a.images.filter(pl.col("stay_id").is_duplicated()))
+        or leak_of("packed twice", a.images.filter(pl.struct("stay_id", "dicom_id").is_duplicated()))
+        or leak_of("not in the order of its links", ordered.filter(pl.col("place") != pl.col("rank")))
         or leak_of("linked to no stay of the cohort", a.cxr.join(a.stays, on="stay_id", how="anti"), "dicom_id")
         or leak_of("has_cxr, but no link, or the reverse", a.stays.filter(pl.col("has_cxr").ne_missing(linked)))
     )

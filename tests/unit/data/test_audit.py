@@ -32,7 +32,8 @@ def built(folder: Path, patients: int, seed: int, **changes: object):
     write_params(folder, patients, seed, changes)
     synthesize(folder)
     run(folder, *DATA_STAGES)
-    return read_artefacts(folder / "data", load_variables("core"), load_ccs(), 0, 48)
+    of_a_stay = int(str(changes.get("images.per_stay", 1)))
+    return read_artefacts(folder / "data", load_variables("core"), load_ccs(), 0, 48, images_per_stay=of_a_stay)
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,22 @@ def test_clean_data_pass(clean):
     rows, leaks = audit(clean)
     assert [row for row in rows if not row["passed"]] == []
     assert leaks == []
+
+
+def test_several_images_of_a_stay_are_audited(tmp_path):
+    several = built(tmp_path, 200, 11, **{"images.per_stay": 3})
+    run(tmp_path, "audit")
+    assert several.images["rank"].max() == 3
+    assert audit(several)[1] == []
+    check = BY_NAME["images_of_others"]
+    turned = several.images.with_columns(rank=pl.col("rank").reverse().over("stay_id"))
+    for wrong, words in (
+        (dataclasses.replace(several, images=turned), "not in the order of its links"),
+        (dataclasses.replace(several, images_per_stay=2), "not the stay's"),
+    ):
+        leak = check(wrong)
+        assert leak is not None
+        assert words in leak.text
 
 
 def test_a_temporal_split_without_later_eras_in_training_passes(clean):

@@ -24,8 +24,8 @@ from tests.support.processes import alive, children, wait_until
 from tests.support.radiographs import _noise, _truncated, jpeg, radiograph
 
 
-def settings(skip=(), workers=1, checksums=True, follow_links=False):
-    return Images(skip=skip, workers=workers, checksums=checksums, follow_links=follow_links)
+def settings(skip=(), workers=1, checksums=True, follow_links=False, per_stay=1):
+    return Images(skip=skip, workers=workers, checksums=checksums, follow_links=follow_links, per_stay=per_stay)
 
 
 STRICT, SKIP = settings(), settings(("damaged",))
@@ -143,14 +143,16 @@ COUNTS = {
     ],
 )
 def test_an_image_in_use_is_a_stay_and_few_are_not_told(stays, images, distinct, modes, shown):
-    found = disclosed(COUNTS | {"images": images, "distinct_images": distinct, "colour_modes": modes}, stays)
+    found = disclosed(
+        COUNTS | {"images": images, "stays": images, "distinct_images": distinct, "colour_modes": modes}, stays
+    )
     assert {key: found[key] for key in shown} == shown
     assert found["left_out"] == COUNTS["left_out"]
     assert found["oddities"] == {"images_of_one_grey": 2}  # what is wrong with files
 
 
 def test_what_is_wrong_with_images_is_exact_unless_it_tells_how_few_there_are():
-    counts = COUNTS | {"distinct_images": 37, "colour_modes": {"L": 37}, "images": 37}
+    counts = COUNTS | {"distinct_images": 37, "colour_modes": {"L": 37}, "images": 37, "stays": 37}
     left = {"left_out": {"images": 3, "reasons": {"not found": 2, "damaged": 1}}}
     compared = {"checksums": {"list": LIST, "equal": 35, "differ": 1, "not_listed": 2}}
     found = disclosed(counts | left | compared, 90)
@@ -158,10 +160,39 @@ def test_what_is_wrong_with_images_is_exact_unless_it_tells_how_few_there_are():
     assert found["left_out"] == left["left_out"]
     assert found["checksums"] == {"list": LIST, "equal": "hidden", "differ": 1, "not_listed": "<10"}
     # cohort.json tells 12 stays with an image: 8 in use would follow from 4 left out
-    few = counts | {"images": 8, "distinct_images": 8, "colour_modes": {"L": 8}}
+    few = counts | {"images": 8, "stays": 8, "distinct_images": 8, "colour_modes": {"L": 8}}
     found = disclosed(few | {"left_out": {"images": 4, "reasons": {"not found": 4}}}, 90)
     assert found["images"] == "<10"
     assert found["left_out"] == {"images": "<10", "reasons": {"not found": "<10"}}
+
+
+def test_how_few_stays_have_a_second_image_is_not_told():
+    counts = COUNTS | {"distinct_images": 45, "colour_modes": {"L": 45}, "images": 45}
+    assert disclosed(counts | {"stays": 30}, 90)["images"] == 45
+    assert disclosed(counts | {"stays": 40}, 90)["images"] == "hidden"
+    assert "stays" not in disclosed(counts | {"stays": 30}, 90)
+
+
+def test_the_latest_images_of_a_stay_are_packed_in_order_and_of_a_lost_one_the_next_is_the_latest(tmp_path):
+    cxr = release(tmp_path, 6)
+    older = cxr.filter(pl.col("rank") == 1, pl.col("stay_id") < 30_000_003).with_columns(
+        rank=pl.lit(2, pl.Int64), stay_id=pl.col("stay_id") + 3, hours_from_intime=pl.lit(0.05)
+    )
+    third = older.with_columns(rank=pl.lit(3, pl.Int64))
+    pl.concat([cxr.filter(pl.col("rank") == 1), older, third]).write_parquet(tmp_path / "cxr.parquet")
+    for per_stay, ranks in ((1, [1] * 6), (2, [1, 1, 1, 1, 2, 1, 2, 1, 2]), (4, [1, 1, 1, *[1, 2, 3] * 3])):
+        packed, index, report = run(tmp_path, settings(per_stay=per_stay), out=f"of_{per_stay}")
+        assert index["rank"].to_list() == ranks
+        assert index["row"].to_list() == list(range(len(ranks)))
+        assert (report["images"], report["stays"], len(packed)) == (len(ranks), 6, len(ranks))
+    assert index.filter(pl.col("stay_id") == 30_000_004)["dicom_id"].to_list() == [
+        "00000004-aaaa",
+        *["00000001-aaaa"] * 2,
+    ]
+    _noise(path_of(tmp_path, 5))
+    _, index, _ = run(tmp_path, settings(("damaged",), per_stay=2), out="without")
+    left = index.filter(pl.col("stay_id") == 30_000_005)
+    assert left.select("rank", "dicom_id").rows() == [(1, "00000002-aaaa")]
 
 
 def test_no_image_at_all_is_legal(tmp_path):
@@ -320,7 +351,7 @@ images.pack = slowly
 def main():
     images.IMAGES_PER_WORKER = 8
     folder = Path(sys.argv[1])
-    settings = Images(skip=(), checksums=True, follow_links=False, workers=2)
+    settings = Images(skip=(), checksums=True, follow_links=False, workers=2, per_stay=1)
     images.write_images(folder / "cxr.parquet", folder / "cxr_metadata.parquet", folder, 8, settings, folder / "out")
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ def test_the_path_of_an_image_is_that_of_mimic_cxr_jpg():
         {"subject_id": [10_000_032] * 2, "study_id": [50_414_267] * 2, "dicom_id": ["a", "b"], "rank": [1, 2]}
     )
     assert with_path(cxr)["path"].to_list() == ["files/p10/p10000032/s50414267/a.jpg"]
+    assert with_path(cxr, 2)["dicom_id"].to_list() == ["a", "b"]
 
 
 PATHS = ["files/a.jpg", "files/b.jpg"]

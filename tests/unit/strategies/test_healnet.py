@@ -25,7 +25,7 @@ def made(**hyper):
 def without_image(batch):
     present = batch.present.clone()
     present[:, 1] = False
-    empty = {name: getattr(batch, name)[:0] for name in ("images", "image_sample", "image_hours")}
+    empty = {name: getattr(batch, name)[:0] for name in ("images", "image_sample", "image_place", "image_hours")}
     return dataclasses.replace(batch, present=present, **empty)
 
 

@@ -89,7 +89,11 @@ def test_without_an_image_the_bottlenecks_are_the_records_own():
     batch = example_batch(model.shapes, 5, WITH_IMAGE)
     none = select(batch, torch.arange(5))
     none = dataclasses.replace(
-        none, images=none.images[:0], image_sample=none.image_sample[:0], image_hours=none.image_hours[:0]
+        none,
+        images=none.images[:0],
+        image_sample=none.image_sample[:0],
+        image_place=none.image_place[:0],
+        image_hours=none.image_hours[:0],
     )
     with_some, without = model(batch).features["bottlenecks"], model(none).features["bottlenecks"]
     torch.testing.assert_close(with_some[~WITH_IMAGE], without[~WITH_IMAGE], atol=1e-6, rtol=0)

@@ -34,7 +34,7 @@ def heard(fold, strategy, **hyper):
     channels = channel_variables(load_variables("core"))
     shapes = Shapes(get_task("mortality"), 48, channels, int(fold.pixels.shape[1]), ENCODERS)
     model = build(strategy, shapes, {"lr": 1e-3, **hyper}).eval()
-    rows = torch.from_numpy(np.flatnonzero(fold.image_row >= 0))
+    rows = torch.from_numpy(np.flatnonzero(fold.pictured))
     return model, batches.gather(rows), image_features(model, SPEC, batches, rows)
 
 

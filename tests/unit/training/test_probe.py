@@ -26,7 +26,7 @@ from pipeline.training.loop import logits_of, stream
 from pipeline.training.probe import emap, pair_logits, permutations, probe, probed, trained
 from pipeline.training.run import untrained
 from pipeline.training.store import Store, data_fingerprint
-from tests.support.made_up_data import fabricate
+from tests.support.made_up_data import fabricate, with_older_images
 from tests.support.small import ENCODERS
 
 SCALE = TrainingScale(
@@ -103,6 +103,36 @@ def test_with_nothing_removed_the_trained_model_answers_as_stored_bit_for_bit(da
     assert np.array_equal(probabilities(logits, get_task("mortality")).float().numpy(), stored["p"])
 
 
+@pytest.mark.parametrize("strategy", ["late_fusion", "healnet", "resnet", "moddrop"])
+def test_with_several_images_a_stay_the_probe_asks_what_was_trained(data, specs, tmp_path, strategy):
+    several = with_older_images(shutil.copytree(data, tmp_path / "data"))
+    store = Store(tmp_path / "work", data_fingerprint(several))
+    (spec,) = specs(strategy, "mortality", folds=(0,), cohorts=("matched",), max_epochs=1)
+    probe([spec], store, several, tmp_path / "probe", PROBE)
+    stored = load_file(store.folder(spec) / "predictions.safetensors")
+    fold = probing.load(spec, several, CPU)
+    rows = torch.from_numpy(np.flatnonzero(fold.tensors.part != "train"))
+    model = trained(spec, store, fold.tensors, CPU)
+    assert np.array_equal(
+        probabilities(logits_of(model, fold.batches, rows, spec), get_task("mortality")).float().numpy(), stored["p"]
+    )
+    assert model.every_image == (strategy in ("late_fusion", "healnet"))
+    if strategy != "resnet":
+        kinds = (
+            pl.read_parquet(tmp_path / "probe/swaps.parquet").filter(kind="full").select("stay_id", "p_icu_mortality")
+        )
+        p = dict(zip(stored["stay_id"].tolist(), stored["p"][:, 0].tolist(), strict=True))
+        assert kinds.height == PROBE.stays
+        for stay, found in kinds.rows():
+            assert found == pytest.approx(p[stay], abs=1e-6)
+        chosen = torch.from_numpy(probed(fold.tensors, 7))
+        logits = pair_logits(model, spec, fold.batches, chosen)
+        own = logits_of(model, fold.batches, chosen, spec)
+        torch.testing.assert_close(logits.diagonal().T, own, atol=1e-5, rtol=1e-5)
+    control = pl.read_parquet(tmp_path / "probe/image_control.parquet")
+    assert set(control["encoder"]) == {"trained", "untrained"}
+
+
 def changed(data, folder, change):
     """A copy of the data with something changed."""
     shutil.copytree(data, folder)
@@ -144,7 +174,7 @@ def test_what_is_removed_is_answered_as_if_it_had_never_been_there(
         expected = answers(spec, store, data, fold)
         rows = removed.filter(task=spec.task, train_cohort=spec.train_cohort, fold=spec.fold)
         images = probing.load(spec, data, CPU).tensors
-        asked = images.stay_id[(images.part == "test") & ((modality == "ehr") | (images.image_row >= 0))]
+        asked = images.stay_id[(images.part == "test") & ((modality == "ehr") | images.pictured)]
         assert rows["stay_id"].to_list() == asked.tolist()
         found = rows.select(f"p_{name}" for name in get_task(spec.task).outputs).to_numpy()
         np.testing.assert_allclose(found, np.array([expected[stay] for stay in asked]), rtol=0, atol=1e-6)
@@ -263,7 +293,7 @@ def test_probed_are_test_stays_with_an_image_and_fewer_of_them_are_among_more(da
     tensors = probing.load(specs("late_fusion", "los")[0], data, CPU).tensors
     few, more, every = (set(probed(tensors, most).tolist()) for most in (3, 8, 1000))
     assert len(few) == 3 < len(more) == 8
-    assert few < more < every == set(np.flatnonzero((tensors.part == "test") & (tensors.image_row >= 0)).tolist())
+    assert few < more < every == set(np.flatnonzero((tensors.part == "test") & tensors.pictured).tolist())
 
 
 def test_without_a_single_image_there_is_nothing_to_swap(data, store, specs, tmp_path):

@@ -180,7 +180,7 @@ def test_histories_hold_what_each_modality_alone_answers_on_stays_with_an_image(
         return
     tensors = load_fold(data, 0, get_task("mortality"), VARIABLES, "mcar")
     model = trained(spec, store, tensors, torch.device("cpu"))
-    chosen = torch.from_numpy(np.flatnonzero((tensors.part == "val") & (tensors.image_row >= 0)))
+    chosen = torch.from_numpy(np.flatnonzero((tensors.part == "val") & tensors.pictured))
     batches = Batches(tensors, torch.device("cpu"))
     with torch.inference_mode():
         output = model(batches.gather(chosen))
