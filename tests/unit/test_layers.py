@@ -11,7 +11,7 @@ from pipeline.closure import ROOT
 FLOORS = [
     ["pipeline.mimic", "pipeline.synthetic", "pipeline.modelling", "pipeline.estimation", "pipeline.presentation"],
     ["pipeline.data", "pipeline.strategies", "pipeline.variants", "pipeline.exporting"],
-    ["pipeline.training", "pipeline.cost", "pipeline.power"],
+    ["pipeline.training", "pipeline.cost", "pipeline.power", "pipeline.export"],
     ["pipeline.timing"],
     ["pipeline.evaluation", "pipeline.check", "pipeline.plan", "pipeline.work"],
     ["pipeline.ensembles", "pipeline.prediction"],
