@@ -84,8 +84,8 @@ TABLES = {
                    "float: hours_from_intime; text: view"),
     "cohort/labels": ("stay_id", "int: stay_id; flag: icu_mortality hospital_mortality; byte: los_class"),
     "series/hourly": ("stay_id hour", "int: stay_id; byte: hour"),
-    "images/index": ("row", "int: row stay_id; text: dicom_id; float: hours_from_intime; text: view; int: height width;"
-                     "text: sha256"),
+    "images/index": ("row", "int: row stay_id; text: dicom_id; float: hours_from_intime; text: view;"
+                     "int: rank height width; text: sha256"),
     "splits": ("stay_id fold", "int: stay_id; byte: fold; int: subject_id; text: part"),
     "masks": ("stay_id fold modality mechanism", "int: stay_id; byte: fold; text: modality mechanism;"
               "float: removed_at"),
