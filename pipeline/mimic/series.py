@@ -154,11 +154,13 @@ def extract(events: Events, stays: pl.DataFrame) -> tuple[Values, Counts]:
     events.create("batch", batch)
     bounds = {"first": batch["stay_id"].min(), "last": batch["stay_id"].max()}
     cells = events.connection.execute(SQL.read_text(encoding="utf-8"), bounds).fetchnumpy()
+    counted = np.ma.getmaskarray(cells["row"])
     values = np.full((len(variables), stays.height, HOURS), np.nan)
-    values[cells["variable"], cells["row"], cells["hour"]] = np.ma.filled(cells["value"], np.nan)
+    variable, row, hour, value = (np.ma.getdata(cells[name])[~counted] for name in ("variable", "row", "hour", "value"))
+    values[variable, row, hour] = value
     counts = np.zeros((len(variables), len(COUNTS)), np.int64)
     for column, name in enumerate(COUNTED):
-        counts[:, column] = np.bincount(cells["variable"], weights=cells[name], minlength=len(variables))
+        counts[cells["variable"][counted], column] = cells[name][counted]
     for index, variable in enumerate(variables):
         if variable.steady:
             steady = without_jumps(values[index], events.max_jump)

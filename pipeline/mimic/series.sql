@@ -1,4 +1,5 @@
--- One row per stay, hour and variable of a batch of stays: the hour's value, and what happened to its chartings.
+-- One row per stay, hour and variable of a batch of stays that has a value: this; and one per variable, whose `row` is
+-- null, that counts what happened to its chartings.
 --   events (stay_id, charttime, itemid, text, number)   chart, output and lab rows, each at the time that counts
 --   batch  (row, stay_id, intime)                       the stays asked for; row counts from 0
 --   items  (variable, itemid, ...)                      variables.yaml, a row per variable and itemid
@@ -28,23 +29,33 @@ with charted as (
       and events.charttime < batch.intime + interval 48 hour
       and events.stay_id between $first and $last     -- lets the scan skip row groups: the files are sorted by stay_id
 ),
-judged as (
-    select *, coalesce(value between low and high, false) as used from charted
+-- Materialized, and each aggregate given its own rows: in one GROUP BY all would pay for the texts, lists and counts of all.
+judged as materialized (
+    select
+        row, hour::tinyint as hour, variable, aggregate, charttime, value, dropped, unknown, sum_at_least,
+        coalesce(value between low and high, false) as used
+    from charted
+),
+hours as (
+    select row, hour, variable, arg_max(value, {'at': charttime, 'value': value}) as value
+    from judged where used and aggregate = 'last' group by row, hour, variable
+    union all
+    -- Sorted: floating-point addition in another order gives other last digits.
+    select row, hour, variable, list_avg(list_sort(list(value)))
+    from judged where used and aggregate = 'mean' group by row, hour, variable
+    union all
+    select row, hour, variable, greatest(list_sum(list_sort(list(value))), any_value(sum_at_least))
+    from judged where used and aggregate = 'sum' group by row, hour, variable
 )
+select *, 0 as rows, 0 as used, 0 as dropped, 0 as unknown, 0 as empty, 0 as out_of_range from hours
+union all
 select
-    row, hour, variable,
-    -- Each aggregate sees its own rows alone: kept for all variables, the sums would sort every row. Sorted they must
-    -- be: floating-point addition in another order gives other last digits.
-    case when bool_or(used) then coalesce(
-        arg_max(value, {'at': charttime, 'value': value}) filter (used and aggregate = 'last'),
-        list_avg(list_sort(list(value) filter (used and aggregate = 'mean'))),
-        greatest(list_sum(list_sort(list(value) filter (used and aggregate = 'sum'))), any_value(sum_at_least))
-    ) end as value,
-    count(*) as rows,
-    count(*) filter (used) as used,
-    count(*) filter (dropped) as dropped,
-    count(*) filter (unknown) as unknown,
-    count(*) filter (value is null and not dropped and not unknown) as empty,
-    count(*) filter (value is not null and not used) as out_of_range
+    null, null, variable, null,
+    count(*),
+    count(*) filter (used),
+    count(*) filter (dropped),
+    count(*) filter (unknown),
+    count(*) filter (value is null and not dropped and not unknown),
+    count(*) filter (value is not null and not used)
 from judged
-group by row, hour, variable
+group by variable
