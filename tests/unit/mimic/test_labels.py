@@ -139,7 +139,7 @@ def test_a_repeated_line_is_harmless_and_a_contradiction_is_not():
         parse_icd9("1    One\n     001 002\n2    Two\n     002\n")
     row = "'{}','{}',\"text\",\"label\",'1'\n"
     with pytest.raises(ValueError, match="A01"):
-        parse_icd10("code,category,text,label,more\n" + row.format("A01", 1) + row.format("A01", 2))
+        parse_icd10(("code,category,text,label,more\n" + row.format("A01", 1) + row.format("A01", 2)).encode())
 
 
 def test_each_code_is_known_once():
