@@ -249,6 +249,8 @@ def _drop_repeated(connection: duckdb.DuckDBPyConnection) -> None:
         " (select rowid as place, dropped, hashed, lag(hashed) over () as before from staged)"
         " where dropped is null and hashed = before)"
     )
+    if not connection.execute("select 1 from suspected limit 1").fetchone():
+        return  # as a rule: deleting nothing would read the table once more
     connection.execute(
         "delete from staged where rowid in (select later.place from suspected as later"
         f" join suspected as earlier on earlier.place = later.place - 1 where {alike})"
