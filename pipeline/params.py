@@ -52,8 +52,9 @@ def _unrepeated(name: str, values: tuple[Any, ...]) -> None:
 
 def _require_blocks(key: str, names: Sequence[str], under: str, blocks: dict[str, Any]) -> None:
     for name in names:
-        there = f"has no block under {under}, which holds {', '.join(sorted(blocks)) or 'none'}"
-        _require(name in blocks, f"{key}: {name!r} {there}{meant(name, blocks)}")
+        if name not in blocks:  # the words take longer than all that is right: every stage is a process that reads this
+            there = f"has no block under {under}, which holds {', '.join(sorted(blocks)) or 'none'}"
+            raise ValueError(f"{key}: {name!r} {there}{meant(name, blocks)}")
 
 
 def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
@@ -689,8 +690,9 @@ class Params:
     strategies: dict[str, dict[str, Any]]
 
     def __post_init__(self) -> None:
-        scales = f"scale: {self.scale!r} is not one of {', '.join(self.scales)}{meant(self.scale, self.scales)}"
-        _require(self.scale in self.scales, scales)
+        if self.scale not in self.scales:
+            others = f"{', '.join(self.scales)}{meant(self.scale, self.scales)}"
+            raise ValueError(f"scale: {self.scale!r} is not one of {others}")
         _distinct("all_strategies", self.all_strategies)
         for key, names in (("grid.strategies", self.grid.strategies), ("all_strategies", self.all_strategies)):
             _require_blocks(key, names, "strategies", self.strategies)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import re
 import types
 import typing
@@ -53,6 +54,12 @@ def meant(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
+@functools.cache
+def type_hints(kind: typing.Hashable) -> dict[str, Any]:
+    """Its fields and their types, read once: annotations that are text are compiled, and blocks of a kind are many."""
+    return typing.get_type_hints(kind)
+
+
 def _name(kind: Any) -> str:
     return getattr(kind, "__name__", str(kind))
 
@@ -63,7 +70,7 @@ def build(kind: Any, value: Any, key: str) -> Any:
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
             raise InputError(f"{key}: must be a mapping, is {value!r}")
-        hints = typing.get_type_hints(kind)
+        hints = type_hints(typing.cast(typing.Hashable, kind))
         for name in value:
             if name not in hints:
                 raise InputError(f"{_join(key, name)}: unknown key{meant(str(name), hints)}")

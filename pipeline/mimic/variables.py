@@ -17,7 +17,7 @@ from typing import Any, Literal
 import yaml
 
 from pipeline.errors import InputError
-from pipeline.strict import read_yaml
+from pipeline.strict import read_yaml, type_hints
 
 FILE = Path(__file__).with_name("variables.yaml")
 OTHER = "Other"  # the vocabulary entry that takes a category's unknown texts
@@ -239,7 +239,7 @@ def _variable(
     unknown = set(entry) - _FIELDS
     if unknown:
         raise ValueError(f"{name}: unknown field {', '.join(sorted(unknown))}")
-    hints = typing.get_type_hints(Variable)
+    hints = type_hints(Variable)
     for field in ("tier", "source", "kind", "aggregate"):
         if entry.get(field) not in typing.get_args(hints[field]):
             raise ValueError(f"{name}: {field} {entry.get(field)!r} is not one of {typing.get_args(hints[field])}")

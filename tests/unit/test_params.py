@@ -1,5 +1,6 @@
 """params.yaml: every mistake is an error that names the key."""
 
+import typing
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ from dvc.utils.hydra import apply_overrides
 
 from pipeline.errors import InputError
 from pipeline.modelling.registry import names
-from pipeline.params import load, read
+from pipeline.params import Params, load, read
+from pipeline.strict import type_hints
 
 HOME = Path.home()
 
@@ -182,6 +184,18 @@ def test_no_file_and_no_yaml_are_one_line(tmp_path):
     with pytest.raises(InputError, match="not YAML") as caught:
         load(written(tmp_path, "a: [1\nb: {"))
     assert "\n" not in str(caught.value)
+
+
+def test_words_of_errors_are_made_of_errors_alone_and_types_of_a_block_are_read_once(root, monkeypatch):
+    """Every stage is a process that reads the file: looking for names that are nearly alike would take most of it."""
+    asked = []
+    monkeypatch.setattr("pipeline.params.meant", None)
+    ask = typing.get_type_hints
+    monkeypatch.setattr("typing.get_type_hints", lambda kind: asked.append(kind) or ask(kind))
+    type_hints.cache_clear()
+    load(root / "params.yaml")
+    assert Params in asked
+    assert len(asked) == len(set(asked))
 
 
 def test_changes_are_spelled_as_dvc_has_them(root):
