@@ -10,7 +10,7 @@ from pipeline.closure import ROOT
 # From the ground up; rooms of one line stand side by side. The ground is what lies in pipeline/ and is not named.
 FLOORS = [
     ["pipeline.mimic", "pipeline.synthetic", "pipeline.modelling", "pipeline.estimation", "pipeline.presentation"],
-    ["pipeline.data", "pipeline.strategies", "pipeline.variants", "pipeline.exporting"],
+    ["pipeline.data", "pipeline.embedding", "pipeline.strategies", "pipeline.variants", "pipeline.exporting"],
     ["pipeline.training", "pipeline.cost", "pipeline.power", "pipeline.export"],
     ["pipeline.timing"],
     ["pipeline.evaluation", "pipeline.check", "pipeline.plan", "pipeline.work"],
