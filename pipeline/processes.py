@@ -10,7 +10,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import resource_tracker
 from pathlib import Path
 
@@ -89,6 +91,27 @@ def alone(lock: Path, what: str) -> Iterator[None]:
             file.truncate(0)
             file.write(str(os.getpid()).encode())
         yield
+
+
+@contextlib.contextmanager
+def pool(count: int, who: str, start: Callable[..., None], *given: object) -> Iterator[ProcessPoolExecutor]:
+    """So many processes, each begun by `start(*given)`, which end with the block, with Ctrl-C, or with this process.
+
+    Raises InputError, beginning with `who`, where one is killed.
+    """
+    context = multiprocessing.get_context("spawn")  # a fork of a process with Polars' threads may hang
+    executor = ProcessPoolExecutor(count, context, _begin, (start, given))
+    try:
+        yield executor
+    except BrokenProcessPool:
+        raise InputError(f"{who} was killed (out of memory?)") from None
+    finally:  # also where the caller gives up: nobody may go on writing
+        executor.shutdown(cancel_futures=True)
+
+
+def _begin(start: Callable[..., None], given: tuple[object, ...]) -> None:
+    end_with_parent()
+    start(*given)
 
 
 @contextlib.contextmanager

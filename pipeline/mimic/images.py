@@ -12,10 +12,7 @@ import contextlib
 import functools
 import hashlib
 import logging
-import multiprocessing
 from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,8 +25,8 @@ from pipeline.disclosure import few, part_of, pieces, protected, told
 from pipeline.errors import InputError
 from pipeline.mimic.checksums import LIST, read_sums
 from pipeline.mimic.jpegs import image_table
-from pipeline.mimic.pixels import ImageError, pack, read_jpeg
-from pipeline.processes import end_with_parent, interrupt_deferred
+from pipeline.mimic.pixels import ImageError, Packed, pack, read_jpeg
+from pipeline.processes import interrupt_deferred, pool
 
 if TYPE_CHECKING:
     from pipeline.params import Images
@@ -82,10 +79,10 @@ def write_images(
         raise InputError(f"{cxr_file}: not found; the stage cohort writes it")
     table = image_table(pl.read_parquet(cxr_file), pl.read_parquet(metadata_file), settings.per_stay)
     paths = table["path"].to_list()
-    sums = _published(root, paths) if settings.checksums else None
+    sums = published(root, paths) if settings.checksums else None
     with files.atomic(folder / "pixels.npy") as beside:
         pixels: Pixels = files.create_array(beside, (table.height, px, px), np.uint8)
-        packer = _Packer(beside, root, paths, sums or {}, settings.follow_links)
+        packer = _Packer(beside, Jpegs(root, sums or {}, settings.follow_links), paths)
         results: list[Fact | Fault] = []
         with (
             contextlib.closing(_pack_all(packer, settings.workers)) as packing,
@@ -166,7 +163,7 @@ def disclosed(counts: Mapping[str, Any], stays: int) -> dict[str, Any]:
     }
 
 
-def _published(root: Path, paths: Sequence[str]) -> dict[str, str] | None:
+def published(root: Path, paths: Sequence[str]) -> dict[str, str] | None:
     """The listed SHA-256 of those of `paths` that the release's list has; None where there is no list."""
     wanted = frozenset(paths)
     listed = {path: digest for path, digest in read_sums(root).items() if path in wanted}
@@ -200,18 +197,42 @@ def _keep(pixels: Pixels, rows: Sequence[int], path: Path) -> None:
         kept.flush()
 
 
+@dataclass(frozen=True)
+class Jpegs:
+    """The JPEGs of a release below `root`, with the checks that each is what was published."""
+
+    root: Path
+    sums: Mapping[str, str]  # path -> SHA-256, of those that are to be compared
+    follow_links: bool
+
+    @functools.cached_property
+    def base(self) -> Path:
+        """What no link may lead out of."""
+        return (self.root / "files").resolve()
+
+    def read(self, path: str) -> bytes:
+        """The bytes of a JPEG. Raises ImageError where it is not there, leads elsewhere or is not as published."""
+        name, found = str(self.root / path), (self.root / path).resolve()
+        if not self.follow_links and not found.is_relative_to(self.base):
+            raise ImageError(name, OUTSIDE)
+        content = read_jpeg(found, name)
+        published = self.sums.get(path)
+        if published and hashlib.sha256(content).hexdigest() != published:
+            raise ImageError(name, CHANGED)
+        return content
+
+    def packed(self, path: str, px: int) -> Packed:
+        """A JPEG as a square of `px` pixels. Raises ImageError as `read` does, and where it is damaged."""
+        return pack(self.read(path), px, str(self.root / path))
+
+
 @dataclass
 class _Packer:
     """Packs image `row` into its place in the array. A process has its own, on the same file."""
 
     array: Path
-    root: Path
+    jpegs: Jpegs
     paths: Sequence[str]
-    sums: Mapping[str, str]  # path -> SHA-256, of those that are to be compared
-    follow_links: bool
-
-    def __post_init__(self) -> None:
-        self.base = (self.root / "files").resolve()
 
     @functools.cached_property
     def pixels(self) -> Pixels:
@@ -220,24 +241,13 @@ class _Packer:
         return found
 
     def __call__(self, row: int) -> Fact | Fault:
-        name = str(self.root / self.paths[row])
         try:
-            packed = pack(self._content(row, name), self.pixels.shape[1], name)
+            packed = self.jpegs.packed(self.paths[row], self.pixels.shape[1])
         except ImageError as error:
             return Fault(str(error), error.reason)
         self.pixels[row] = packed.pixels
         digest = hashlib.sha256(packed.pixels.tobytes()).hexdigest()
         return Fact(packed.height, packed.width, packed.mode, packed.one_grey, packed.turned, digest)
-
-    def _content(self, row: int, name: str) -> bytes:
-        path = (self.root / self.paths[row]).resolve()
-        if not self.follow_links and not path.is_relative_to(self.base):
-            raise ImageError(name, OUTSIDE)
-        content = read_jpeg(path, name)
-        published = self.sums.get(self.paths[row])
-        if published and hashlib.sha256(content).hexdigest() != published:
-            raise ImageError(name, CHANGED)
-        return content
 
 
 def _pack_all(packer: _Packer, workers: int) -> Generator[Fact | Fault]:
@@ -247,24 +257,17 @@ def _pack_all(packer: _Packer, workers: int) -> Generator[Fact | Fault]:
     if workers < 2:
         yield from map(packer, rows)
         return
-    context = multiprocessing.get_context("spawn")  # a fork of a process with Polars' threads may hang
-    pool = ProcessPoolExecutor(workers, context, _start, (packer,))
-    try:
+    with pool(workers, f"images.workers: one of {workers} decoding processes", _start, packer) as executor:
         with interrupt_deferred():
-            results = pool.map(_work, rows, chunksize=16)  # starts the processes
+            results = executor.map(_work, rows, chunksize=16)  # starts the processes
         yield from results
-    except BrokenProcessPool:
-        raise InputError(f"images.workers: one of {workers} decoding processes was killed (out of memory?)") from None
-    finally:  # also on Ctrl-C and where the caller gives up: nobody may go on writing
-        pool.shutdown(cancel_futures=True)
 
 
 _packer: _Packer
 
 
 def _start(packer: _Packer) -> None:
-    """In a new process: get ready; a dead parent means the end."""
-    end_with_parent()
+    """In a new process: get ready."""
     global _packer
     _packer = packer
 

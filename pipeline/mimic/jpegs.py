@@ -35,10 +35,15 @@ def with_path(cxr: pl.DataFrame, per_stay: int = 1) -> pl.DataFrame:
     """The rows of cxr.parquet up to rank `per_stay`, with `path` below the folder of the release."""
     import polars as pl
 
+    return cxr.filter(pl.col("rank") <= per_stay).with_columns(jpeg_path())
+
+
+def jpeg_path() -> pl.Expr:
+    """`path` below the folder of the release, of rows with subject_id, study_id and dicom_id."""
+    import polars as pl
+
     subject, study = pl.col("subject_id").cast(pl.String), pl.col("study_id").cast(pl.String)
-    return cxr.filter(pl.col("rank") <= per_stay).with_columns(
-        pl.format("files/p{}/p{}/s{}/{}.jpg", subject.str.slice(0, 2), subject, study, "dicom_id").alias("path")
-    )
+    return pl.format("files/p{}/p{}/s{}/{}.jpg", subject.str.slice(0, 2), subject, study, "dicom_id").alias("path")
 
 
 def state_of(root: Path, paths: Sequence[str]) -> dict[str, Any]:
