@@ -46,7 +46,7 @@ def _fits(name: str, params: Params) -> None:
 
 def _device(wanted: str) -> None:
     """Raises InputError where a GPU is asked for and torch finds none."""
-    from pipeline.training.run import pick_device
+    from pipeline.modelling.device import pick_device
 
     pick_device(wanted)
 

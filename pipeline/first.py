@@ -32,7 +32,7 @@ from pipeline.processes import alone
 from pipeline.questions.when.contest import SCHEMA
 from pipeline.questions.when.tables import confirmatory
 from pipeline.tasks import get_task
-from pipeline.training.store import work_folder
+from pipeline.work_folder import work_folder
 
 # The built-in hospital, and of it what two idle cores make in less than two minutes: deaths enough to be counted.
 CHANGES = (

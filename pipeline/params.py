@@ -24,6 +24,7 @@ from pipeline.strict import Loader, build, meant, read_yaml
 
 FILE = Path("params.yaml")
 MOST_OWN = 3  # knobs of its own that tuning draws for a strategy
+END_TO_END = "end_to_end"  # training.image: the image encoder is trained with the strategy
 INPUT_HOURS = 48  # of the stay, which models see; the prediction is made at their end
 
 
@@ -320,8 +321,29 @@ class Augment:
 
 
 @dataclass(frozen=True)
+class Embedding:
+    """Frozen image models, each with a card in encoders/, and how their features of all images are computed.
+
+    `batch` images at a time go through a GPU; a CPU takes them one by one, in each of `workers` processes, which read
+    the JPEGs in either case.
+    """
+
+    encoders: tuple[str, ...]
+    device: Literal["auto", "cpu", "cuda"]
+    batch: int
+    workers: int
+
+    def __post_init__(self) -> None:
+        _unrepeated("encoders", self.encoders)
+        for name in self.encoders:  # a folder of data/embeddings, and a stage
+            told = f"encoders: must be names of cards (letters, digits, -, _), not {END_TO_END}; holds {name!r}"
+            _require(re.fullmatch(r"[\w-]+", name) is not None and name != END_TO_END, told)
+        _at_least(1, batch=self.batch, workers=self.workers)
+
+
+@dataclass(frozen=True)
 class Training:
-    """What every strategy's training shares."""
+    """What every strategy's training shares. `image`: END_TO_END, or the encoder whose embeddings are seen instead."""
 
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "fp32", "bf16"]
@@ -334,6 +356,7 @@ class Training:
     augment: Augment
     pretrained: str
     statics: bool
+    image: str = END_TO_END
 
     def __post_init__(self) -> None:
         _at_least(0, weight_decay=self.weight_decay, checkpoint_seconds=self.checkpoint_seconds)
@@ -678,6 +701,7 @@ class Params:
     all_strategies: tuple[str, ...]
     grid: Grid
     ensembles: dict[str, Ensemble]
+    embedding: Embedding
     training: Training
     tuning: Tuning
     evaluation: Evaluation
@@ -708,11 +732,14 @@ class Params:
             _require(
                 isinstance(lr, int | float) and lr > 0, f"strategies.{name}.lr: must be a number above 0, is {lr!r}"
             )
+        image, encoders = self.training.image, (END_TO_END, *self.embedding.encoders)
+        known = f"is neither {END_TO_END} nor one of embedding.encoders ({', '.join(encoders[1:]) or 'none'})"
+        _require(image in encoders, f"training.image: {image!r} {known}{meant(image, encoders)}")
         for name, space in self.tuning.own.items():
             _require(len(space) <= MOST_OWN, f"strategies.{name}.space: holds {len(space)} knobs, may hold {MOST_OWN}")
             for knob in space:
-                known = knob in self.strategies[name] and knob != "lr"
-                _require(known, f"strategies.{name}.space.{knob}: is no knob of strategies.{name} of its own")
+                own = knob in self.strategies[name] and knob != "lr"
+                _require(own, f"strategies.{name}.space.{knob}: is no knob of strategies.{name} of its own")
         key = f"scales.{self.scale}.training.folds"  # other scales may ask for more folds
         folds = self.scales[self.scale].training.folds
         if self.splits.scheme == "temporal":

@@ -30,7 +30,7 @@ from pipeline.training.grid import RunSpec
 from pipeline.training.launch import LAUNCHED, Launch, prepare, ray_resources, ray_run, slurm_script, submit
 from pipeline.training.packing import Crew, crew
 from pipeline.training.settings import Common, all_runs
-from pipeline.training.store import Store, data_fingerprint, work_folder
+from pipeline.training.store import Store
 from pipeline.training.tuning import choose
 from pipeline.training.worklist import Worklist
 
@@ -148,7 +148,7 @@ def main() -> None:
             raise InputError("--dry-run: goes with --slurm or --ray; python -m pipeline.plan tells what is to be made")
         params, data = load(arguments.params, arguments.changes), Path(arguments.data)
         require_data(data)
-        store = Store(work_folder(), data_fingerprint(data))
+        store = Store.of(data)
         if arguments.slurm or arguments.ray:
             own = arguments.workers, arguments.per_gpu
             started = prepare(arguments.params, arguments.changes, params, store, data, *own)

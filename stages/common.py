@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline import files
 from pipeline.closure import ROOT, closure
-from pipeline.data.tensors import FILES
+from pipeline.data.tensors import FILES, embedding_files
 from pipeline.modelling.registry import module_name, names
 from pipeline.params import read
 from stages import stage
@@ -29,7 +29,7 @@ def main() -> None:
     tier, *blocks = read(*PARAMS)
     content = {
         "code": {path.as_posix(): files.sha256(ROOT / path) for path in shared_code()},
-        "data": {name: files.sha256(Path("data") / name) for name in FILES},
+        "data": {name: files.sha256(Path("data") / name) for name in (*FILES, *embedding_files(blocks[0].image))},
         "params": dict(zip(PARAMS, (tier, *map(dataclasses.asdict, blocks)), strict=True)),
     }
     files.write_json(content, Path("data/common.json"))

@@ -7,7 +7,7 @@ from pipeline.errors import InputError
 from pipeline.params import read
 from pipeline.training.cell import read_runs
 from pipeline.training.probe import probe
-from pipeline.training.store import Store, data_fingerprint, work_folder
+from pipeline.training.store import Store
 from stages import stage
 
 
@@ -19,7 +19,7 @@ def main() -> None:
     (strategy,) = sys.argv[1:]
     (size,) = read("scales.probe")
     data = Path("data")
-    store = Store(work_folder(), data_fingerprint(data))
+    store = Store.of(data)
     probe(read_runs(data / "runs" / strategy, store), store, data, data / "probes" / strategy, size)
 
 

@@ -7,7 +7,7 @@ from pipeline.errors import InputError
 from pipeline.params import read
 from pipeline.training.cell import train_cell
 from pipeline.training.settings import Common
-from pipeline.training.store import Store, data_fingerprint, work_folder
+from pipeline.training.store import Store
 from pipeline.training.tuning import read_tuned
 from stages import stage
 
@@ -22,7 +22,7 @@ def main() -> None:
     data = Path("data")
     settings = read_tuned(data / "tuned" / f"{strategy}.yaml").tasks
     specs = [spec for task in tasks for spec in Common(*common).runs(strategy, task, settings[task])]
-    train_cell(specs, Store(work_folder(), data_fingerprint(data)), data, data / "runs" / strategy)
+    train_cell(specs, Store.of(data), data, data / "runs" / strategy)
 
 
 if __name__ == "__main__":

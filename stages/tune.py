@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pipeline.params import read
 from pipeline.training.settings import Common
-from pipeline.training.store import Store, data_fingerprint, work_folder
+from pipeline.training.store import Store
 from pipeline.training.tuning import tune
 from stages import stage
 
@@ -16,7 +16,7 @@ def main() -> None:
         "grid", "strategies", "tuning", "scales.tuning", "series.tier", "training", "scales.encoders", "scales.training"
     )
     data = Path("data")
-    store = Store(work_folder(), data_fingerprint(data))
+    store = Store.of(data)
     tune(Common(*common), grid, strategies, tuning, judged, store, data, data / "tuned")
 
 

@@ -1,6 +1,6 @@
 """Batches gathered on the device from a fold's tensors: no loader, no workers, no copy per epoch.
 
-On a GPU series and images are moved there once; on a CPU they stay where they are (pixels memory-mapped).
+On a GPU series and images are moved there once; on a CPU they stay where they are (images memory-mapped).
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class Batches:
         self._ehr, self._observed, self._since = (
             put_if("ehr", a) for a in (data.series.ehr, data.series.observed, data.series.since)
         )
-        self._pixels = put_if("cxr", np.asarray(data.pixels))
-        count = data.images.per_stay if every_image else 1
-        row, hours, view = (np.ascontiguousarray(each[:, :count]) for each in vars(data.images).values())
+        self._images, self._pictures = put_if("cxr", np.asarray(data.images)), data.embeddings is None
+        count = data.places.per_stay if every_image else 1
+        row, hours, view = (np.ascontiguousarray(each[:, :count]) for each in vars(data.places).values())
         self._image_row, self._image_hours, self._image_view = put(row), put(hours / np.float32(HOURS)), put(view)
         self._image_count = put(data.image_count)
         self._targets = put(data.targets)
@@ -62,7 +62,8 @@ class Batches:
         there = (image_row >= 0) & ~(self._never if removed is None else removed)[rows, None]
         sample, place = torch.nonzero(there, as_tuple=True)
         stay = rows[sample]
-        images = _take(self._pixels, image_row[sample, place]).unsqueeze(1).float() / 255.0
+        images = _take(self._images, image_row[sample, place])
+        images = images.unsqueeze(1).float() / 255.0 if self._pictures else images.float()
         return Batch(
             ehr=_take(self._ehr, rows),
             observed=_take(self._observed, rows),

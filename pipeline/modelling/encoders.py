@@ -1,7 +1,8 @@
 """What all strategies share at a scale: EHR transformer and LSTM, the image CNN, the fill for no image.
 
 Images: only those that are present go through the CNN; what stands in for an absent one is filled in after encoding.
-GroupNorm from scratch, frozen BatchNorm with pretrained weights: a batch of 16 holds four images on average.
+GroupNorm from scratch, frozen BatchNorm with pretrained weights: a batch of 16 holds four images on average. Where a
+frozen encoder's embeddings are seen instead of pixels, a trained projection of them takes the CNN's place.
 """
 
 from __future__ import annotations
@@ -9,16 +10,19 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.errors import InputError
+from pipeline.modelling.embedded import Standardised
 from pipeline.modelling.interface import EHR, Batch, Shapes
 from pipeline.modelling.layers import Transformer
 from pipeline.params import Encoders
+
+STAGES = 5  # of the CNNs, the stem included
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,21 @@ class SeriesFeatures:
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """Of P present images: `maps` [P, Cs, Hs, Ws] a stage, grid `tokens` [P, Hs·Ws, D] of the last, `pooled` [P, D]."""
+    """Of P present images: `maps` [P, Cs, Hs, Ws] a stage, and what gives the grid's tokens and the pooled vector."""
 
     maps: list[Tensor]
-    tokens: Tensor
-    pooled: Tensor
+    make_tokens: Callable[[], Tensor]
+    make_pooled: Callable[[], Tensor] | None = None
+
+    @functools.cached_property
+    def tokens(self) -> Tensor:
+        """[P, Hs·Ws, D] of the last map; computed when they are first asked for."""
+        return self.make_tokens()
+
+    @functools.cached_property
+    def pooled(self) -> Tensor:
+        """[P, D]: the tokens' mean, but where an encoder has a pooled vector of its own."""
+        return self.make_pooled() if self.make_pooled else self.tokens.mean(dim=1)
 
 
 @dataclass(frozen=True)
@@ -139,7 +153,7 @@ def start_encoders(strategy: nn.Module, trained: Iterable[nn.Module]) -> list[st
         if isinstance(encoder, ImageEncoder) and isinstance(source, ImageEncoder):
             out = len(source.stages) - len(encoder.stages)
             places = {f"stages.{i + out}.": f"stages.{i}." for i in range(len(encoder.stages))}
-            parts = {"project.": "project.", "norm.": "norm."} | places
+            parts = {name: name for name in ("project.", "norm.", "frozen.")} | places
             weights = {
                 here + key.removeprefix(there): value
                 for key, value in weights.items()
@@ -261,14 +275,19 @@ def image_format(size: Encoders, device: torch.device) -> torch.memory_format:
 class ImageEncoder(nn.Module):
     """CNN stages as a list (`stages`), and projections to width D. Input: grey in [0, 1].
 
-    Tokens are layer-normed, as the record's are, so that neither modality is louder where they meet.
+    Tokens are layer-normed, as the record's are, so that neither modality is louder where they meet. Of a frozen
+    encoder's embeddings all stages are the last, and give its grid of tokens unchanged.
     """
 
     def __init__(self, shapes: Shapes) -> None:
         super().__init__()
         size: Encoders = shapes.encoders
         self.grey = size.cnn == "narrow"
-        if size.cnn == "narrow":
+        self.frozen = Standardised(*shapes.embedding) if shapes.embedding else None
+        if shapes.embedding:
+            self.stages = nn.ModuleList(nn.Identity() for _ in range(STAGES))
+            self.stage_widths = [shapes.embedding[1]] * STAGES
+        elif size.cnn == "narrow":
             if shapes.pretrained != "none":
                 raise InputError("training.pretrained: the narrow CNN has no pretrained weights; set none")
             self.stages, self.stage_widths = _narrow(size.cnn_width)
@@ -278,7 +297,12 @@ class ImageEncoder(nn.Module):
         self.norm = nn.LayerNorm(size.width)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """[P, 1, H, W] in [0, 1] to the CNN's input; torchvision's get three channels and ImageNet's moments."""
+        """[P, 1, H, W] in [0, 1] to the CNN's input; torchvision's get three channels and ImageNet's moments.
+
+        Embeddings [P, N, E] to the map of their tokens.
+        """
+        if self.frozen:
+            return self.frozen.grid(self.frozen(images))
         if self.grey:
             return (images - 0.5) / 0.25
         mean = images.new_tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
@@ -287,7 +311,11 @@ class ImageEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> ImageFeatures:
         """Features of the P images; P may be 0."""
-        return self.encode(self.normalise(images))
+        if not self.frozen:
+            return self.encode(self.normalise(images))
+        embedded = self.frozen(images)
+        found = self.encode(self.frozen.grid(embedded))
+        return replace(found, make_pooled=lambda: self.norm(self.project(embedded[:, 0])))
 
     def grid(self, maps: Tensor) -> Tensor:
         """Tokens [P, Hs·Ws, D] of the last stage's maps."""
@@ -300,8 +328,7 @@ class ImageEncoder(nn.Module):
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
-        tokens = self.grid(x)
-        return ImageFeatures(maps, tokens, tokens.mean(dim=1))
+        return ImageFeatures(maps, lambda: self.grid(x))
 
 
 def fill_absent(pooled: Tensor, batch: Batch, absent: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ def example_batch(shapes: Shapes, size: int, with_image: Tensor, seed: int = 0) 
         ehr=ehr,
         observed=torch.rand(*hours, shapes.variables, generator=g) < 0.3,
         since=torch.rand(*hours, shapes.variables, generator=g),
-        images=torch.rand(len(sample), 1, shapes.px, shapes.px, generator=g),
+        images=_images(shapes, len(sample), g),
         image_sample=sample,
         image_place=place,
         image_hours=torch.rand(len(sample), generator=g),
@@ -44,6 +44,14 @@ def example_batch(shapes: Shapes, size: int, with_image: Tensor, seed: int = 0) 
         present=torch.stack([torch.ones(size, dtype=torch.bool), with_image], dim=1),
         index=torch.arange(size),
     )
+
+
+def _images(shapes: Shapes, count: int, g: torch.Generator) -> Tensor:
+    """Noise in the place of `count` pictures, or of their embeddings."""
+    if shapes.embedding:
+        side, width = shapes.embedding
+        return torch.randn(count, 1 + side**2, width, generator=g)
+    return torch.rand(count, 1, shapes.px, shapes.px, generator=g)
 
 
 def example_targets(shapes: Shapes, size: int, seed: int = 0) -> Tensor:

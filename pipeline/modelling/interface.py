@@ -29,6 +29,7 @@ class Shapes:
     vocabulary, every other variable one. `pretrained` is training.pretrained (none, a torchvision name, a path).
     `stays` is the number of stays in the data, so that Batch.index < stays: a buffer may hold something of each.
     `images` is k, how many a stay may have in a batch of who reads every image.
+    `embedding`: where Batch.images are a frozen encoder's embeddings, the side S of their grid and their width E.
     """
 
     task: Task
@@ -39,6 +40,7 @@ class Shapes:
     pretrained: str = "none"
     stays: int = 512
     images: int = 1
+    embedding: tuple[int, int] | None = None
 
     @property
     def channels(self) -> int:
@@ -68,7 +70,7 @@ class Batch:
     ehr: Tensor  # [B, T, C] float: filled, scaled, clipped
     observed: Tensor  # [B, T, V] bool
     since: Tensor  # [B, T, V] float: hours since last observed / 48
-    images: Tensor  # [P, 1, px, px] float in [0, 1]
+    images: Tensor  # [P, 1, px, px] float in [0, 1]; embeddings: [P, N, E] float, as modelling.embedded tells
     image_sample: Tensor  # [P] long, ascending: which sample each image belongs to
     image_place: Tensor  # [P] long: 0 the latest of its sample, and so on back; all 0 but for who reads every image
     image_hours: Tensor  # [P] float: hours from intime / 48

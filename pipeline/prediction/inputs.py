@@ -52,7 +52,7 @@ def new_tensors(folder: Path, data: Path, spec: RunSpec) -> FoldTensors:
         part=np.full(rows.height, "new"),
         series=build_inputs(values, model_variables(spec.tier, spec.training.statics), statistics),
         pixels=np.load(folder / "images/pixels.npy", mmap_mode="c"),
-        images=image_places(index, stay_id, most_images(trained_on)),
+        places=image_places(index, stay_id, most_images(trained_on)),
         image_count=rows["count"].fill_null(0).to_numpy().astype(np.int64),
         removed_at=np.ones(rows.height),
         targets=np.full((rows.height, labels), np.nan, np.float32),

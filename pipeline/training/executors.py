@@ -84,7 +84,8 @@ class _Bar:
 
 def _attempt(spec: RunSpec, store: Store, data: Path, report: Report, stop: Stop) -> str:
     """Makes the run unless somebody else is at it; how it went. Why it failed is filed with the run, for all to see."""
-    from pipeline.training.run import make_run, pick_device
+    from pipeline.modelling.device import pick_device
+    from pipeline.training.run import make_run
 
     try:
         pick_device(spec.training.device)

@@ -3,7 +3,8 @@
 A logistic regression on the maps of the last stage of each of a model's CNNs, pooled, frozen, fitted on the fold's
 training stays and asked about its test stays. Random filters tell a good deal already (Alain & Bengio 2016, arXiv
 1610.01644, section 3): the model as it was built, before training, is asked beside the trained one. Where training
-taught the encoder nothing, "the image adds nothing" is a statement about the encoder.
+taught the encoder nothing, "the image adds nothing" is a statement about the encoder. Of a frozen encoder, whose
+embeddings the model sees, they are the pooled vectors; beside it stands the CNN as built, which sees the pixels.
 """
 
 from __future__ import annotations
@@ -58,10 +59,10 @@ def image_features(strategy: Strategy, spec: RunSpec, batches: Batches, rows: Te
     caught: list[Tensor] = []
 
     def catch(module: torch.nn.Module, given: Any, output: Tensor) -> None:
-        caught.append(output.float().mean(dim=(2, 3)))
+        caught.append(output.float().mean(dim=(2, 3)) if output.ndim == 4 else output[:, 0].float())
 
     encoders = [module for module in strategy.modules() if isinstance(module, ImageEncoder)]
-    hooks = [encoder.stages[-1].register_forward_hook(catch) for encoder in encoders]
+    hooks = [(encoder.frozen or encoder.stages[-1]).register_forward_hook(catch) for encoder in encoders]
     found = []
     try:
         with torch.inference_mode(), autocast(batches.device, spec.training.precision):
@@ -79,12 +80,12 @@ def image_features(strategy: Strategy, spec: RunSpec, batches: Batches, rows: Te
 
 
 def image_control(
-    encoders: Mapping[str, Strategy], spec: RunSpec, tensors: FoldTensors, batches: Batches, findings: pl.DataFrame
+    encoders: Mapping[str, tuple[Strategy, Batches]], spec: RunSpec, tensors: FoldTensors, findings: pl.DataFrame
 ) -> pl.DataFrame:
     """Rows of CONTROL_SCHEMA: test stays with an image whose report tells of a finding or its absence, and their score.
 
-    `encoders` are models of one strategy, by what the column calls them. None where the strategy has no image encoder,
-    or the training stays hold too few of either.
+    `encoders` are models of one strategy, each with what it sees of the stays of `tensors`, by what the column calls
+    them. None where the strategy has no image encoder, or the training stays hold too few of either.
     """
     nothing = pl.DataFrame(schema=CONTROL_SCHEMA)
     told = pl.DataFrame({"stay_id": tensors.stay_id}).join(findings, on="stay_id", how="left", maintain_order="left")
@@ -94,7 +95,7 @@ def image_control(
     if not len(rows):
         return nothing
     found = [nothing]
-    for encoder, strategy in encoders.items():
+    for encoder, (strategy, batches) in encoders.items():
         if not any(isinstance(module, ImageEncoder) for module in strategy.modules()):
             continue
         features = image_features(strategy, spec, batches, torch.from_numpy(rows).to(batches.device))

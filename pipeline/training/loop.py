@@ -28,7 +28,7 @@ from pipeline.files import atomic
 from pipeline.modelling.interface import Batch, Epoch, Strategy, stretch
 from pipeline.modelling.losses import prior_logits, probabilities, task_loss
 from pipeline.modelling.optimiser import AdamW, optimiser_groups, schedule
-from pipeline.params import Training
+from pipeline.params import END_TO_END, Training
 from pipeline.tasks import Task
 from pipeline.training.augment import augment
 from pipeline.training.claim import Stopped
@@ -151,8 +151,8 @@ def train_step(
     training: Training,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """Augments in place images that are looked at, steps down the sum of the losses; returns the losses, detached."""
-    if "cxr" in strategy.modalities:
+    """Augments in place pixels that are looked at, steps down the sum of the losses; returns the losses, detached."""
+    if "cxr" in strategy.modalities and training.image == END_TO_END:
         batch.images.copy_(augment(batch.images, training.augment, generator))
     with autocast(targets.device, training.precision):
         losses = strategy.losses(strategy(batch), batch, targets)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pipeline.params import Encoders, Training
+from pipeline.params import END_TO_END, Encoders, Training
 
 
 def gpus(device: str) -> list[str]:
@@ -30,10 +30,10 @@ def native_bf16() -> bool:
 def precision(training: Training, encoders: Encoders) -> Literal["fp32", "bf16"]:
     """What training.precision stands for here: `auto` is bf16 on a GPU, and on a CPU that multiplies it for a ResNet.
 
-    A step of ResNet-50 takes 0.6 of the time so. The narrow CNN gains nothing: on every CPU it is fp32.
+    A step of ResNet-50 takes 0.6 of the time so. The narrow CNN, or none, gains nothing: on every CPU it is fp32.
     """
     if training.precision != "auto":
         return training.precision
     if training.device == "cuda" or gpus(training.device):
         return "bf16"
-    return "bf16" if encoders.cnn != "narrow" and native_bf16() else "fp32"
+    return "bf16" if training.image == END_TO_END and encoders.cnn != "narrow" and native_bf16() else "fp32"

@@ -22,18 +22,19 @@ from pipeline.data.batches import Batches
 from pipeline.data.inputs import HOURS
 from pipeline.data.statics import model_variables
 from pipeline.data.tensors import Array, FoldTensors, load_fold
+from pipeline.modelling.device import pick_device
 from pipeline.modelling.encoders import image_format
 from pipeline.modelling.interface import Batch, Output, Strategy
 from pipeline.modelling.losses import probabilities
 from pipeline.modelling.registry import strategy_class
 from pipeline.modelling.views import images_of, without_record
-from pipeline.params import ProbeScale
+from pipeline.params import END_TO_END, ProbeScale
 from pipeline.tasks import get_task
 from pipeline.training.executors import execute
 from pipeline.training.grid import KEY, RunSpec
 from pipeline.training.image_control import CONTROL_SCHEMA, image_control, read_findings
 from pipeline.training.loop import EVAL_BATCH, autocast, stream
-from pipeline.training.run import pick_device, prepare_torch, trained, untrained
+from pipeline.training.run import prepare_torch, trained, untrained
 from pipeline.training.store import Store
 
 OF_IMAGES = {"cxr", "presence", "metadata"}  # modalities that change with an image's presence
@@ -50,11 +51,11 @@ class Fold(NamedTuple):
 
 
 def load(spec: RunSpec, data: Path, device: torch.device, last_hours: Sequence[int] = ()) -> Fold:
-    """The fold of the run; its targets are those of the run's task, and never looked at."""
+    """The fold of the run, as it sees it; its targets are those of the run's task, and never looked at."""
 
     def tensors(hours: int) -> FoldTensors:
         variables = model_variables(spec.tier, spec.training.statics)
-        return load_fold(data, spec.fold, get_task(spec.task), variables, "mcar", hours)
+        return load_fold(data, spec.fold, get_task(spec.task), variables, "mcar", hours, spec.training.image)
 
     whole = tensors(HOURS)
     every_image = strategy_class(spec.strategy).every_image
@@ -63,6 +64,11 @@ def load(spec: RunSpec, data: Path, device: torch.device, last_hours: Sequence[i
         return Batches(data, device, every_image=every_image)
 
     return Fold(whole, batches(whole), {k: batches(tensors(HOURS - k)) for k in last_hours})
+
+
+def of_pixels(spec: RunSpec) -> RunSpec:
+    """The run as it would be made end to end."""
+    return dataclasses.replace(spec, training=dataclasses.replace(spec.training, image=END_TO_END))
 
 
 def as_built(spec: RunSpec, tensors: FoldTensors, device: torch.device) -> Strategy:
@@ -196,6 +202,7 @@ def probe(specs: Sequence[RunSpec], store: Store, data: Path, out: Path, scale: 
     for number in sorted({spec.fold for spec in specs}):
         of_fold = [spec for spec in specs if spec.fold == number]
         fold = load(of_fold[0], data, device, scale.last_hours)
+        pixels = fold if fold.tensors.embeddings is None else load(of_pixels(of_fold[0]), data, device)
         for spec in of_fold:
             strategy = trained(spec, store, fold.tensors, device)
             removed.append(removal(strategy, spec, fold))
@@ -203,8 +210,9 @@ def probe(specs: Sequence[RunSpec], store: Store, data: Path, out: Path, scale: 
                 continue
             if {"ehr", "cxr"} <= strategy.modalities:
                 swapped += swaps(strategy, spec, fold, scale)
-            encoders = {"trained": strategy, "untrained": as_built(spec, fold.tensors, device)}
-            controls.append(image_control(encoders, spec, fold.tensors, fold.batches, findings))
+            built = as_built(of_pixels(spec), pixels.tensors, device)
+            encoders = {"trained": (strategy, fold.batches), "untrained": (built, pixels.batches)}
+            controls.append(image_control(encoders, spec, fold.tensors, findings))
     tasks = dict.fromkeys(spec.task for spec in specs)
     p = [f"p_{name}" for task in tasks for name in get_task(task).outputs]
     key = ["task", *KEY, "part", "test_modality", "test_missing", "test_mechanism", "stay_id"]

@@ -24,11 +24,13 @@ from pipeline.data.inputs import HOURS, channel_variables
 from pipeline.data.statics import model_variables
 from pipeline.data.tensors import FoldTensors, load_fold
 from pipeline.errors import InputError
-from pipeline.modelling.encoders import image_format, start_encoders
+from pipeline.modelling.device import pick_device
+from pipeline.modelling.encoders import ImageEncoder, image_format, start_encoders
 from pipeline.modelling.fitted import Fitted
 from pipeline.modelling.interface import Earlier, Shapes, Strategy
 from pipeline.modelling.losses import probabilities
 from pipeline.modelling.registry import build
+from pipeline.params import END_TO_END
 from pipeline.tasks import get_task
 from pipeline.training.claim import Claim, LeaseLost
 from pipeline.training.fitting import fit_once
@@ -42,13 +44,6 @@ Report = Callable[[int, dict[str, Any]], None]
 Stop = Callable[[], bool]
 
 
-def pick_device(wanted: str) -> torch.device:
-    """auto: a GPU where there is one. Raises InputError where cuda is asked for and is not there."""
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise InputError("training.device: cuda is asked for, but torch finds no GPU")
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
-
-
 def prepare_torch() -> None:
     """One intra-op thread (parallelism is over runs; bits depend on the number of threads), deterministic kernels."""
     torch.set_num_threads(1)
@@ -59,7 +54,10 @@ def prepare_torch() -> None:
 
 
 def untrained(spec: RunSpec, tensors: FoldTensors) -> Strategy:
-    """The run's strategy as it is built, for the data's variables and pixels."""
+    """The run's strategy as it is built, for the data's variables and images.
+
+    Raises InputError where it looks at pixels, and there are embeddings.
+    """
     shapes = Shapes(
         task=get_task(spec.task),
         hours=HOURS,
@@ -68,9 +66,31 @@ def untrained(spec: RunSpec, tensors: FoldTensors) -> Strategy:
         encoders=spec.encoders,
         pretrained=spec.training.pretrained,
         stays=len(tensors.stay_id),
-        images=tensors.images.per_stay,
+        images=tensors.places.per_stay,
+        embedding=tensors.embedding,
     )
-    return build(spec.strategy, shapes, spec.hyper)
+    strategy = build(spec.strategy, shapes, spec.hyper)
+    if shapes.embedding and "cxr" in strategy.modalities and not image_encoders(strategy):
+        why = f"looks at pixels, which embeddings are not; set training.image to {END_TO_END}"
+        raise InputError(f"strategies.{spec.strategy}: as it is set, it {why}")
+    return strategy
+
+
+def image_encoders(strategy: Strategy) -> list[ImageEncoder]:
+    """Those that it has."""
+    return [module for module in strategy.modules() if isinstance(module, ImageEncoder)]
+
+
+def _standardise(strategy: Strategy, tensors: FoldTensors, spec: RunSpec) -> None:
+    """Has the strategy's encoders of embeddings learn the moments of the run's training images."""
+    if tensors.embeddings is None:
+        return
+    rows = tensors.places.row[(tensors.part == "train") & (tensors.removed_at >= spec.train_missing)]
+    if not strategy.every_image:
+        rows = rows[:, :1]
+    for encoder in image_encoders(strategy):
+        if encoder.frozen:
+            encoder.frozen.learn(tensors.embeddings, np.unique(rows[rows >= 0]))
 
 
 def trained(spec: RunSpec, store: Store, tensors: FoldTensors, device: torch.device) -> Strategy:
@@ -142,13 +162,15 @@ def _make(spec: RunSpec, store: Store, data: Path, report: Report, claim: Claim,
     start = time.monotonic()
     task = get_task(spec.task)
     variables = model_variables(spec.tier, spec.training.statics)
-    tensors = load_fold(data, spec.fold, task, variables, spec.train_mechanism.replace("none", "mcar"))
+    mechanism = spec.train_mechanism.replace("none", "mcar")
+    tensors = load_fold(data, spec.fold, task, variables, mechanism, image=spec.training.image)
     torch.manual_seed(stream(*spec.luck))
     strategy = untrained(spec, tensors).to(device)
     if ("lr" in spec.hyper) == isinstance(strategy, Fitted):
         what = "unknown; it is fitted, not descended" if "lr" in spec.hyper else "missing"
         raise InputError(f"strategies.{spec.strategy}.lr: {what}")
     strategy.to(memory_format=image_format(spec.encoders, device))
+    _standardise(strategy, tensors, spec)
     batches = Batches(tensors, device, strategy.modalities, strategy.every_image)
     _learn_from_earlier(strategy, spec, store, tensors, device)
     rows = np.flatnonzero(tensors.part != "train")

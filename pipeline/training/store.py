@@ -26,11 +26,14 @@ from typing import Any
 
 from pipeline import files
 from pipeline.closure import ROOT, closure
-from pipeline.data.tensors import FILES
-from pipeline.modelling.cards import parts
+from pipeline.data.tensors import FILES, embedding_files
+from pipeline.errors import InputError
+from pipeline.modelling.cards import parts, read_card
 from pipeline.modelling.registry import module_name
+from pipeline.params import END_TO_END
 from pipeline.training.claim import Claim, claimed
 from pipeline.training.grid import RunSpec
+from pipeline.work_folder import work_folder
 
 CHECKPOINT, RESULT, STEPS = "checkpoint.safetensors", "result.json", "steps.safetensors"
 MADE = ("weights.safetensors", "predictions.safetensors", "history.json")
@@ -46,23 +49,13 @@ _PLUMBING = {
         "files",
         "closure",
         "owners",
+        "work_folder",
         "training/claim",
         "training/grid",
         "training/machine",
         "training/store",
     )
 }
-
-
-def work_folder() -> Path:
-    """Where the run store lies."""
-    if os.environ.get("FUSION_WORK"):
-        return Path(os.environ["FUSION_WORK"])
-    here = Path.cwd()
-    for parent in here.parents:
-        if parent.name == ".dvc" and (parent / "tmp") in [here, *here.parents]:
-            return parent.parent / "work"
-    return here / "work"
 
 
 def data_fingerprint(folder: Path) -> str:
@@ -94,6 +87,23 @@ def weights_digest(pretrained: str) -> str:
     return _file_digest(path, path.stat().st_mtime_ns) if path.is_file() else pretrained
 
 
+def embeddings_digest(image: str, data: Path) -> str:
+    """Of the embeddings of the encoder `image` below `data`: of model, pixels and all that was done to them.
+
+    Raises InputError where there are none.
+    """
+    paths = [data / name for name in embedding_files(image)]
+    for path in paths:
+        if not path.is_file():
+            raise InputError(f"{path}: not found; make it with `dvc repro embed@{image}`")
+    return _digest([_file_digest(path, path.stat().st_mtime_ns) for path in paths])
+
+
+def sees_images(spec: RunSpec) -> bool:
+    """Whether an image's content can change what the run answers, the runs that it needs apart."""
+    return any("cxr" in read_card(name).modalities for name in parts(spec.strategy, spec.hyper))
+
+
 def code_digest(spec: RunSpec) -> str:
     """Of the sources that the run depends on, as they are now."""
     return _digest(code_files(*parts(spec.strategy, spec.hyper)))
@@ -105,17 +115,29 @@ def _digest(content: Any) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Store:
-    """Folders of runs below `work`, for the data with this fingerprint."""
+    """Folders of runs below `work`, for the data with this fingerprint, which lie in `source`."""
 
     work: Path
     data: str
+    source: Path = Path("data")
+
+    @classmethod
+    def of(cls, data: Path) -> Store:
+        """The store of this project, for the data below `data`."""
+        return cls(work_folder(), data_fingerprint(data), data)
 
     def identity(self, spec: RunSpec) -> dict[str, Any]:
-        """What the run is filed under: the content of pretrained weights, not their path; not how often it is saved."""
+        """What the run is filed under: the content of pretrained weights, not their path; not how often it is saved.
+
+        Of embeddings their content, too, where the run sees images.
+        """
         content = dataclasses.asdict(dataclasses.replace(spec, needs={}))
         del content["needs"]
         del content["training"]["checkpoint_seconds"]
         content["training"]["pretrained"] = weights_digest(spec.training.pretrained)
+        del content["training"]["image"]
+        if spec.training.image != END_TO_END and sees_images(spec):
+            content["training"]["image"] = embeddings_digest(spec.training.image, self.source)
         return {
             "spec": content,
             "needs": {name: self.name(earlier) for name, earlier in spec.needs.items()},

@@ -72,7 +72,7 @@ def test_the_row_is_the_mean_over_seeds_and_permutations(data, pictured, specs, 
     store = Store(tmp_path, data_fingerprint(data))
     monkeypatch.setattr(image_use, "trained", lambda *_: Brightness("cxr"))
     name, seeds, *kinds, cost = image_use.row("x", specs, store, data, "dev")
-    bright = fold.pixels[fold.images.row[:, 0]].mean(axis=(1, 2), dtype=np.float64)
+    bright = fold.pixels[fold.places.row[:, 0]].mean(axis=(1, 2), dtype=np.float64)
 
     def auroc(k, images):
         return roc_auc_score(fold.targets[stays, k], bright[images])

@@ -58,7 +58,7 @@ class Samples(torch.utils.data.Dataset):
 
     def __getitem__(self, i):
         series = np.concatenate([self.data.series.ehr[i], ~self.data.series.observed[i]], axis=1, dtype=np.float32)
-        image, row = torch.zeros(3, PX, PX), self.data.images.row[i, 0]
+        image, row = torch.zeros(3, PX, PX), self.data.places.row[i, 0]
         if row >= 0:
             image = self.of_image(np.repeat(self.data.pixels[row][:, :, None], 3, axis=2))
         return torch.from_numpy(series), image, torch.from_numpy(self.data.targets[i])
@@ -130,7 +130,7 @@ def test_late_fusion_trains_faster_than_in_a_plain_loop(tensors, tmp_path, cohor
     pixels = np.resize(tensors.pixels, (images, PX, PX))
     spread = np.random.default_rng(0).permutation(STAYS)
     row = np.where(spread < images, spread, -1)
-    data = dataclasses.replace(tensors, pixels=pixels, images=dataclasses.replace(tensors.images, row=row[:, None]))
+    data = dataclasses.replace(tensors, pixels=pixels, places=dataclasses.replace(tensors.places, row=row[:, None]))
     seconds = np.array([(plain(data), ours(data, tmp_path)) for _ in range(ROUNDS)])
     before, after = seconds.min(axis=0)
     print(

@@ -102,8 +102,8 @@ def test_stages_stand_in_the_order_in_which_data_flow_each_with_its_line():
 def test_there_is_room_for_ten_more_strategies():
     """DVC's own cost grows with the square of the stages: at most about 100."""
     matrices = {name: list(stage["matrix"]) for name, stage in STAGES.items() if "matrix" in stage}
-    assert matrices == {"watch": ["what"], "train": ["strategy"], "probe": ["strategy"]}  # `watch`: of one, or of none
-    grids = ["train", "probe"]
+    grids = {"train": ["strategy"], "probe": ["strategy"]}
+    assert matrices == {"watch": ["what"], "embed": ["encoder"], **grids}  # `watch`: of one, or of none
     assert len(STAGES) - len(grids) + 32 * len(grids) < 100
 
 
@@ -234,6 +234,7 @@ def test_every_train_cell_depends_on_the_audit():
 def test_the_audit_depends_on_all_data_that_models_read():
     read = data_deps(STAGES["train"]) | data_deps(STAGES["common"])
     of_these = {"data/audit.ok", "data/common.json", "data/tuned/${item.strategy}.yaml"}
+    of_these |= {"data/embeddings"}  # of the audited images, by their ids
     assert not read - of_these - data_deps(STAGES["audit"])
 
 

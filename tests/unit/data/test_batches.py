@@ -21,7 +21,7 @@ def test_a_batch_holds_the_images_that_are_there_and_no_others(tmp_path):
     has = tensors.pictured[:40]
     assert batch.present[:, 1].tolist() == has.tolist()
     assert batch.image_sample.tolist() == np.flatnonzero(has).tolist()
-    for image, row in zip(batch.images, tensors.images.row[:40, 0][has], strict=True):
+    for image, row in zip(batch.images, tensors.places.row[:40, 0][has], strict=True):
         np.testing.assert_allclose(image[0] * 255, tensors.pixels[row], atol=1e-4)
     removed = torch.from_numpy(tensors.removed_at < 0.5)
     some = batches.gather(rows, removed)
@@ -47,11 +47,11 @@ def test_what_is_not_looked_at_is_not_moved_and_its_shapes_are_there(tmp_path, u
 def test_who_reads_every_image_gets_all_of_a_stay_the_latest_first(tmp_path):
     data = with_older_images(fabricate(tmp_path, n=60))
     tensors, rows = load_fold(data, 0, get_task("mortality"), VARIABLES, "mcar"), torch.arange(40)
-    assert tensors.images.per_stay == 2
+    assert tensors.places.per_stay == 2
     device = torch.device("cpu")
     latest, every = (Batches(tensors, device, every_image=each).gather(rows) for each in (False, True))
     assert latest.image_place.tolist() == [0] * len(latest.images)
-    row = tensors.images.row[:40]
+    row = tensors.places.row[:40]
     assert every.image_sample.tolist() == np.repeat(np.arange(40), (row >= 0).sum(axis=1)).tolist()
     for image, sample, place in zip(every.images, every.image_sample, every.image_place, strict=True):
         np.testing.assert_allclose(image[0] * 255, tensors.pixels[row[sample, place]], atol=1e-4)

@@ -230,7 +230,7 @@ def test_tensors_are_those_of_training(project, statics):
     own = load_fold(data, 1, get_task(spec.task), model_variables("core", statics), "mcar")
     new = new_tensors(data, data, spec)
     for name in ("row", "hours", "view"):
-        assert np.array_equal(getattr(new.images, name), getattr(own.images, name)), name
+        assert np.array_equal(getattr(new.places, name), getattr(own.places, name)), name
     for name in ("stay_id", "image_count", "pixels"):
         mine, theirs = getattr(new, name), getattr(own, name)
         assert mine.dtype == theirs.dtype, name
