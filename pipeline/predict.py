@@ -20,13 +20,14 @@ import polars as pl
 from pipeline import files
 from pipeline.errors import InputError
 from pipeline.options import parser
-from pipeline.params import Params, load
+from pipeline.params import END_TO_END, Params, load
 from pipeline.prediction import answers, filed, outside, stays
 from pipeline.prediction.inputs import new_tensors
 from pipeline.tasks import get_task
 from pipeline.training.grid import RunSpec
-from pipeline.training.store import data_fingerprint, weights_digest, work_folder
+from pipeline.training.store import data_fingerprint, embeddings_digest, weights_digest
 from pipeline.work import require_data
+from pipeline.work_folder import work_folder
 
 ABOUT = ("stay_id", "subject_id", "hadm_id", "intime")
 DIGITS = 9  # decimals of a CSV, and of the account beside it
@@ -60,12 +61,14 @@ def predict(params: Params, name: str, data: Path, out: Path) -> None:
         )
     if not run.current:
         log.warning("%s: made with other code or versions: answers may differ from those it has stored", run.name)
-    run = run._replace(spec=_with_weights(run.spec, params.training.pretrained))
+    run = run._replace(spec=_with_encoder(_with_weights(run.spec, params.training.pretrained), run.name, data))
     rules = stays.read_rules(data)
     with files.scratch(out.with_suffix("")) as folder:
         account = stays.read_stays(params, rules, folder)
         for step in account["attrition"]:
             log.info("%d stays of %d subjects: %s", step["stays"], step["subjects"], step["step"])
+        if run.spec.training.image != END_TO_END:
+            stays.embed(params, run.spec.training.image, data, folder)
         tensors = new_tensors(folder, data, run.spec)
         by, values = answers.judged(run, data), np.load(folder / "series/values.npy")
         found = pl.concat(
@@ -93,6 +96,16 @@ def _with_weights(spec: RunSpec, pretrained: str) -> RunSpec:
     if weights_digest(pretrained) != spec.training.pretrained:
         return spec
     return dataclasses.replace(spec, training=dataclasses.replace(spec.training, pretrained=pretrained))
+
+
+def _with_encoder(spec: RunSpec, name: str, data: Path) -> RunSpec:
+    """The spec with the encoder's name for the digest of the embeddings that it sees, which lie below `data`."""
+    if spec.training.image == END_TO_END:
+        return spec
+    for path in sorted((data / "embeddings").glob("*/packed.npy")):
+        if embeddings_digest(path.parent.name, data) == spec.training.image:
+            return dataclasses.replace(spec, training=dataclasses.replace(spec.training, image=path.parent.name))
+    raise InputError(f"{name}: sees embeddings that are not in {data / 'embeddings'}; make them: dvc repro embed")
 
 
 def _list(data: Path) -> None:

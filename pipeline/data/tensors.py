@@ -85,6 +85,12 @@ class FoldTensors:
     embeddings: Array | None = None
 
     @property
+    def pictured(self) -> Array:
+        """Whether the stay has an image, bool [N]."""
+        found: Array = self.places.row[:, 0] >= 0
+        return found
+
+    @property
     def images(self) -> Array:
         """What is seen of the images: their embeddings, or their pixels."""
         return self.pixels if self.embeddings is None else self.embeddings
@@ -119,12 +125,6 @@ def read_images(folder: Path, image: str) -> tuple[pl.DataFrame, Array, Array | 
             raise InputError(f"{own / 'index.parquet'}: {told}; run `dvc repro embed@{image}`")
         embeddings = np.load(own / "packed.npy", mmap_mode="c")
     return index.select("stay_id", "rank", "row", "hours_from_intime", "view"), pixels, embeddings
-
-    @property
-    def pictured(self) -> Array:
-        """Whether the stay has an image, bool [N]."""
-        found: Array = self.places.row[:, 0] >= 0
-        return found
 
 
 def most_images(index: pl.DataFrame) -> int:

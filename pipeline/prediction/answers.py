@@ -23,6 +23,7 @@ from pipeline.estimation.bootstrap import Floats
 from pipeline.estimation.recalibration import fit_temperature, temper
 from pipeline.evaluation.cells import read_people
 from pipeline.evaluation.scores import in_cohort, thresholds
+from pipeline.modelling.device import pick_device
 from pipeline.modelling.encoders import image_format
 from pipeline.modelling.interface import Batch, Strategy
 from pipeline.modelling.losses import probabilities
@@ -31,7 +32,7 @@ from pipeline.prediction.inputs import outsiders
 from pipeline.tasks import Task, get_task
 from pipeline.training.loop import EVAL_BATCH
 from pipeline.training.probe import ask
-from pipeline.training.run import pick_device, prepare_torch, untrained
+from pipeline.training.run import prepare_torch, untrained
 
 
 class Judged(NamedTuple):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import InputError
+from pipeline.params import END_TO_END
 from pipeline.strict import build
 from pipeline.training.grid import RunSpec
 from pipeline.training.store import MADE, RESULT, code_digest, versions
@@ -18,8 +19,8 @@ SHOWN = 3  # of the runs that an ambiguous prefix could mean
 class Filed(NamedTuple):
     """A run: the name it is filed under, its folder, its spec (`needs` left out) and the fingerprint of its data.
 
-    `training.pretrained` is the content's digest where it was a file. `current`: made with the code and the package
-    versions that are here now.
+    `training.pretrained` is the content's digest where it was a file, `training.image` that of the embeddings, where
+    the run sees such. `current`: made with the code and the package versions that are here now.
     """
 
     name: str
@@ -40,7 +41,7 @@ def read(folder: Path) -> Filed:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         # what the identity leaves out: it changes no answer
-        training = {**content["spec"]["training"], "checkpoint_seconds": 0.0}
+        training = {"image": END_TO_END, **content["spec"]["training"], "checkpoint_seconds": 0.0}
         spec = build(RunSpec, {**content["spec"], "training": training, "needs": {}}, "spec")
         now = {"code": code_digest(spec), **versions()}
         return Filed(folder.name, folder, spec, str(content["data"]), {name: content.get(name) for name in now} == now)

@@ -14,7 +14,7 @@ import polars as pl
 from pipeline.data.inputs import build_inputs
 from pipeline.data.statics import STATICS, model_variables, static_values
 from pipeline.data.statistics import describe
-from pipeline.data.tensors import Array, FoldTensors, image_places, most_images
+from pipeline.data.tensors import Array, FoldTensors, image_places, most_images, read_images
 from pipeline.tasks import get_task
 from pipeline.training.grid import RunSpec
 
@@ -34,6 +34,7 @@ def new_tensors(folder: Path, data: Path, spec: RunSpec) -> FoldTensors:
     `part` is `new`, no image is removed, and targets are NaN: nobody may look at them.
     """
     stays = pl.read_parquet(folder / "cohort/stays.parquet")
+    index, pixels, embeddings = read_images(folder, spec.training.image)
     counts = pl.read_parquet(folder / "cohort/cxr.parquet", columns=["stay_id"]).group_by("stay_id").len("count")
     rows = stays.join(counts, on="stay_id", how="left", maintain_order="left", validate="1:1")
     values = np.load(folder / "series/values.npy")
@@ -46,13 +47,14 @@ def new_tensors(folder: Path, data: Path, spec: RunSpec) -> FoldTensors:
         values = np.concatenate([values, np.broadcast_to(static_values(rows)[:, None], shape)], axis=2)
     labels = len(get_task(spec.task).labels)
     stay_id = rows["stay_id"].to_numpy().astype(np.int64)
-    index, trained_on = (pl.read_parquet(below / "images/index.parquet") for below in (folder, data))
+    per_stay = most_images(pl.read_parquet(data / "images/index.parquet", columns=["rank"]))
     return FoldTensors(
         stay_id=stay_id,
         part=np.full(rows.height, "new"),
         series=build_inputs(values, model_variables(spec.tier, spec.training.statics), statistics),
-        pixels=np.load(folder / "images/pixels.npy", mmap_mode="c"),
-        places=image_places(index, stay_id, most_images(trained_on)),
+        pixels=pixels,
+        embeddings=embeddings,
+        places=image_places(index, stay_id, per_stay),
         image_count=rows["count"].fill_null(0).to_numpy().astype(np.int64),
         removed_at=np.ones(rows.height),
         targets=np.full((rows.height, labels), np.nan, np.float32),

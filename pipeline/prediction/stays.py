@@ -16,9 +16,11 @@ import polars as pl
 
 from pipeline import files
 from pipeline.data.tensors import most_images
+from pipeline.embedding.card import read_card
+from pipeline.embedding.embed import identity, pictures, write_embeddings
 from pipeline.errors import InputError
 from pipeline.mimic import cohort, cxr_links
-from pipeline.mimic.images import write_images
+from pipeline.mimic.images import Jpegs, published, write_images
 from pipeline.mimic.manifest import build_manifest, summarise
 from pipeline.mimic.series import write_series
 from pipeline.mimic.tables import ingest
@@ -101,6 +103,21 @@ def read_stays(params: Params, rules: Rules, folder: Path) -> dict[str, Any]:
         folder=folder / "images",
     )
     return {"raw": summarise(manifest), "ingest": read, "attrition": attrition.to_dicts(), "images": images}
+
+
+def embed(params: Params, encoder: str, data: Path, folder: Path) -> None:
+    """Writes embeddings/ENCODER of the images below `folder`, as those below `data` were made.
+
+    Raises InputError where they cannot be: the encoder's card, code or versions are others now.
+    """
+    card, made = read_card(encoder), data / "embeddings" / encoder / "facts.json"
+    if json.loads(made.read_text(encoding="utf-8"))["identity"] != identity(card):
+        raise card.error(f"{made.parent} was made by another card, code or versions; dvc repro embed@{encoder}")
+    root = Path(params.data.mimic_cxr)
+    images = pictures(folder / "images/index.parquet", folder / "cohort/cxr.parquet")
+    sums = published(root, [each.path for each in images]) if params.images.checksums else None
+    jpegs = Jpegs(root, sums or {}, params.images.follow_links)
+    write_embeddings(images, jpegs, card, params.embedding, folder / "embeddings" / encoder, folder / "shards")
 
 
 def _write_cohort(rules: Cohort, folder: Path) -> pl.DataFrame:
