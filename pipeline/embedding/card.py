@@ -56,7 +56,7 @@ class Card:
         if bool(self.range) == bool(self.mean) or bool(self.mean) != bool(self.std):
             raise ValueError("range: a card has either range or mean and std")
         if self.range and (len(self.range) != 2 or self.range[0] == self.range[1]):
-            raise ValueError(f"range: must be two numbers, is {list(self.range)}")
+            raise ValueError(f"range: must be two numbers that differ, is {list(self.range)}")
         if not all(len(each) in (0, 1, self.channels) for each in (self.mean, self.std)) or not all(self.std):
             raise ValueError(f"mean and std: must have 1 or {self.channels} numbers, std none of 0")
         if not isinstance(self.options, dict | None) or (self.in_order and self.ignore):

@@ -153,7 +153,7 @@ def _torchvision(card: Card, path: Path) -> nn.Module:
     body = _built(card, lambda **options: torchvision.models.get_model(card.model, weights=None, **options))
     kinds = ("ResNet", "VisionTransformer", "DenseNet")
     if type(body).__name__ not in kinds:
-        raise card.error(f"model: of torchvision, {', '.join(kinds)} are read; timm has {card.model}, too")
+        raise card.error(f"model: of torchvision, {', '.join(kinds)} are read, other networks from timm")
     fill(card, path, body, read_weights(card, path), optional=("fc.", "heads.", "classifier."))
     return _Torchvision(body)
 

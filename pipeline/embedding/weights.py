@@ -69,19 +69,19 @@ def fill(card: Card, path: Path, model: nn.Module, weights: dict[str, Tensor], o
         weights = _in_order(card, path, own, weights)
     body = {name: each for name, each in own.items() if not name.startswith(optional)}
     spare = (*card.ignore, *optional)
-    for name in body:
-        if name not in weights and not name.endswith("num_batches_tracked"):
-            raise card.error(f"file: {path}: has no {name} of {card.model}{_count(set(body) - set(weights))}")
+    missing = [name for name in body if name not in weights and not name.endswith("num_batches_tracked")]
+    if missing:
+        raise card.error(f"file: {path}: has no {missing[0]} of {card.model}{_count(missing)}")
+    left = [name for name in weights if name not in own and not name.startswith(spare)]
+    if left:
+        raise card.error(f"ignore: {path} has {left[0]}, which {card.model} has not{_count(left)}")
     for name, each in weights.items():
-        if name not in own and not name.startswith(spare):
-            left = {x for x in weights if x not in own and not x.startswith(spare)}
-            raise card.error(f"ignore: {path} has {name}, which {card.model} has not{_count(left)}")
         if name in body and each.shape != own[name].shape:
             raise card.error(f"file: {path}: {name} is {list(each.shape)}, in {card.model} {list(own[name].shape)}")
     model.load_state_dict({name: each for name, each in weights.items() if name in body}, strict=False)
 
 
-def _count(names: set[str]) -> str:
+def _count(names: list[str]) -> str:
     return f" ({len(names)} such)" if len(names) > 1 else ""
 
 
