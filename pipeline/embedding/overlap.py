@@ -117,15 +117,19 @@ def audit(card: Card, splits: pl.DataFrame, images: pl.DataFrame, official: pl.D
     }
 
 
-def unseen_stays(splits: pl.DataFrame, found: Exposure) -> pl.DataFrame | None:
-    """stay_id and fold of tested subjects that were certainly not seen: those of the sensitivity row.
+def told_apart(splits: pl.DataFrame, found: Exposure) -> pl.DataFrame:
+    """subject_id, saw of tested subjects, by subject_id: for results of those alone whom the encoder has not seen.
 
-    None where that is not known, or where everybody or nobody was seen: the row would be empty, or say nothing new.
+    Without a row where that is not known, or where everybody or nobody was seen: it would say nothing new.
     """
-    tested = splits.filter(part="test")
-    rest = tested.filter(~pl.col("subject_id").is_in(found.seen)).select("stay_id", "fold")
+    rows = (
+        splits.filter(part="test")
+        .select("subject_id", saw=pl.col("subject_id").is_in(found.seen))
+        .unique()
+        .sort("subject_id")
+    )
     exact = found.basis in ("list", "official split")
-    return rest.sort("stay_id", "fold") if exact and 0 < rest.height < tested.height else None
+    return rows if exact and rows["saw"].n_unique() == 2 else rows.clear()
 
 
 def _judged(splits: pl.DataFrame) -> pl.DataFrame:

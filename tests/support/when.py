@@ -28,8 +28,8 @@ GRID = Grid(
 )
 
 
-def known(data, grid=GRID, scale=SCALE, draws=60):
-    return source(data, grid, scale, EVALUATION, RULE, draws)
+def known(data, grid=GRID, scale=SCALE, draws=60, saw=None):
+    return source(data, grid, scale, EVALUATION, RULE, draws, saw)
 
 
 def beside(reading):

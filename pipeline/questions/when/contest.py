@@ -145,7 +145,7 @@ class Contest:
 
     def __init__(self, known: Source, task: Task, cohort: str, opponents: Mapping[str, Side]) -> None:
         self.known, self.task, self.cohort, self.opponents = known, task, cohort, opponents
-        strata = stay_strata(cohort)
+        strata = stay_strata(cohort, known.people)
         self._folds = [run.fold for run in opponents["ehr"].runs]
         self._test_share = share_tested(known.people, cohort)
         self._told = strata_told(known.people, task, cohort)

@@ -9,6 +9,7 @@ from pipeline.presentation.answers import AnswerTable, Value
 from pipeline.presentation.tables import METRIC_TITLES, Cell, short_title
 from pipeline.questions.when import tables as texts
 from pipeline.questions.when.source import ROLES
+from pipeline.questions.when.strata import SAW
 from pipeline.questions.when.tables import OWN
 
 STAGE = "gain"
@@ -212,6 +213,8 @@ def _strata(table: pl.DataFrame) -> AnswerTable:
         for row in rows.iter_rows(named=True)
     )
     note = "Exploratory. By image and ICD version of stays, by type and tercile of prevalence of phenotypes."
+    if SAW in rows["stratum"]:
+        note += " Whom the frozen image encoder has not seen before stand under “encoder saw: no”."
     header = (
         "Stratum",
         "Task",

@@ -16,7 +16,7 @@ from pipeline.evaluation.choice import read_card
 from pipeline.evaluation.paired import ALL, Cell, Stratum, read_cells
 from pipeline.evaluation.scores import MACRO, Sampler, Told, in_cohort, tell
 from pipeline.params import Evaluation, Grid, TrainingScale, Verdicts
-from pipeline.questions.when.strata import stay_strata
+from pipeline.questions.when.strata import SAW, stay_strata
 from pipeline.tasks import Task, get_task
 
 TRAITS = ("icd_version", "gender")
@@ -64,10 +64,21 @@ class Source:
 
 
 def source(
-    data: Path, grid: Grid, training: TrainingScale, evaluation: Evaluation, rule: Verdicts, draws: int
+    data: Path,
+    grid: Grid,
+    training: TrainingScale,
+    evaluation: Evaluation,
+    rule: Verdicts,
+    draws: int,
+    saw: pl.DataFrame | None = None,
 ) -> Source:
-    """Reads the people. Raises InputError for a file or column that is missing."""
+    """Reads the people. `saw` has subject_id, saw of those tested, where an encoder is frozen (data/exposure.parquet).
+
+    Raises InputError for a file or column that is missing.
+    """
     people = read_people(data, [get_task(name) for name in grid.tasks], training.folds, TRAITS)
+    if saw is not None and not saw.is_empty():
+        people = people.join(saw.rename({"saw": SAW}), on="subject_id", how="left", maintain_order="left")
     return Source(data, grid, training, evaluation, rule, people, Sampler(people, draws, evaluation.seed))
 
 
@@ -79,7 +90,7 @@ def share_tested(people: pl.DataFrame, cohort: str) -> float:
 
 def cells(known: Source, task: Task, strategy: str) -> Iterator[tuple[str, Cell]]:
     """A strategy's cells by cohort."""
-    strata = {str(cohort): stay_strata(cohort) for cohort in known.training.cohorts}
+    strata = {str(cohort): stay_strata(cohort, known.people) for cohort in known.training.cohorts}
     return read_cells(known.data, task, strategy, known.training, known.people, known.sampler, strata)
 
 
@@ -87,7 +98,7 @@ def strata_told(people: pl.DataFrame, task: Task, cohort: str) -> dict[Stratum, 
     """Who is in each stratum of the test stays of a cohort; `people`: a row a stay and fold."""
     tested = people.filter(part="test").unique("stay_id")
     found = {ALL: tell(tested, [in_cohort(cohort)], task)[0]}
-    strata = stay_strata(cohort)
+    strata = stay_strata(cohort, people)
     for stratum in dict.fromkeys(name for name, _ in strata if name != ALL[0]):
         groups = {key: where for key, where in strata.items() if key[0] == stratum}
         of_groups = tell(tested.filter(in_cohort(cohort)), list(groups.values()), task)

@@ -12,15 +12,21 @@ from pipeline.tasks import PHENOTYPES_FILE, Task
 
 ICD_VERSIONS = (9, 10)
 TERCILES = ("low", "middle", "high")
+SAW = "encoder_saw"  # a column of people: the image encoder was frozen, and has seen the patient before
 
 
-def stay_strata(cohort: str) -> dict[Stratum, pl.Expr]:
-    """By (stratum, group), which stays: all; with and without an image in base; those coded in each ICD version."""
+def stay_strata(cohort: str, people: pl.DataFrame) -> dict[Stratum, pl.Expr]:
+    """By (stratum, group), which stays: all; with and without an image in base; those coded in each ICD version.
+
+    Where `people` have the column: those whose patients a frozen encoder has seen, and those whom it has not.
+    """
+    seen = {(SAW, "yes"): pl.col(SAW), (SAW, "no"): ~pl.col(SAW)}
     image = {("has_cxr", "yes"): pl.col("has_cxr"), ("has_cxr", "no"): ~pl.col("has_cxr")}
     return {
         ALL: pl.lit(True),
         **(image if cohort == "base" else {}),
         **{("icd_version", str(version)): pl.col("icd_version") == version for version in ICD_VERSIONS},
+        **(seen if SAW in people.columns else {}),
     }
 
 

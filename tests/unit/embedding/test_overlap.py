@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from pipeline.embedding.card import Card
-from pipeline.embedding.overlap import audit, exposure, official_split, unseen_stays
+from pipeline.embedding.overlap import audit, exposure, official_split, told_apart
 from pipeline.errors import InputError
 from pipeline.mimic.manifest import build_manifest
 from pipeline.params import Data
@@ -50,7 +50,7 @@ def test_what_saw_nothing_is_clean():
         report = audit(clean, SPLITS, IMAGES, OFFICIAL)
         assert report["badge"] == "clean"
         assert counted(report) == [("dev", None, 20, 0), ("test", 0, 40, 0), ("test", 1, 40, 0)]
-        assert unseen_stays(SPLITS, exposure(clean, IMAGES, OFFICIAL)) is None
+        assert told_apart(SPLITS, exposure(clean, IMAGES, OFFICIAL)).is_empty()
 
 
 def test_all_means_everybody_with_an_image():
@@ -98,10 +98,10 @@ def test_a_list_is_exact(tmp_path, column, names):
     report = audit(card(str(path), "images"), SPLITS, IMAGES, None)
     assert [row["seen"] for row in report["parts"]] == [0, "<10", 0]
     assert report["badge"] == "images seen"
-    rest = unseen_stays(SPLITS, found)
-    assert rest.columns == ["stay_id", "fold"]
-    assert sorted(set(range(40, 200)) - set(rest["stay_id"].to_list())) == [40, 41, 44, 45]
-    assert rest.height == 156
+    apart = told_apart(SPLITS, found)
+    assert apart.schema == {"subject_id": pl.Int32, "saw": pl.Boolean}
+    assert apart["subject_id"].to_list() == list(range(20, 100))
+    assert apart.filter("saw")["subject_id"].to_list() == [20, 22]
 
 
 def test_who_is_on_the_list_but_only_trained_on_here_is_no_overlap(tmp_path):
@@ -116,7 +116,7 @@ def test_a_list_of_other_data_tells_nothing(tmp_path):
     path.write_text("dicom_id\nelsewhere\n")
     found = exposure(card(str(path), "images"), IMAGES, None)
     assert (found.basis, len(found.seen)) == ("unknown", 51)
-    assert unseen_stays(SPLITS, found) is None
+    assert told_apart(SPLITS, found).is_empty()
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,18 @@
 """Strata of stays and of phenotypes."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 
 from pipeline.evaluation.cells import read_people
+from pipeline.questions.when.gain import gain
 from pipeline.questions.when.source import strata_told, summed
 from pipeline.questions.when.strata import label_groups
 from pipeline.questions.when.tables import icd
 from pipeline.tasks import get_task, phenotype_slugs
-from tests.support.when import auroc, one, scores
+from tests.support.when import GRID, auroc, known, one, scores
 
 
 def test_strata_are_of_stays_by_image_and_coding_and_of_phenotypes_by_type_and_prevalence(made, found):
@@ -33,6 +36,35 @@ def test_strata_are_of_stays_by_image_and_coding_and_of_phenotypes_by_type_and_p
         )
         assert one(rows, group=group)["difference_image"] == pytest.approx(own - against)
     assert "has_cxr" not in found.table.filter(cohort="matched")["stratum"].unique().to_list()
+
+
+def test_whom_a_frozen_encoder_has_seen_stand_apart(made):
+    """Every third subject was seen; the differences are those of the others alone."""
+    people = read_people(made, [get_task("mortality")], (0, 1))
+    subjects = people.filter(part="test").select("subject_id").unique().sort("subject_id")
+    saw = subjects.with_columns(saw=pl.int_range(pl.len()) % 3 == 0)
+    grid = replace(GRID, strategies=("lstm", "resnet", "late_fusion"), tasks=("mortality",))
+    reading = known(made, grid, draws=10, saw=saw)
+    table = gain(reading).table
+    key = {
+        "task": "mortality",
+        "cohort": "base",
+        "metric": "auroc",
+        "label": "icu_mortality",
+        "strategy": "late_fusion",
+    }
+    rows = table.filter(~pl.col("chosen"), stratum="encoder_saw", **key)
+    assert rows["group"].to_list() == ["yes", "no"]
+    stays = people.join(saw, on="subject_id").select("stay_id", "saw").unique()
+    for group, where in {"yes": "saw", "no": ~pl.col("saw")}.items():
+        some = pl.col("stay_id").is_in(stays.filter(where)["stay_id"].implode())
+        own, against = (
+            scores(made, "mortality", name, "base", "test", auroc, some)["icu_mortality"]
+            for name in ("late_fusion", "resnet")
+        )
+        assert one(rows, group=group)["difference_image"] == pytest.approx(own - against)
+        assert one(rows, group=group)["n"] == str(stays.filter(where).height)
+    assert "encoder_saw" not in gain(known(made, grid, draws=10, saw=saw.clear())).table["stratum"]
 
 
 def test_phenotypes_are_grouped_by_the_benchmarks_types_and_by_their_counts(made):
