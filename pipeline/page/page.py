@@ -27,6 +27,7 @@ from pipeline.disclosure import HIDDEN, known, share
 from pipeline.errors import InputError
 from pipeline.evaluation.cells import cell_folder
 from pipeline.page import figures
+from pipeline.page.exposure import badges, banner
 from pipeline.page.facts import Block, blocks, rows_read, value, words
 from pipeline.page.labels import about, kind_of, sort_value, unique_ids
 from pipeline.page.matrix import matrix
@@ -200,7 +201,7 @@ def _attrition(counts: Any) -> list[dict[str, Any]]:
 
 def _facts(folder: Path) -> list[tuple[str, str, list[Block] | None]]:
     """(title, file beside the page, tables or None) of every stage's counts; splits have a section of their own."""
-    others = sorted(path.stem for path in folder.glob("*.json") if path.stem not in (*FACTS, "splits"))
+    others = sorted(path.stem for path in folder.glob("*.json") if path.stem not in (*FACTS, "splits") and _json(path))
     titles = FACTS | {stage: words(stage).capitalize() for stage in others}
     found = {stage: _json(folder / f"{stage}.json") for stage in titles}
     if isinstance(found["cohort"], dict):  # the flow has a section of its own
@@ -286,6 +287,7 @@ def build(data: Path, reports: Path, params: dict[str, Any]) -> tuple[str, dict[
     for figure in (each for answer in questions for each in answer.figures):
         drawn[figure.name] = figure.svg
     audit, splits = _json(reports / "audit.json"), _json(reports / "data" / "splits.json")
+    exposure = _json(reports / "data" / "exposure.json")
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
         autoescape=True,
@@ -302,7 +304,8 @@ def build(data: Path, reports: Path, params: dict[str, Any]) -> tuple[str, dict[
     page = environment.get_template("template.html").render(
         style=Markup((FOLDER / "style.css").read_text(encoding="utf-8")),
         script=Markup((FOLDER / "page.js").read_text(encoding="utf-8")),
-        banners=banners(manifest),
+        banners=banners(manifest) + banner(exposure),
+        badges=badges(exposure, {card["name"]: list(card["modalities"]) for card in cards}),
         answers=questions,
         matrix=matrix(reports / "tables", grid.tasks, tuple(map(str, training.cohorts)), params["verdicts"]),
         kinds={card["name"]: kind_of(card.get("group", ""), list(card["modalities"])) for card in cards},
