@@ -2,8 +2,8 @@
 
 How many runs there are, those that others need among them, is told at once; then which of them are in the run store,
 and what the others take if none stops early: time from batches of each strategy and cohort on this machine
-(pipeline.timing), disk from its weights. On a GPU also what several runs at a time take there: as many as its memory
-holds, timed. What is not in it is told in a line (INCLUDED).
+(pipeline.timing), disk from its weights; and what embedding the images takes. On a GPU also what several runs at a time
+take there: as many as its memory holds, timed. What is not in it is told in a line (INCLUDED).
 """
 
 from __future__ import annotations
@@ -14,16 +14,22 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from pipeline.data.tensors import FILES, embedding_files, grid_side
+from pipeline.embedding.card import read_card
 from pipeline.errors import InputError
 from pipeline.options import parser
-from pipeline.params import Params, load
+from pipeline.params import END_TO_END, Params, load
 from pipeline.power import told
-from pipeline.timing import Cost, Stopwatch, time_together
+from pipeline.timing import Cost, Seen, Stopwatch, time_together
 from pipeline.training.executors import choice
 from pipeline.training.grid import RunSpec
 from pipeline.training.packing import Crew, free_mb, runs_per_gpu
 from pipeline.training.settings import all_runs
+
+if TYPE_CHECKING:  # torch takes a second to import
+    from pipeline.embedding.price import Price
 
 # Where there are no data yet: a synthetic patient has about so many stays in the base cohort; so many of them an image.
 STAYS_A_PATIENT, IMAGE_SHARE = 0.55, 0.4
@@ -85,14 +91,36 @@ def cohort_size(params: Params, data: Path) -> Cohort:
     return Cohort(n, round(n * IMAGE_SHARE), False)
 
 
-def machine_gpu(crew: Crew, data: Path) -> Gpu | None:
+def machine_gpu(crew: Crew, data: Path, image: str = END_TO_END) -> Gpu | None:
     """The GPU with the least free memory; None where there is none, or it does not tell."""
     free = free_mb(crew.gpus)
     if not free:
         return None
-    packed = [data / "images/pixels.npy", data / "series/values.npy"]
+    images = "images/pixels.npy" if image == END_TO_END else f"embeddings/{image}/packed.npy"
+    packed = [data / images, data / "series/values.npy"]
     held = sum(path.stat().st_size for path in packed if path.is_file()) / 1e6
     return Gpu(min(free.values()), held, crew.cores // len(crew.gpus))
+
+
+def embeddings(params: Params, data: Path, cohort: Cohort) -> Iterator[Price]:
+    """What the embeddings of each encoder take. Raises InputError where one cannot be loaded."""
+    for name in params.embedding.encoders:
+        from pipeline.embedding.price import price
+
+        yield price(read_card(name), params.embedding, data, cohort.images)
+
+
+def told_price(price: Price) -> str:
+    """A line."""
+    head, room = f"embed {price.encoder}: {price.images} images", f"{price.megabytes:.1f} MB"
+    if price.made:
+        return f"{head} are made, {room}"
+    jpeg = "its JPEG left out" if price.reading is None else f"{price.reading:.3f} s for its JPEG"
+    where = f"a GPU fed by {price.workers}" if price.gpu else f"{price.workers}"
+    return (
+        f"{head} at {price.px} px, once for all runs, {price.seconds:.3f} s each and {jpeg}: {_time(price.hours)} on "
+        f"{where}; {room}"
+    )
 
 
 def asked(params: Params) -> tuple[Runs, Counter[str]]:
@@ -146,7 +174,7 @@ def estimate(
                 if gpu and not once and not cost.told:
                     together = runs_per_gpu(gpu.free_mb, cost.gpu_mb + gpu.data_mb, gpu.cores)
                     if together > 1:
-                        slower = time_together(chosen[0], watch.px, share, together) / cost.batch
+                        slower = time_together(chosen[0], watch.seen, share, together) / cost.batch
                 timed[key] = cost, together, slower
             cost, together, slower = timed[key]
             most, told = max(most, together), told or cost.told
@@ -160,12 +188,13 @@ def estimate(
 
 def finished_runs(runs: Runs, data: Path) -> dict[tuple[str, str], set[int]]:
     """Positions of the runs that are in the run store; none where the data are not made yet."""
-    from pipeline.data.tensors import FILES
-    from pipeline.training.store import Store, data_fingerprint, work_folder
+    from pipeline.training.store import Store
 
-    if not all((data / name).is_file() for name in FILES):
+    images = {spec.training.image for specs in runs.values() for spec in specs}
+    files = {*FILES, *(name for image in images for name in embedding_files(image))}
+    if not all((data / name).is_file() for name in files):
         return {}
-    store = Store(work_folder(), data_fingerprint(data))
+    store = Store.of(data)
     return {pair: {i for i, spec in enumerate(specs) if store.finished(spec)} for pair, specs in runs.items()}
 
 
@@ -234,9 +263,14 @@ def main() -> None:
         made = sum(map(len, finished.values()))
         missing = sum(map(len, runs.values())) - made
         print(f"in the run store: {made} runs; to be made: {missing}", flush=True)
+        seen: Seen = params.get("scales.images").px
+        for price in embeddings(params, data, cohort):
+            print(told_price(price), flush=True)
+            if price.encoder == params.training.image:
+                seen = grid_side(price.shape[0]), price.shape[1]
         if missing:
-            crew, watch = choice(params.training.device), Stopwatch(params.get("scales.images").px)
-            gpu, lines = machine_gpu(crew, data), list[Line]()
+            crew, watch = choice(params.training.device), Stopwatch(seen)
+            gpu, lines = machine_gpu(crew, data, params.training.image), list[Line]()
             print(head(gpu), flush=True)
             for line in estimate(params, runs, finished, cohort, watch, gpu):
                 lines.append(line)

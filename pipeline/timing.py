@@ -5,6 +5,7 @@ Where a batch takes seconds (a ResNet-50 on a CPU), one of it is timed, and what
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import statistics
 import time
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 SLOW = 1.0  # seconds of a batch from which on one is enough
 FITTED_STAYS = 400  # to which a fit is timed; about linear in them
+PX = 64  # of images that nobody sees
+
+Seen = int | tuple[int, int]  # pixels of an image's side; or of its embedding the grid's side and the width
 
 
 @dataclass(frozen=True)
@@ -37,34 +41,38 @@ class Cost:
     told: bool = False
 
 
-def shapes_of(spec: RunSpec, px: int) -> Shapes:
+def shapes_of(spec: RunSpec, seen: Seen) -> Shapes:
     """What the run's strategy is built for."""
     from pipeline.data.inputs import HOURS, channel_variables
     from pipeline.data.statics import model_variables
     from pipeline.modelling.interface import Shapes
 
     variables = channel_variables(model_variables(spec.tier, spec.training.statics))
-    return Shapes(get_task(spec.task), HOURS, variables, px, spec.encoders, spec.training.pretrained)
+    shapes = Shapes(get_task(spec.task), HOURS, variables, 0, spec.encoders, spec.training.pretrained)
+    if isinstance(seen, int):
+        return dataclasses.replace(shapes, px=seen)
+    return dataclasses.replace(shapes, px=PX, embedding=seen)
 
 
-def time_batch(spec: RunSpec, px: int, image_share: float, batches: int = 5) -> Cost:
+def time_batch(spec: RunSpec, seen: Seen, image_share: float, batches: int = 5) -> Cost:
     """The cost of a strategy: the median of a few batches, after one to warm up; of a fit, its share in a batch.
 
     Where it takes longer than SLOW, one batch is enough.
     """
     import torch
 
+    from pipeline.modelling.device import pick_device
     from pipeline.modelling.encoders import image_format
     from pipeline.modelling.examples import example_batch, example_targets
     from pipeline.modelling.fitted import Fitted
     from pipeline.modelling.optimiser import AdamW, optimiser_groups
     from pipeline.modelling.registry import build
     from pipeline.training.loop import autocast, train_step
-    from pipeline.training.run import pick_device, prepare_torch
+    from pipeline.training.run import prepare_torch
 
     prepare_torch()
     device = pick_device(spec.training.device)
-    shapes = shapes_of(spec, px)
+    shapes = shapes_of(spec, seen)
     strategy = build(spec.strategy, shapes, spec.hyper).to(device)
     strategy.to(memory_format=image_format(spec.encoders, device))
     if isinstance(strategy, Fitted):
@@ -107,19 +115,19 @@ def time_batch(spec: RunSpec, px: int, image_share: float, batches: int = 5) -> 
     return Cost(seconds, stay, size, torch.cuda.max_memory_reserved() / 1e6 if device.type == "cuda" else 0.0)
 
 
-def time_together(spec: RunSpec, px: int, image_share: float, count: int) -> float:
+def time_together(spec: RunSpec, seen: Seen, image_share: float, count: int) -> float:
     """Seconds of a training batch where so many processes train on one GPU at a time: their mean."""
     context = multiprocessing.get_context("forkserver")
     with ProcessPoolExecutor(count, mp_context=context) as pool:
-        found = [pool.submit(time_batch, spec, px, image_share, 50) for _ in range(count)]
+        found = [pool.submit(time_batch, spec, seen, image_share, 50) for _ in range(count)]
         return statistics.fmean(each.result().batch for each in found)
 
 
-def batch_flops(spec: RunSpec, px: int, image_share: float) -> tuple[float, int] | None:
+def batch_flops(spec: RunSpec, seen: Seen, image_share: float) -> tuple[float, int] | None:
     """FLOPs of a forward pass over a batch, and how many parameters there are; None for what is fitted: no network."""
     from pipeline.cost import FlopCounter, cost
 
-    parameters, whole, without = cost(spec.strategy, shapes_of(spec, px), spec.hyper, FlopCounter())
+    parameters, whole, without = cost(spec.strategy, shapes_of(spec, seen), spec.hyper, FlopCounter())
     if parameters is None or whole is None or without is None:
         return None
     return spec.batch_size * (image_share * whole + (1 - image_share) * without), parameters
@@ -127,24 +135,24 @@ def batch_flops(spec: RunSpec, px: int, image_share: float) -> tuple[float, int]
 
 @dataclass
 class Stopwatch:
-    """Times runs of images of `px` pixels, until a batch is SLOW: from then on that one, the `reference`, tells.
+    """Times runs that see such images, until a batch is SLOW: from then on that one, the `reference`, tells.
 
     `reference`: the run, its cost and its FLOPs, to which the others' times are proportional. What would be quicker
     than SLOW by that is timed all the same: there FLOPs say little.
     """
 
-    px: int
+    seen: Seen
     reference: tuple[RunSpec, Cost, float] | None = field(default=None, init=False)
 
     def cost(self, spec: RunSpec, image_share: float) -> Cost:
         """The cost of the run, so many of whose stays have an image."""
-        flops = batch_flops(spec, self.px, image_share) if self.reference else None
+        flops = batch_flops(spec, self.seen, image_share) if self.reference else None
         if self.reference and flops:
             _, known, of = self.reference
             times = flops[0] / of
             if times * known.batch > SLOW:
                 return Cost(times * known.batch, times * known.stay, 4 * flops[1] / 1e6, told=True)
-        found = time_batch(spec, self.px, image_share)
-        if self.reference is None and found.batch > SLOW and (flops := batch_flops(spec, self.px, image_share)):
+        found = time_batch(spec, self.seen, image_share)
+        if self.reference is None and found.batch > SLOW and (flops := batch_flops(spec, self.seen, image_share)):
             self.reference = spec, found, flops[0]
         return found

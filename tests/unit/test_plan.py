@@ -5,10 +5,16 @@ import dataclasses
 import pytest
 
 from pipeline import plan, timing
+from pipeline.embedding.card import read_card
+from pipeline.embedding.embed import identity
+from pipeline.embedding.price import Price
+from pipeline.errors import InputError
+from pipeline.files import write_json
 from pipeline.params import load
 from pipeline.plan import Cohort, Gpu, asked, estimate, summary
 from pipeline.timing import Cost, Stopwatch
 from pipeline.training.packing import CONTEXT_MB, USABLE, Crew
+from tests.support.embedded import VECTORS, WIDTH, write_card
 
 PEAKS = {"transformer": 1_000.0, "resnet": 50_000.0}
 
@@ -158,3 +164,69 @@ def test_the_gpu_with_the_least_memory_decides(tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "free_mb", lambda names: dict(zip(names, (900.0, 700.0), strict=False)))
     assert plan.machine_gpu(Crew(16, ("0", "1"), cores=16), tmp_path) == Gpu(700.0, 2.0, 8)
     assert plan.machine_gpu(Crew(16), tmp_path) is None
+
+
+@pytest.fixture
+def embedded(root, tmp_path, monkeypatch):
+    """A folder with the card of a tiny encoder, and params that ask for it."""
+    monkeypatch.chdir(tmp_path)
+    write_card(tmp_path)
+    changes = ["scale=tiny", "grid.strategies=[late_fusion,lstm]", "grid.tasks=[mortality]", "training.start=scratch"]
+    changes += ["embedding.encoders=[tiny]", "training.image=tiny", "embedding.device=cpu", "training.device=cpu"]
+    return load(root / "params.yaml", changes), [word for change in changes for word in ("-S", change)]
+
+
+def test_embedding_costs_its_images_by_all_processes_or_by_a_gpu_that_they_feed():
+    price = Price("tiny", 3600, 16, (5, 6), False, seconds=0.2, reading=0.4, workers=4)
+    assert price.hours == pytest.approx(0.2 / 4 + 0.4 / 4)
+    assert price.megabytes == pytest.approx(3600 * 5 * 6 * 2 / 1e6)
+    assert plan.told_price(price) == (
+        "embed tiny: 3600 images at 16 px, once for all runs, 0.200 s each and 0.400 s for its JPEG: "
+        "9.0 min on 4; 0.2 MB"
+    )
+    assert dataclasses.replace(price, gpu=True).hours == pytest.approx(0.2)  # the JPEGs are read meanwhile
+    assert dataclasses.replace(price, gpu=True, reading=2.0).hours == pytest.approx(0.5)
+    assert "a GPU fed by 4" in plan.told_price(dataclasses.replace(price, gpu=True))
+    assert "its JPEG left out" in plan.told_price(dataclasses.replace(price, reading=None))
+    assert plan.told_price(dataclasses.replace(price, made=True)) == "embed tiny: 3600 images are made, 0.2 MB"
+
+
+def test_what_is_embedded_already_costs_nothing_and_nothing_is_loaded(embedded, tmp_path):
+    params, _ = embedded
+    (before,) = plan.embeddings(params, tmp_path, Cohort(100, 40, True))
+    assert (before.made, before.images, before.shape) == (False, 40, (VECTORS, WIDTH))
+    assert before.seconds > 0
+    assert before.reading is None  # no JPEG is known
+    facts = {"identity": identity(read_card("tiny")), "images": 40, "vectors": VECTORS, "width": WIDTH}
+    write_json(facts, tmp_path / "embeddings/tiny/facts.json")
+    (tmp_path / "program-0.pt").unlink()
+    (after,) = plan.embeddings(params, tmp_path, Cohort(100, 40, True))
+    assert (after.made, after.images, after.shape) == (True, 40, (VECTORS, WIDTH))
+    with pytest.raises(InputError, match=r"^encoders/tiny\.yaml: file: .*program-0\.pt: not found"):
+        list(plan.embeddings(params, tmp_path, Cohort(100, 41, True)))
+
+
+def test_the_plan_prints_what_embedding_takes_and_times_runs_that_see_embeddings(embedded, root, monkeypatch, capsys):
+    seen = []
+
+    def batch(spec, what, share):
+        seen.append((spec.strategy, what))
+        return Cost(0.1, 0.01, 5.0)
+
+    monkeypatch.setattr(timing, "time_batch", batch)
+    command = ["plan", "--params", str(root / "params.yaml"), "--data", "nowhere", *embedded[1]]
+    monkeypatch.setattr("sys.argv", command)
+    plan.main()
+    told = capsys.readouterr().out
+    assert "embed tiny: 33 images at 16 px, once for all runs, 0.0" in told
+    assert set(seen) == {("late_fusion", (2, WIDTH)), ("lstm", (2, WIDTH))}
+
+
+def test_a_run_of_embeddings_is_timed_with_them_and_a_quarter_of_the_flops(embedded):
+    params, _ = embedded
+    spec = asked(params)[0]["late_fusion", "mortality"][0]
+    cost = timing.time_batch(spec, (2, WIDTH), 1.0, batches=1)
+    assert cost.batch > 0
+    (pixels, _), (embeddings, _) = (timing.batch_flops(spec, seen, 1.0) for seen in (64, (2, WIDTH)))
+    (record, _) = timing.batch_flops(spec, 64, 0.0)
+    assert embeddings - record < 0.25 * (pixels - record)
