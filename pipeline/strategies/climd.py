@@ -33,7 +33,7 @@ from pipeline.modelling.wrapping import AS_WRITTEN, Wrapper
 
 LEAST = 2  # stays of a group that are admitted however few the share is
 KEPT = 0.5  # of a score, when it is measured anew
-TOLD = ("progress", "drawn_rarest", "score_rarest", "score")
+TOLD = ("progress", "score_rarest", "score", "drawn_rarest", "drawn_pairs")
 
 
 def classes(targets: Tensor, kind: str) -> Tensor:
@@ -108,7 +108,7 @@ class CLIMD(Wrapper):
         self.pace, self.share, self.admitted, self.rest = pace, share, admitted, rest
         self.register_buffer("score", torch.zeros(shapes.stays))
         self.register_buffer("weight", torch.ones(shapes.stays, dtype=torch.float64))
-        self.register_buffer("told", torch.zeros(5))  # TOLD, and the rarest class's share of the stays
+        self.register_buffer("told", torch.zeros(7))  # TOLD, and what the last two are of the stays as they are
 
     def progress(self, epoch: Epoch) -> float:
         """0 before the first epoch, 1 from the one on where training is ordinary."""
@@ -156,7 +156,7 @@ class CLIMD(Wrapper):
         self.told[0] = progress
         if progress == 1:
             self.weight.fill_(1.0)
-            self.told[1] = self.told[4]
+            self.told[3:5] = self.told[5:]
             return
         found = [(batch, targets, self.measure(batch, targets)) for batch, targets in epoch.batches()]
         if not found:
@@ -174,7 +174,9 @@ class CLIMD(Wrapper):
         self.weight[index] = weight
         numbers, count = klass.unique(return_counts=True)
         rare = klass == numbers[count.argmin()]
-        self.told[1:] = torch.stack([weight[rare].sum(), score[rare].mean(), score.mean(), rare.double().mean()])
+        drawn = [weight[which].sum() for which in (rare, pictured)]
+        there = [which.double().mean() for which in (rare, pictured)]
+        self.told[1:] = torch.stack([score[rare].mean(), score.mean(), *drawn, *there])
 
     def draw(self, rows: Tensor, rng: np.random.Generator) -> Tensor:
         """By weight, with repeats; once the curriculum is over, as the base draws."""
@@ -185,6 +187,6 @@ class CLIMD(Wrapper):
         return rows[torch.from_numpy(drawn).to(rows.device)]
 
     def diagnostics(self) -> dict[str, float]:
-        """The base's; where the curriculum stands, which share of draws is the rarest class's, and its last scores."""
+        """The base's; where the curriculum stands, its last scores, which shares of draws are rarest and pairs."""
         own = dict(zip(TOLD, self.told.tolist(), strict=False)) if self.share > 0 else {}
         return {**super().diagnostics(), **own}

@@ -14,6 +14,7 @@ from pipeline.modelling.interface import Epoch, Output
 from pipeline.modelling.losses import divergence
 from pipeline.modelling.optimiser import AdamW
 from pipeline.modelling.registry import build
+from pipeline.modelling.views import keep_images
 from pipeline.strategies.climd import classes, sampling
 
 N = 40
@@ -178,6 +179,7 @@ def test_pace(pace, done, evenness):
 def test_it_draws_by_weight_and_says_where_it_stands():
     model = model_of(measure="none", pace="step")  # by inverse frequency
     batch, targets = told_of(model)
+    batch = keep_images(batch, (torch.arange(N) < 3) | (torch.arange(N) % 5 == 0))
     targets.fill_(0)
     targets[:4] = 1
     weights(model, batch, targets, 3)
@@ -188,8 +190,12 @@ def test_it_draws_by_weight_and_says_where_it_stands():
     told = model.diagnostics()
     assert told["progress"] == pytest.approx(3 / 7)
     assert told["drawn_rarest"] == pytest.approx(0.5)
+    pairs = batch.present[:, 1].float()
+    assert float(pairs[:4].mean()) == 0.75  # and of the others one in five or so: a draw has more pairs than the data
+    assert told["drawn_pairs"] == pytest.approx(float(pairs[:4].mean() + pairs[4:].mean()) / 2)
     weights(model, batch, targets, 7)
-    assert model.diagnostics() == pytest.approx({"progress": 1, "drawn_rarest": 0.1, "score_rarest": 0, "score": 0})
+    over = {"progress": 1, "drawn_rarest": 0.1, "drawn_pairs": float(pairs.mean()), "score_rarest": 0, "score": 0}
+    assert model.diagnostics() == pytest.approx(over)
     assert model_of(share=0.0).diagnostics() == {}
     drawn = model.draw(rows, np.random.default_rng(1))
     assert torch.equal(drawn, model.base.draw(rows, np.random.default_rng(1)))
