@@ -702,6 +702,7 @@ class Params:
     grid: Grid
     ensembles: dict[str, Ensemble]
     embedding: Embedding
+    ablations: dict[str, dict[str, dict[str, Any]]]
     training: Training
     tuning: Tuning
     evaluation: Evaluation
@@ -725,6 +726,13 @@ class Params:
             _require(name not in self.strategies, f"ensembles.{name}: is the name of a strategy, too")
             _require_blocks(f"ensembles.{name}.components", ensemble.components, "strategies", self.strategies)
         _require_blocks("verdicts.fusion", self.verdicts.fusion, "strategies", self.strategies)
+        _require_blocks("ablations", tuple(self.ablations), "strategies", self.strategies)
+        for name, ablations in self.ablations.items():
+            for ablation, changes in ablations.items():
+                key, block = f"ablations.{name}.{ablation}", self.strategies[name]
+                _require(re.fullmatch(r"[a-z0-9_]+", ablation) is not None, f"{key}: may hold a-z, 0-9 and _ alone")
+                for knob in changes:
+                    _require(knob in block, f"{key}.{knob}: is no knob of strategies.{name}{meant(knob, block)}")
         for name, hyper in self.strategies.items():
             for knob, value in _leaves(hyper, f"strategies.{name}"):
                 _require(not _boundless(value), f"{knob}: must be a finite number, is {value}")

@@ -26,12 +26,12 @@ TOLERANCE = 1e-4  # of the sum of a softmax row in single precision
 
 
 def cell_folder(data: Path, strategy: str) -> Path:
-    """Where a train cell leaves its card and, in a folder a task, predictions and histories; or the stage `ensemble`.
+    """Where a train cell leaves its card and, in a folder a task, predictions and histories; or who makes such cells.
 
-    No ensemble has the name of a strategy (pipeline.params).
+    No ensemble has the name of a strategy (pipeline.params), and an ablation's has a dot.
     """
-    ensemble = data / "ensembles" / strategy
-    return ensemble if ensemble.is_dir() else data / "runs" / strategy
+    others = (data / kind / strategy for kind in ("ensembles", "ablations"))
+    return next((folder for folder in others if folder.is_dir()), data / "runs" / strategy)
 
 
 def read_people(data: Path, tasks: Iterable[Task], folds: Iterable[int], traits: Sequence[str] = ()) -> pl.DataFrame:

@@ -43,6 +43,20 @@ def run_keys(scale: TrainingScale, task: str) -> list[RunKey]:
     return [key for key in keys if not key.train_missing or key in removed]
 
 
+def ablation_scale(scale: TrainingScale) -> TrainingScale:
+    """The runs in which a strategy is trained with knobs otherwise: one cohort, with the least removed.
+
+    The matched one where it is trained on: there every stay has what modalities are fused of.
+    """
+    cohort = "matched" if "matched" in scale.cohorts else scale.cohorts[0]
+    return replace(scale, cohorts=(cohort,), train_missing=(min(scale.train_missing),))
+
+
+def ablated(strategy: str, ablation: str) -> str:
+    """The name of the cell in data/ablations of a strategy with knobs otherwise."""
+    return f"{strategy}.{ablation}"
+
+
 @dataclass(frozen=True)
 class RunSpec:
     """All that a run is a function of, data and code apart. `training.precision` is never auto, but what that means.

@@ -91,6 +91,13 @@ def test_the_projects_own_file_loads_and_scales_resolve(root):
             ["gmb"],
             r"ensembles\.autoprognosis_m\.components: 'gmb' has no block under strategies",
         ),
+        ("ablations.mint", {}, r"ablations: 'mint' has no block under strategies, .*; did you mean mind\?"),
+        (
+            "ablations.mind.half.sise",
+            0.5,
+            r"ablations\.mind\.half\.sise: is no knob of strategies\.mind; did you mean size\?",
+        ),
+        ("ablations.mind.a-b", {}, r"ablations\.mind\.a-b: may hold a-z, 0-9 and _ alone"),
         ("ensembles.autoprognosis_m.trials", 6, r"ensembles\.autoprognosis_m\.trials: must be at least 7: each"),
         (
             "ensembles.autoprognosis_m.search",
