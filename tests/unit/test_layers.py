@@ -14,7 +14,7 @@ FLOORS = [
     ["pipeline.training", "pipeline.cost", "pipeline.power", "pipeline.export"],
     ["pipeline.timing"],
     ["pipeline.evaluation", "pipeline.check", "pipeline.plan", "pipeline.work"],
-    ["pipeline.ensembles", "pipeline.prediction"],
+    ["pipeline.ensembles", "pipeline.forgetting", "pipeline.prediction"],
     ["pipeline.predict"],
     [f"pipeline.questions.{name}" for name in ("when", "which", "robust", "fair")],
     ["pipeline.questions.known"],  # judges what `when` has found

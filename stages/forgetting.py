@@ -1,0 +1,27 @@
+"""forgetting: what is left of what was learned first, as finished runs' encoders see it; for CMCL and PAL."""
+
+from pathlib import Path
+
+from pipeline import files
+from pipeline.forgetting.cmcl import forgetting_cmcl
+from pipeline.forgetting.pal import forgetting_pal
+from pipeline.forgetting.tables import over_runs
+from pipeline.params import read
+from pipeline.training.store import Store, data_fingerprint, work_folder
+from stages import stage
+
+
+@stage
+def main() -> None:
+    """Writes reports/tables/forgetting_{cmcl,pal}.csv; without rows where the grid has no such strategy."""
+    (grid,) = read("grid")
+    data = Path("data")
+    store = Store(work_folder(), data_fingerprint(data))
+    for strategy, rows_of in (("cmcl", forgetting_cmcl), ("pal", forgetting_pal)):
+        rows = rows_of(store, data, grid.tasks) if strategy in grid.strategies else []
+        table = over_runs(rows, f"forgetting_{strategy}")
+        files.write_csv(files.significant(table), Path("reports/tables") / f"forgetting_{strategy}.csv", digits=6)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+"""Fixtures that tests of this folder share."""
+
+import dataclasses
+
+import pytest
+
+from pipeline.params import Training, load
+from tests.support.made_up_data import fabricate
+
+
+@pytest.fixture(scope="session")
+def training(root) -> Training:
+    return dataclasses.replace(load(root / "params.yaml").training, device="cpu", checkpoint_seconds=0.0)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    return fabricate(tmp_path_factory.mktemp("fabricated"), n=120)
