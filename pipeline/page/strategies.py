@@ -19,6 +19,7 @@ from pipeline.evaluation.scores import MACRO
 from pipeline.modelling.cards import ENTRIES, Card, read_card
 from pipeline.modelling.registry import names
 from pipeline.presentation.text import markdown_table, with_interval
+from pipeline.questions.which.own import FILES
 
 DOCUMENT, STUDY, SENSITIVITY = Path("docs/strategies.md"), Path("docs/study"), Path("docs/sensitivity.csv")
 COMMAND = "python -m pipeline.page.strategies"
@@ -98,6 +99,12 @@ def _moves(sensitivity: pl.DataFrame) -> list[str]:
     return [BEFORE, markdown_table(["strategy", *MOVES.values()], rows).rstrip()]
 
 
+def _own(strategy: str) -> str:
+    """Where its own tables lie, and where they are explained."""
+    tables = " and ".join(f"`reports/tables/{name}.csv`" for name in FILES[strategy])
+    return f"{tables}, folded on the page: [what is told](reading-the-report.md#own-tables)."
+
+
 def render(cards: list[Card], texts: dict[str, str], sensitivity: pl.DataFrame) -> str:
     """Markdown: a table of what each declares, then the cards, group by group, by name; `texts`: what was found.
 
@@ -117,6 +124,7 @@ def render(cards: list[Card], texts: dict[str, str], sensitivity: pl.DataFrame) 
             lines += ["", f"### {card.name}", "", card.summary]
             entries = {entry: card.entries[entry] for entry in ENTRIES}
             entries |= {"Found": texts[card.name]} if card.name in texts else {}
+            entries |= {"Own table": _own(card.name)} if card.name in FILES else {}
             for entry, text in entries.items():
                 lines += ["", f"**{entry}.** {text}"]
     lines += ["", *_moves(sensitivity)]

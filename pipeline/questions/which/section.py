@@ -17,6 +17,7 @@ from pipeline.presentation.text import joined, percent, plural
 from pipeline.questions.which import figures
 from pipeline.questions.which.compare import SCHEMAS
 from pipeline.questions.which.ensembles import ensemble_tables
+from pipeline.questions.which.own import own_tables
 from pipeline.questions.which.text import (
     BENEFIT,
     CALIBRATED,
@@ -73,7 +74,7 @@ def answer(tables: Path, grid: Grid, evaluation: Evaluation, settings: Compare) 
     if trials:
         drawn += _tuning_figures(read["tuning_curve"], looks)
         told += _tuning_tables(read["tuning"])
-    told += ensemble_tables(tables, grid)
+    told += ensemble_tables(tables, grid) + own_tables(tables, grid)
     return Answer(KEY, QUESTION, sentence(read["ranking"], trials), tuple(notes), tuple(drawn), tuple(told))
 
 

@@ -2,10 +2,12 @@
 
 import polars as pl
 
+from pipeline.closure import ROOT
 from pipeline.modelling.cards import Card, read_card
 from pipeline.modelling.fitted import Fitted
 from pipeline.modelling.registry import names, strategy_class
 from pipeline.page.strategies import COMMAND, DOCUMENT, MOVES, SENSITIVITY, STUDY, found, read_sensitivity, render
+from pipeline.questions.which.own import FILES
 
 
 def test_the_document_is_fresh(root):
@@ -29,6 +31,20 @@ def test_cards_stand_in_groups_with_what_they_declare_and_what_was_found():
     head = f"| strategy | {' | '.join(MOVES.values())} |\n| --- | ---: | ---: | ---: | ---: |\n"
     assert text.endswith(f"{head}| a | 0.021 | 1.5 | 0.3 | – |\n")
     assert f"### a\n\nof a{card}\n**Found.** much.\n\n### b\n\nof b{card}" in text
+
+
+def test_who_has_an_own_table_says_where():
+    entries = {"Paper": "p", "Idea": "i", "Missing image": "m", "Changed": "c"}
+    cards = [Card(name, "of it", entries, ("cxr", "ehr"), "native", "joint", ()) for name in ("climd", "a")]
+    moves = pl.DataFrame([["a", 0.021, 1.5, 0.3, None]], schema=["strategy", *MOVES], orient="row")
+    text = render(cards, {}, moves)
+    where = "`reports/tables/curriculum.csv` and `reports/tables/curriculum_epochs.csv`, folded on the page"
+    assert f"**Own table.** {where}: [what is told](reading-the-report.md#own-tables)." in text
+    assert text.count("Own table") == 1
+    document = (ROOT / "docs" / "reading-the-report.md").read_text(encoding="utf-8")
+    assert "\n### Own tables\n" in document
+    for names_of in FILES.values():
+        assert [name for name in names_of if f"`{name}.csv`" not in document] == []
 
 
 def test_found_is_of_the_mean_over_labels_the_synergistic_ones_and_removed_images(tmp_path):
