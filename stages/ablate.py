@@ -5,7 +5,7 @@ from pathlib import Path
 from pipeline.params import read
 from pipeline.training.ablations import ablate
 from pipeline.training.settings import Common
-from pipeline.training.store import Store, data_fingerprint, work_folder
+from pipeline.training.store import Store
 from stages import stage
 
 
@@ -16,7 +16,7 @@ def main() -> None:
         "grid", "ablations", "series.tier", "training", "scales.encoders", "scales.training"
     )
     data = Path("data")
-    store = Store(work_folder(), data_fingerprint(data))
+    store = Store.of(data)
     ablate(Common(*common), grid, ablations, store, data, data / "ablations")
 
 

@@ -7,7 +7,7 @@ from pipeline.forgetting.cmcl import forgetting_cmcl
 from pipeline.forgetting.pal import forgetting_pal
 from pipeline.forgetting.tables import over_runs
 from pipeline.params import read
-from pipeline.training.store import Store, data_fingerprint, work_folder
+from pipeline.training.store import Store
 from stages import stage
 
 
@@ -16,7 +16,7 @@ def main() -> None:
     """Writes reports/tables/forgetting_{cmcl,pal}.csv; without rows where the grid has no such strategy."""
     (grid,) = read("grid")
     data = Path("data")
-    store = Store(work_folder(), data_fingerprint(data))
+    store = Store.of(data)
     for strategy, rows_of in (("cmcl", forgetting_cmcl), ("pal", forgetting_pal)):
         rows = rows_of(store, data, grid.tasks) if strategy in grid.strategies else []
         table = over_runs(rows, f"forgetting_{strategy}")

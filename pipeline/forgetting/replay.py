@@ -40,7 +40,7 @@ class Replay:
     def of(cls, spec: RunSpec, store: Store, tensors: FoldTensors, batches: Batches) -> Replay:
         """From the run store."""
         train, _ = rows_of(tensors, spec, batches.device)
-        test = (tensors.part == "test") & ((tensors.image_row >= 0) | (spec.train_cohort == "base"))
+        test = (tensors.part == "test") & (tensors.pictured | (spec.train_cohort == "base"))
         removed = torch.from_numpy(tensors.removed_at < spec.train_missing).to(batches.device)
         rows = torch.from_numpy(np.flatnonzero(test)).to(batches.device)
         return cls(spec, trained(spec, store, tensors, batches.device), batches, train, rows, removed)
@@ -108,7 +108,7 @@ def replays(strategy: str, store: Store, data: Path, tasks: Iterable[str]) -> It
     wanted = [spec for spec in specs if spec.train_missing == least and spec.task in tasks]
     for task, fold in dict.fromkeys((spec.task, spec.fold) for spec in wanted):
         variables = model_variables(specs[0].tier, specs[0].training.statics)
-        tensors = load_fold(data, fold, get_task(task), variables, "mcar")
+        tensors = load_fold(data, fold, get_task(task), variables, "mcar", image=specs[0].training.image)
         batches = Batches(tensors, device)
         for spec in wanted:
             if (spec.task, spec.fold) == (task, fold):
