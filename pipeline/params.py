@@ -731,8 +731,8 @@ class Params:
             for ablation, changes in ablations.items():
                 key, block = f"ablations.{name}.{ablation}", self.strategies[name]
                 _require(re.fullmatch(r"[a-z0-9_]+", ablation) is not None, f"{key}: may hold a-z, 0-9 and _ alone")
-                for knob in changes:
-                    _require(knob in block, f"{key}.{knob}: is no knob of strategies.{name}{meant(knob, block)}")
+                for knob in changes.keys() - block.keys():
+                    raise ValueError(f"{key}.{knob}: is no knob of strategies.{name}{meant(knob, block)}")
         for name, hyper in self.strategies.items():
             for knob, value in _leaves(hyper, f"strategies.{name}"):
                 _require(not _boundless(value), f"{knob}: must be a finite number, is {value}")
@@ -741,8 +741,9 @@ class Params:
                 isinstance(lr, int | float) and lr > 0, f"strategies.{name}.lr: must be a number above 0, is {lr!r}"
             )
         image, encoders = self.training.image, (END_TO_END, *self.embedding.encoders)
-        known = f"is neither {END_TO_END} nor one of embedding.encoders ({', '.join(encoders[1:]) or 'none'})"
-        _require(image in encoders, f"training.image: {image!r} {known}{meant(image, encoders)}")
+        if image not in encoders:
+            known = f"is neither {END_TO_END} nor one of embedding.encoders ({', '.join(encoders[1:]) or 'none'})"
+            raise ValueError(f"training.image: {image!r} {known}{meant(image, encoders)}")
         for name, space in self.tuning.own.items():
             _require(len(space) <= MOST_OWN, f"strategies.{name}.space: holds {len(space)} knobs, may hold {MOST_OWN}")
             for knob in space:

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from pipeline.data.batches import Batches
 from pipeline.data.statics import model_variables
 from pipeline.data.tensors import FoldTensors, load_fold
+from pipeline.modelling.device import pick_device
 from pipeline.modelling.interface import Batch, Epoch, Strategy
 from pipeline.modelling.optimiser import AdamW, schedule
 from pipeline.tasks import get_task
 from pipeline.training.cell import read_runs
 from pipeline.training.grid import RunSpec
 from pipeline.training.loop import EVAL_BATCH, rows_of, stream
-from pipeline.training.run import pick_device, prepare_torch, trained
+from pipeline.training.run import prepare_torch, trained
 from pipeline.training.store import Store
 
 REPLAY = 4  # of the random streams of a run's seed and fold, its own (training.loop)
