@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtr, stdtrit
+from scipy.special import ndtr
 
 from pipeline.estimation.bootstrap import Floats
 from pipeline.estimation.variance import Estimate
@@ -88,7 +88,7 @@ def bounds(
         alone = np.array([each.above(thresholds[i]) for i, each in zip(told, estimates, strict=True)])
         p, at = step_down(alone, tails, level)
         for i, each, adjusted, tail in zip(told, estimates, p, at, strict=True):
-            of[i] = Bound(float(adjusted), each.value + each.error * float(stdtrit(each.freedom, tail)))
+            of[i] = Bound(float(adjusted), each.value - each.half_width(tail))
     return found
 
 

@@ -52,7 +52,7 @@ SCHEMA: dict[str, Any] = {
 }
 VARIANCE_SCHEMA: dict[str, Any] = {
     **dict.fromkeys(("task", "cohort", "label", "metric", "strategy", "against"), pl.String),
-    **dict.fromkeys(("difference", "error", "patients", "seed", "split", "freedom"), pl.Float64),
+    **dict.fromkeys(("difference", "error", "patients", "seed", "split", "freedom", "split_freedom"), pl.Float64),
     "runs": pl.Int64,
     "note": pl.String,
 }
@@ -223,6 +223,7 @@ def variance_rows(entry: Entry) -> list[dict[str, Any]]:
             "difference": number(found.value),
             "error": number(found.error),
             **{part: number(getattr(found, part)) for part in ("patients", "seed", "split", "freedom")},
+            "split_freedom": found.folds.freedom if found.folds else None,
             "runs": found.runs,
         }
         for name, found in entry.differences.items()

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.estimation.variance import Estimate
 from pipeline.evaluation.scores import estimate_interval
-from tests.simulations import coverage, fairness, selection, verdicts, world
+from tests.simulations import coverage, fairness, folds, selection, verdicts, world
 from tests.simulations.coverage import CLASSED, DIFFERENCE, FAMILY, MACRO, SCORE, Design
 
 WITHIN = (0.935, 0.965)
@@ -43,6 +43,7 @@ def test_the_table_is_what_its_script_makes():
     ("name", "table"),
     [
         ("coverage", coverage.table),
+        ("folds", folds.table),
         ("errors", verdicts.error_table),
         ("verdicts", verdicts.word_table),
         ("selection", selection.table),
@@ -51,6 +52,17 @@ def test_the_table_is_what_its_script_makes():
 )
 def test_the_doc_has_the_tables_of_docs_simulations(name, table):
     assert world.told(name) == world.lines(*table(world.read(name)))
+
+
+def test_folds_cover_as_their_table_says_and_about_as_well_as_any_rule_can():
+    kept = world.read("folds")
+    for row in kept:
+        assert float(row["coverage"]) == pytest.approx(folds.coverage(int(row["folds"]), float(row["luck"])), abs=2e-4)
+    assert folds.least(5) == pytest.approx(float(kept[-1]["least"]), abs=2e-4)
+    for number in folds.FOLDS:
+        of = [row for row in kept if row["folds"] == str(number)]
+        assert float(of[0]["coverage"]) - float(of[0]["least"]) < 0.013
+        assert min(float(row["coverage"]) for row in of) > folds.LOW
 
 
 def test_truths_are_those_of_a_large_sample():

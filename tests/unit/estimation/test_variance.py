@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import chi2, norm
 from scipy.stats import t as student
 
 from pipeline.estimation.variance import NOTHING, Estimate, Square, estimate, macro_runs, moderated
@@ -56,7 +57,11 @@ def test_splits_are_what_patients_and_seeds_leave():
     assert found.seed == pytest.approx(seeds / 10)
     assert found.patients == pytest.approx(means.mean(axis=0)[1:].var(ddof=1) - own / 10)
     assert found.split == pytest.approx((means[:, 0].var(ddof=1) - shared - seeds / 2) * (1 / 5 + 0.25))
-    assert 3 < found.freedom < 5
+    assert found.freedom == pytest.approx((found.patients + found.seed) ** 2 / (found.seed**2 / 5))
+    quantile = chi2.ppf(np.sqrt(0.05), 4) / 4
+    luck = (means[:, 0].var(ddof=1) - quantile * (shared + seeds / 2)) * (1 / 5 + 0.25)
+    own = student.ppf(0.975, found.freedom) ** 2 * (found.patients + found.seed)
+    assert found.half_width(0.025) == pytest.approx(np.sqrt(own + student.ppf(0.975, 4) ** 2 * luck))
 
 
 def test_luck_that_is_not_seen_is_zero_and_not_below():
@@ -66,6 +71,59 @@ def test_luck_that_is_not_seen_is_zero_and_not_below():
     assert found.split == 0
     assert found.patients == pytest.approx(values.mean(axis=0)[1:].var(ddof=1))
     assert found.freedom == np.inf
+
+
+def by_folds(square, folds=3, share=0.5):
+    """Patients give every fold a variance of 1; the folds' mean square is `square`."""
+    return Estimate(1.0, 1 / folds, None, Square(square, folds - 1, 1.0, 1 / folds + share), runs=folds, splits=folds)
+
+
+def held(luck, folds, share, tail=0.025):
+    """How often normal folds' intervals hold the truth, by quadrature over their mean square."""
+    points, weights = np.polynomial.legendre.leggauss(120)
+    squares = (1 + luck) * chi2.ppf((1 + points) / 2, folds - 1) / (folds - 1)
+    wide = np.array([by_folds(square, folds, share).half_width(tail) for square in squares])
+    return float((weights / 2) @ (2 * norm.cdf(wide / np.sqrt(1 / folds + luck * (1 / folds + share))) - 1))
+
+
+def test_luck_is_overlooked_only_where_folds_agree_by_more_than_chance():
+    """Two degrees of freedom: chi-squared below −2 log(1 − q), q = √0.05; there the interval is the patients' own."""
+    least = -np.log(1 - np.sqrt(0.05))
+    assert by_folds(0.99 * least).half_width(0.025) == pytest.approx(1.959964 / np.sqrt(3))
+    wide = np.sqrt(1.959964**2 / 3 + 4.302653**2 * (1 / 3 + 0.5) * (0.9 - least))
+    assert by_folds(0.9).split == 0  # as it is estimated; its interval knows better
+    assert by_folds(0.9).half_width(0.025) == pytest.approx(wide)
+
+
+@pytest.mark.parametrize(("folds", "share", "most"), [(3, 0.5, 0.988), (3, 0.25, 0.988), (5, 0.25, 0.986)])
+def test_folds_hold_the_truth_whatever_their_luck(folds, share, most):
+    """93.5 to 96.5 % from a luck of half the patients' on; more without luck, and never less."""
+    found = {luck: held(luck, folds, share) for luck in (0.0, 0.1, 0.3, 0.5, 1.0, 2.0, 3.0, 10.0, 100.0)}
+    assert found[0.0] == max(found.values()) <= most
+    assert min(found.values()) > 0.935
+    assert max(each for luck, each in found.items() if luck >= 0.5) < 0.97
+    assert max(each for luck, each in found.items() if luck >= 1) < 0.965
+
+
+@pytest.mark.parametrize("tail", [0.05, 0.005, 0.0005])
+@pytest.mark.parametrize("folds", [3, 21])
+def test_tails_are_about_what_they_say(folds, tail):
+    """At most three times the level where it is a fiftieth of the usual one; p is read off these tails."""
+    errors = [(1 - held(luck, folds, 1 / (folds - 1), tail)) / 2 / tail for luck in (0.0, 0.3, 1.0, 3.0, 10.0)]
+    assert max(errors) < {0.05: 1.15, 0.005: 1.5, 0.0005: 3.0}[tail]
+
+
+@pytest.mark.parametrize("square", [0.0, 0.2, 1.0, 30.0])
+def test_p_of_folds_is_the_tail_whose_interval_ends_there(square):
+    found = by_folds(square)
+    for tail in (0.4, 0.025, 1e-6):
+        wide = found.half_width(tail)
+        assert (found.above(1 - wide), found.below(1 + wide)) == pytest.approx((tail, tail))
+        assert found.above(1 + wide) == pytest.approx(1 - tail)
+    assert (found.above(1.0), found.above(-1e200)) == (pytest.approx(0.5), pytest.approx(0.0))
+    shared = Estimate(1.0, 0.1, None, Square(1.0, 2, 0.0, 0.5), runs=3, splits=3)  # folds of `dev`: all of it is luck
+    assert shared.half_width(0.025) == pytest.approx(np.sqrt(1.959964**2 * 0.1 + 4.302653**2 * 0.5))
+    assert shared.above(1.0) == pytest.approx(0.5)
 
 
 def test_folds_that_test_the_same_people_have_their_luck_in_common():
