@@ -4,8 +4,9 @@ from pathlib import Path
 
 from pipeline.evaluation.reading import read_table
 from pipeline.params import read
-from pipeline.questions.known.known import known_answers, nothing_known, synthetic
+from pipeline.questions.known.known import known_answers, nothing_known
 from pipeline.questions.known.tables import write
+from pipeline.questions.known.truth import synthetic
 from pipeline.questions.when.contest import SCHEMA
 from pipeline.questions.when.information import SCHEMA as INFORMATION
 from pipeline.questions.when.source import source

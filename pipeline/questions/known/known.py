@@ -7,34 +7,34 @@ view or presence tell of a label, these. It is a logistic regression of the plan
 fold's training stays of the cohort; for synergistic labels on the product of the two causes and on its sign. Attainable
 gain: the oracle of both less the better one of a single modality, at least 0, since who sees both may ignore one.
 
-What a verdict says of gains is right or wrong by what is attainable: "gains" where anything is, "gains by more than the
-margin" where more than it is, "no relevant gain" and "equivalent" where no more is. The other words say nothing of it.
+Of length of stay it is accuracy that is attainable (pipeline.questions.known.stay); it has a row, and is in no count of
+labels. What a verdict says of gains is right or wrong by what is attainable: "gains" where anything is, "gains by more
+than the margin" where more than it is, "no relevant gain" and "equivalent" where no more is. The other words say
+nothing of it.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 from sklearn.linear_model import LogisticRegression
 
-from pipeline.errors import InputError
 from pipeline.estimation.bootstrap import Floats, SubjectDraws
 from pipeline.estimation.metrics import rank_metrics
 from pipeline.estimation.variance import Estimate, estimate, moderated
 from pipeline.estimation.verdicts import EQUIVALENT, GAINS, NO_RELEVANT_GAIN, WORDS
 from pipeline.evaluation.choice import read_card
 from pipeline.evaluation.paired import ALL, over_labels, scored
-from pipeline.evaluation.reading import read_columns, there
 from pipeline.evaluation.scores import in_cohort
 from pipeline.presentation.tables import Cell
 from pipeline.presentation.text import joined, plural
+from pipeline.questions.known import stay
 from pipeline.questions.known.rules import StrategyDraws, counted_rules, usual_rules
+from pipeline.questions.known.truth import SEEN, STAY, Effect, Truth, features, read_truth
 from pipeline.questions.when.contest import CONFIRMATORY, Side, read_sides
 from pipeline.questions.when.information import TITLES
 from pipeline.questions.when.source import ONE_RUN, Source, cells, share_tested
@@ -43,7 +43,6 @@ from pipeline.tasks import Task, get_task
 
 KINDS = tuple(TITLES)
 METRIC = "auroc"
-SEEN = {"ehr": ("ehr",), "cxr": ("cxr",), "both": ("ehr", "cxr")}  # by an oracle
 RIGHT, WRONG = "right", "wrong"
 SCHEMA: dict[str, Any] = {
     **dict.fromkeys(("task", "cohort", "label", "kind", "named", "strategy", "ehr", "image"), pl.String),
@@ -62,97 +61,6 @@ KIND_SCHEMA: dict[str, Any] = {
     "runs": pl.Int64,
     "note": pl.String,
 }
-
-
-@dataclass(frozen=True)
-class Effect:
-    """What is planted for a label: its kind, and its causes; `pair` interacts.
-
-    `by_presence` and `by_view`: a trap lets that there is an image, or its being taken in bed, tell of the label.
-    """
-
-    kind: str
-    causes: tuple[str, ...]
-    pair: tuple[str, str] | None
-    by_presence: bool = False
-    by_view: bool = False
-
-
-@dataclass(frozen=True)
-class Truth:
-    """The structural model and, a row a stay, its probabilities, what modalities show; if it tells, `portable`."""
-
-    effects: dict[str, Effect]
-    planted: pl.DataFrame
-
-
-def synthetic(data: Path) -> bool:
-    """Whether both sources of the manifest are the synthetic hospital, whose truth lies beside them."""
-    manifest = json.loads(there(data / "manifest.json").read_text(encoding="utf-8"))
-    kinds = [source.get("kind") for source in manifest.values() if isinstance(source, dict)]
-    return bool(kinds) and set(kinds) == {"synthetic"}
-
-
-def read_truth(data: Path, labels: Sequence[str]) -> Truth:
-    """The planted truth. Raises InputError where a file, a column or a label is absent."""
-    path = there(data / "truth" / "model.json")
-    model = json.loads(path.read_text(encoding="utf-8"))
-    effects = {}
-    for label in labels:
-        effect = model["phenotypes"].get(label) or model.get(label)
-        if effect is None:
-            raise InputError(f"{path}: no {label}")
-        pair = effect.get("interaction", {}).get("sign_of_product")
-        causes = tuple(sorted(effect["causes"]))
-        traps = model.get("traps", {})
-        severity = traps.get("view_by_severity", {}).get("severity", {})
-        effects[label] = Effect(
-            kind=effect["kind"],
-            causes=causes,
-            pair=tuple(pair) if pair else None,
-            by_presence=traps.get("label_by_image_presence", {}).get("phenotype") == label,
-            by_view=bool(set(severity) & {*causes, *(pair or ())}),
-        )
-    header = pl.read_parquet_schema(data / "truth" / "planted.parquet")
-    shown = [name for name in header if name.startswith(("ehr_", "cxr_"))]
-    columns = ["stay_id", *(f"p_{label}" for label in labels), *shown]
-    planted = read_columns(data / "truth" / "planted.parquet", columns)
-    if any(effect.by_view for effect in effects.values()):
-        views = read_columns(data / "cohort" / "cxr.parquet", ["stay_id", "rank", "view"]).filter(rank=1, view="AP")
-        bedside = views["stay_id"].cast(planted["stay_id"].dtype)
-        planted = planted.with_columns(portable=pl.col("stay_id").is_in(bedside.implode()))
-    return Truth(effects, planted)
-
-
-def features(people: pl.DataFrame, effect: Effect, seen: Sequence[str]) -> Floats:
-    """What the modalities `seen` (ehr, cxr) show of a label, [n, features]; no column: nothing.
-
-    What a radiograph shows is 0, the mean, where there is none. Of a pair that interacts it is the product that counts,
-    and its sign: each alone tells nothing. Where pixels tell of the causes, the weight of everything depends on whether
-    there is an image, and on whose: women's tell less (the radiograph shows sex).
-    """
-    image = people["has_cxr"].cast(pl.Float64).to_numpy()
-    shown = {
-        (modality, cause): people[f"{modality}_{cause}"].to_numpy() * (image if modality == "cxr" else 1.0)
-        for modality in seen
-        for cause in (*effect.causes, *(effect.pair or ()))
-        if f"{modality}_{cause}" in people.columns
-    }
-    columns = [values for (_, cause), values in shown.items() if cause in effect.causes]
-    pair = [values for (_, cause), values in shown.items() if effect.pair and cause in effect.pair]
-    if len(pair) == 2:
-        columns += [pair[0] * pair[1], np.sign(pair[0] * pair[1])]
-    told = []
-    if "cxr" in seen:
-        pixels = any(modality == "cxr" and (cause in effect.causes or len(pair) == 2) for modality, cause in shown)
-        if pixels:
-            told = [image, image * (people["gender"] == "F").cast(pl.Float64).to_numpy()]
-        elif effect.by_presence:
-            told = [image]
-        if effect.by_view:
-            told.append(people["portable"].cast(pl.Float64).to_numpy())
-        columns = [*columns, *told, *(each * by for each in columns for by in told)]
-    return np.stack(columns, axis=1) if columns else np.zeros((people.height, 0))
 
 
 def oracle(train: pl.DataFrame, test: pl.DataFrame, label: str, effect: Effect, seen: Sequence[str]) -> Floats:
@@ -214,7 +122,8 @@ def known_answers(known: Source, gains: pl.DataFrame, information: pl.DataFrame)
     truth, a cell or a column is missing.
     """
     tasks = [get_task(name) for name in known.grid.tasks if name in ("mortality", "phenotype")]
-    truth = read_truth(known.data, [label for task in tasks for label in task.labels])
+    stays = [STAY] if STAY in known.grid.tasks else []
+    truth = read_truth(known.data, [*(label for task in tasks for label in task.labels), *stays])
     kinds_named = {row[:3]: row[3] for row in information.select("task", "cohort", "label", "kind").iter_rows()}
     rows: list[dict[str, Any]] = []
     kinds: list[dict[str, Any]] = []
@@ -224,7 +133,8 @@ def known_answers(known: Source, gains: pl.DataFrame, information: pl.DataFrame)
         for cohort in known.training.cohorts:
             confirmed = gains.filter(task=task.name, cohort=cohort, family=CONFIRMATORY)
             answers = [
-                _answer(known, truth, cohort, row) | {"named": kinds_named.get((task.name, str(cohort), label))}
+                _answer(known, row, truth.effects[label], ceilings(known.people, truth, label, cohort), METRIC)
+                | {"named": kinds_named.get((task.name, str(cohort), label))}
                 for label in task.labels
                 for row in confirmed.filter(label=label).iter_rows(named=True)
             ]
@@ -238,6 +148,9 @@ def known_answers(known: Source, gains: pl.DataFrame, information: pl.DataFrame)
             if task.name == "phenotype":
                 kinds += _by_kind(known, truth, task, str(cohort), draws, chosen, answers)
             said += usual_rules(known, task, str(cohort), draws, answers)
+    for row in gains.filter(task=STAY, family=CONFIRMATORY).iter_rows(named=True) if stays else ():
+        reached = stay.ceilings(known.people, truth, row["cohort"])
+        rows.append(_answer(known, row, truth.effects[STAY], reached, stay.METRIC))
     return Answers(
         pl.DataFrame(rows, schema=SCHEMA, orient="row"),
         pl.DataFrame(kinds, schema=KIND_SCHEMA, orient="row"),
@@ -259,22 +172,23 @@ def _draws(known: Source, task: Task, cohort: str) -> dict[str, StrategyDraws]:
     return found
 
 
-def _answer(known: Source, truth: Truth, cohort: str, row: dict[str, Any]) -> dict[str, Any]:
-    label = row["label"]
-    reached = ceilings(known.people, truth, label, cohort)
+def _answer(
+    known: Source, row: dict[str, Any], effect: Effect, reached: Mapping[str, float | None], metric: str
+) -> dict[str, Any]:
+    """A row of known.csv: of gain.csv, and what is `reached` by the planted model and the oracles."""
     ehr, image, both = (reached[name] for name in ("ehr", "cxr", "both"))
     attainable = None if ehr is None or image is None or both is None else max(0.0, both - max(ehr, image))
     copied = ("task", "cohort", "label", "strategy", "ehr", "image", "low", "high", "verdict", "beyond", "note")
     return {
         **{name: row[name] for name in copied},
-        "kind": truth.effects[label].kind,
+        "kind": effect.kind,
         "planted": reached["planted"],
         "oracle_ehr": ehr,
         "oracle_image": image,
         "oracle_both": both,
         "attainable": attainable,
         "found": row["difference"],
-        "judgement": judgement(row["verdict"], row["beyond"], attainable, known.rule.margin(METRIC)),
+        "judgement": judgement(row["verdict"], row["beyond"], attainable, known.rule.margin(metric)),
     }
 
 
@@ -321,6 +235,11 @@ def _of(draws: Mapping[str, StrategyDraws], choice: Mapping[str, str], labels: S
 def nothing_known() -> Answers:
     """The tables where the answers are not known."""
     return Answers(pl.DataFrame(schema=SCHEMA), pl.DataFrame(schema=KIND_SCHEMA), counted_rules([]))
+
+
+def single_labels(by_label: pl.DataFrame) -> pl.DataFrame:
+    """The rows but those of length of stay."""
+    return by_label.filter(pl.col("task") != STAY)
 
 
 def counted(by_label: pl.DataFrame) -> str:

@@ -6,6 +6,7 @@ From the tables of the stage `known`; there is no section where the data are not
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -14,11 +15,12 @@ from pipeline.evaluation.reading import read_table
 from pipeline.params import Verdicts
 from pipeline.presentation.answers import Answer, AnswerFigure, AnswerTable, Value
 from pipeline.presentation.differences import Block, Point, caterpillar, scatter
-from pipeline.presentation.tables import Cell
-from pipeline.presentation.text import plural
+from pipeline.presentation.tables import Cell, short_title
+from pipeline.presentation.text import joined, number, plural
 from pipeline.questions.known import known as answers
-from pipeline.questions.known import rules
+from pipeline.questions.known import rules, stay
 from pipeline.questions.known.tables import CEILINGS, COUNTS, HEADER
+from pipeline.questions.known.truth import STAY
 from pipeline.questions.when import tables as texts
 from pipeline.questions.when.information import NOISE
 from pipeline.questions.when.information import TITLES as KIND_TITLES
@@ -43,33 +45,53 @@ def answer(tables: Path, rule: Verdicts) -> Answer | None:
         f"{rule.margins.auroc:g} is), and “no relevant gain” or “equivalent” where no more than that is; the other "
         "words say nothing of it. This is one hospital; docs/known-hospitals.md counts verdicts over several.",
     )
-    cohorts = by_label["cohort"].unique(maintain_order=True).to_list()
+    single, cohorts = answers.single_labels(by_label), by_label["cohort"].unique(maintain_order=True).to_list()
     return Answer(
         key=KEY,
         question=QUESTION,
-        sentence=sentence(by_label, kinds),
+        sentence=sentence(by_label, kinds, rule),
         notes=notes,
-        figures=tuple(_figures(by_label, kinds, cohorts, rule)),
+        figures=tuple(_figures(single, kinds, cohorts, rule)),
         tables=tuple(_tables(by_label, kinds, usual, cohorts)),
     )
 
 
-def sentence(by_label: pl.DataFrame, kinds: pl.DataFrame) -> str:
-    """How many verdicts are right, and the macro mean differences of the chosen strategy by kind."""
-    told = plural(by_label.height, "label")
-    text = f"Verdicts were held against the planted truth of {told}: {answers.counted(by_label)}."
-    open_ones = by_label.filter(pl.col("judgement").is_in([UNDETERMINED, NOT_TESTABLE])).height
-    if open_ones > by_label.height / 2:
-        text += " These data are too small to tell more."
-    if by_label["task"].is_in(["phenotype"]).any():
-        text += f" Information names the planted kind of {answers.kinds_right(by_label)}."
+def sentence(by_label: pl.DataFrame, kinds: pl.DataFrame, rule: Verdicts) -> str:
+    """How many verdicts are right, the macro mean differences of the chosen strategy by kind, and length of stay."""
+    single, parts = answers.single_labels(by_label), []
+    if single.height:
+        told = plural(single.height, "label")
+        parts.append(f"Verdicts were held against the planted truth of {told}: {answers.counted(single)}.")
+        open_ones = single.filter(pl.col("judgement").is_in([UNDETERMINED, NOT_TESTABLE])).height
+        if open_ones > single.height / 2:
+            parts.append("These data are too small to tell more.")
+    if single["task"].is_in(["phenotype"]).any():
+        parts.append(f"Information names the planted kind of {answers.kinds_right(single)}.")
     for cohort in kinds["cohort"].unique(maintain_order=True):
         rows = kinds.filter("chosen", cohort=cohort).iter_rows(named=True)
         each = [f"{TITLES[row['kind']]} {texts.difference(row).told}" for row in rows]
-        text += (
-            f" Fusion less the better modality, {cohort} cohort, mean difference of AUROC by kind: {'; '.join(each)}."
+        parts.append(
+            f"Fusion less the better modality, {cohort} cohort, mean difference of AUROC by kind: {'; '.join(each)}."
         )
-    return text
+    return " ".join([*parts, *stay_told(by_label, rule)])
+
+
+def stay_told(by_label: pl.DataFrame, rule: Verdicts) -> list[str]:
+    """One line on length of stay: what is attainable and what was said, by cohort; none where it was not asked."""
+    each = [
+        f"{number(row['attainable'])} in the {row['cohort']} cohort ({judged(row)})"
+        for row in by_label.filter(task=STAY).iter_rows(named=True)
+    ]
+    if not each:
+        return []
+    told = f"Of length of stay, accuracy to be gained over the better modality (margin {rule.margin(stay.METRIC):g})"
+    return [f"{told}: {joined(each)}."]
+
+
+def judged(row: dict[str, Any]) -> str:
+    """“gains”: right; of a verdict that says nothing of gains, its word alone."""
+    said = f"“{row['verdict']}”" if row["verdict"] else "no verdict"
+    return f"{said}: {row['judgement']}" if row["judgement"] in (answers.RIGHT, answers.WRONG) else said
 
 
 def _figures(by_label: pl.DataFrame, kinds: pl.DataFrame, cohorts: list[str], rule: Verdicts) -> list[AnswerFigure]:
@@ -107,7 +129,7 @@ def _tables(by_label: pl.DataFrame, kinds: pl.DataFrame, usual: pl.DataFrame, co
     for cohort in cohorts:
         body = tuple(
             (
-                texts.label_title(row["label"]),
+                short_title(STAY) if row["task"] == STAY else texts.label_title(row["label"]),
                 TITLES[row["kind"]],
                 texts.kind_title(row["named"]),
                 *(Cell(row[name], None, None) for name in CEILINGS),
@@ -117,7 +139,10 @@ def _tables(by_label: pl.DataFrame, kinds: pl.DataFrame, usual: pl.DataFrame, co
             )
             for row in by_label.filter(cohort=cohort).iter_rows(named=True)
         )
-        note = "AUROC on the same test stays: of the planted probabilities, of the oracles, and the difference found."
+        note = (
+            "AUROC on the same test stays (of length of stay: the accuracy to be expected): of the planted "
+            "probabilities, of the oracles, and the difference found."
+        )
         made.append(AnswerTable(f"Label by label, {cohort} cohort", note, HEADER, body, "tables/known.csv", STAGE))
     for cohort in cohorts:
         names, grid = answers.kind_grid(kinds, cohort)

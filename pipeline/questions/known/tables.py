@@ -8,8 +8,9 @@ import polars as pl
 
 from pipeline import files
 from pipeline.presentation.text import markdown_table, number, plural, with_interval
-from pipeline.questions.known.known import Answers, counted, kind_grid, kinds_right
+from pipeline.questions.known.known import Answers, counted, kind_grid, kinds_right, single_labels
 from pipeline.questions.known.rules import RULES
+from pipeline.questions.known.truth import STAY
 
 COUNTS = {  # of known_rules, and their titles
     "labels": "Labels",
@@ -52,17 +53,18 @@ def known_markdown(answers: Answers) -> str:
         return "\n".join([*lines, "Only on the synthetic hospital are the answers known.", ""])
     for cohort in by_label["cohort"].unique(maintain_order=True):
         rows = by_label.filter(cohort=cohort)
+        single = single_labels(rows)
         lines += [
             f"## {cohort.capitalize()} cohort",
             "",
-            f"Verdicts on {plural(rows.height, 'label')}: {counted(rows)}.",
+            f"Verdicts on {plural(single.height, 'label')}: {counted(single)}.",
             "",
         ]
         if "phenotype" in rows["task"]:
             lines += [f"Information names the planted kind of {kinds_right(rows)}.", ""]
         body = [
             [
-                row["label"],
+                STAY if row["task"] == STAY else row["label"],
                 row["kind"],
                 row["named"] or number(None),
                 *(number(row[name]) for name in CEILINGS),

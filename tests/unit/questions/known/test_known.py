@@ -12,19 +12,16 @@ from pipeline.evaluation.cells import read_people
 from pipeline.params import Evaluation, Grid
 from pipeline.questions.known.known import (
     KINDS,
-    Effect,
     ceilings,
-    features,
     judgement,
     kinds_right,
     known_answers,
     nothing_known,
     oracle,
-    read_truth,
-    synthetic,
 )
 from pipeline.questions.known.rules import RULES
 from pipeline.questions.known.tables import known_markdown
+from pipeline.questions.known.truth import Effect, features, read_truth, synthetic
 from pipeline.questions.when.gain import gain
 from pipeline.questions.when.information import information_table
 from pipeline.questions.when.source import source
