@@ -10,17 +10,13 @@ import polars as pl
 from pipeline.evaluation.reading import read_table
 from pipeline.params import Verdicts
 from pipeline.presentation.answers import Chip
-from pipeline.presentation.tables import METRIC_TITLES, Cell, short_title
+from pipeline.presentation.tables import METRIC_TITLES, short_title
 from pipeline.questions.when import tables as texts
 from pipeline.questions.when.contest import SCHEMA
 from pipeline.questions.when.tables import OWN
 
 COHORTS = ("base", "matched")
 TARGETS = {"phenotype": "figure-when_phenotypes"}
-ADJUSTED = (
-    "Intervals are those by which the verdict was told, adjusted for all comparisons; "
-    "where nothing was told, unadjusted."
-)
 
 
 class Entry(NamedTuple):
@@ -55,7 +51,7 @@ def matrix(tables: Path, tasks: tuple[str, ...], trained: tuple[str, ...], rule:
     for task in tasks:
         cells = tuple(_entry(by.get((task, cohort)), task, cohort in trained, rule) for cohort in COHORTS)
         rows.append(Row(short_title(task), cells))
-    return Matrix(COHORTS, tuple(rows), ADJUSTED)
+    return Matrix(COHORTS, tuple(rows), texts.ADJUSTED)
 
 
 def _entry(row: dict[str, Any] | None, task: str, trained: bool, rule: Verdicts) -> Entry:
@@ -65,8 +61,7 @@ def _entry(row: dict[str, Any] | None, task: str, trained: bool, rule: Verdicts)
     chip = texts.chip(row, rule)
     if not isinstance(chip, Chip):
         return Entry(None, f"Empty: {row['note'] or 'no verdict'}")
-    told = row["family_low"] is not None  # the bounds by which the verdict was told
-    cell = Cell(row["difference"], *(row[end] for end in (("family_low", "family_high") if told else ("low", "high"))))
+    cell = texts.told(row)
     text = f"{METRIC_TITLES[row['metric']]} {cell.told}" if cell.value is not None else row["note"] or cell.told
-    text += ", unadjusted" if cell.interval and not told else ""
+    text += ", unadjusted" if cell.interval and not texts.adjusted(row) else ""
     return Entry(chip, text, TARGETS.get(task, f"figure-when_{task}"))

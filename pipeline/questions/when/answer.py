@@ -8,23 +8,21 @@ import polars as pl
 
 from pipeline.evaluation.metrics_files import write_folder
 from pipeline.presentation.text import NOT_ESTIMABLE, number
-from pipeline.questions.when.tables import OWN, confirmatory
+from pipeline.questions.when.tables import OWN, confirmatory, told
 
 
 def answer(table: pl.DataFrame) -> dict[str, dict[str, float | str | None]]:
-    """{TASK_COHORT: verdict, gain over the better single modality, its interval} of the task's own label.
+    """{TASK_COHORT: verdict, gain over the better single modality, interval by which it was told} of the task's label.
 
     `table` has the columns of gain.csv. Three numbers a file: all six answers changed are eighteen lines of a diff.
     """
     rows = confirmatory(table).filter(pl.col("label").is_in(OWN))
-    return {
-        f"{row['task']}_{row['cohort']}": {
-            "verdict": row["verdict"],
-            "gain": row["difference"],
-            "interval": NOT_ESTIMABLE if row["low"] is None else f"{_short(row['low'])}, {_short(row['high'])}",
-        }
-        for row in rows.iter_rows(named=True)
-    }
+    found: dict[str, dict[str, float | str | None]] = {}
+    for row in rows.iter_rows(named=True):
+        value, low, high = told(row)
+        interval = NOT_ESTIMABLE if low is None or high is None else f"{_short(low)}, {_short(high)}"
+        found[f"{row['task']}_{row['cohort']}"] = {"verdict": row["verdict"], "gain": value, "interval": interval}
+    return found
 
 
 def _short(value: float) -> str:

@@ -72,7 +72,7 @@ def verdicts(family: pl.DataFrame, rule: Verdicts) -> AnswerTable | None:
         (
             f"{short_title(row['task'])}, {row['cohort']}",
             texts.chip(row, rule),
-            texts.difference(row),
+            texts.told(row),
             METRIC_TITLES[row["metric"]],
             row["strategy"] or "",
             row["single"] or "",
@@ -93,8 +93,8 @@ def verdicts(family: pl.DataFrame, rule: Verdicts) -> AnswerTable | None:
     )
     note = (
         "A verdict is on fusion against the record alone and against the image alone, and allows for the number of "
-        "comparisons made. The difference is to the better one of the two, as validation patients have it; its "
-        f"interval allows for no other comparison.{_one_run(family)}"
+        "comparisons made. The difference is to the better one of the two, as validation patients have it. "
+        f"{texts.ADJUSTED}{_one_run(family)}"
     )
     return AnswerTable("Verdicts", note, header, body, "tables/gain.csv", STAGE, folded=False)
 
@@ -154,7 +154,7 @@ def _differences(own: list[dict[str, Any]]) -> str:
 
 
 def _signed(row: dict[str, Any]) -> str:
-    cell = texts.difference(row)
+    cell = texts.told(row)
     return f"+{cell.told}" if cell.value is not None and cell.value > 0 else cell.told
 
 

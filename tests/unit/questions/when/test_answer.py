@@ -5,6 +5,7 @@ import json
 import polars as pl
 from dvc.compare import diff_table, metrics_table
 
+from pipeline.presentation.text import number
 from pipeline.questions.when.answer import answer, write
 from pipeline.questions.when.contest import SCHEMA
 from tests.support.when import one
@@ -23,6 +24,8 @@ def test_the_answer_is_the_confirmatory_row_of_the_tasks_own_label(found, tmp_pa
         told = files[f"{task}_matched"]
         assert told["verdict"] == row["verdict"]
         assert told["gain"] == round(row["difference"], 4)
+        end = "family_" if row["family_low"] is not None else ""
+        assert told["interval"] == ", ".join(number(row[f"{end}{side}"]).replace("0.", ".") for side in ("low", "high"))
 
 
 def row(task, cohort, label, **other):
@@ -45,6 +48,21 @@ def test_signs_and_what_is_not_estimable():
         "los_base": {"verdict": "undetermined", "gain": -0.01, "interval": "−.020, .001"},
         "mortality_base": {"verdict": "not testable", "gain": None, "interval": "n. e."},
     }
+
+
+def test_the_interval_is_the_one_by_which_the_verdict_was_told():
+    """The unadjusted one lies below 0, which the verdict denies."""
+    about = row("los", "base", "macro", verdict="undetermined", difference=-0.02, low=-0.04, high=-0.01)
+    bounds = {"family_low": -0.06, "family_high": 0.001, "difference_ehr": -0.03, "difference_image": -0.02}
+    table = pl.DataFrame([about | bounds], schema=SCHEMA, orient="row")
+    assert answer(table)["los_base"] == {"verdict": "undetermined", "gain": -0.02, "interval": "−.060, .001"}
+
+
+def test_a_loss_to_the_modality_that_validation_thought_the_worse_is_told_with_its_own_difference():
+    about = row("los", "base", "macro", verdict="loses", difference=0.03, low=0.01, high=0.05)
+    bounds = {"family_low": -0.13, "family_high": -0.05, "difference_ehr": -0.09, "difference_image": 0.03}
+    table = pl.DataFrame([about | bounds], schema=SCHEMA, orient="row")
+    assert answer(table)["los_base"] == {"verdict": "loses", "gain": -0.09, "interval": "−.130, −.050"}
 
 
 def test_every_answer_changed_is_under_twenty_lines_and_120_columns(found):

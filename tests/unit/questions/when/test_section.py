@@ -148,7 +148,7 @@ def test_verdicts_lead_a_row_a_task_and_cohort_with_a_sign_that_needs_no_colour(
     for row, shown in zip(table.iter_rows(named=True), led.rows[2:4], strict=True):
         assert shown[1] == chip(row, RULE)
         assert shown[1][1:] == SIGNS[row["verdict"]]
-        assert shown[2] == Cell(row["difference"], row["low"], row["high"])
+        assert shown[2] == Cell(row["difference"], row["family_low"], row["family_high"])
 
 
 def test_a_chip_says_by_how_much():
