@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.page.page import _quantity, banners, build, write
-from pipeline.params import Grid, Report
+from pipeline.params import Grid, Params, Report
 from tests.support.inprocess import run, write_params
 from tests.support.made_up_probes import add_probes
 from tests.support.made_up_runs import STRENGTH, add_trials, fabricate, training
@@ -214,6 +214,12 @@ def test_the_temporal_scheme_and_the_legacy_map_are_named(page, own, shown):
     assert "7,654" in html
     assert "3,210" in html
     assert "labels.phenotypes: legacy_medfuse), not HCUP&#39;s" in html or "legacy_medfuse), not HCUP's" in html
+
+
+def test_every_knob_is_shown(page, shown):
+    """Of all strategies there is a list: not what was trained, but what may be."""
+    assert set(shown) == {field.name for field in dataclasses.fields(Params)} - {"all_strategies"}
+    assert "half_untaught:" in page  # of `ablations`
 
 
 def test_an_ensemble_has_its_rows_its_card_and_its_tables(page):

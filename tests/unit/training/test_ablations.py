@@ -99,3 +99,11 @@ def test_parameters_are_those_of_the_runs_and_of_all_teachers_together(made):
         each = [count(half.needs[sized(teacher, size)]) for size in HYPER["sizes"]]
         assert each[0] < each[1]
         assert found[f"mind.teachers_{teacher}"] == sum(each)
+
+
+def test_where_the_grid_has_no_such_strategy_nothing_is_made_but_an_empty_list(data, training, tmp_path, monkeypatch):
+    monkeypatch.setenv("FUSION_EXECUTOR", "inline")
+    common, store = Common("core", training, ENCODERS, SCALE), Store(tmp_path / "work", "data")
+    ablate(common, Grid(("transformer",), ("mortality",)), ABLATIONS, store, data, tmp_path / "ablations")
+    assert [path.name for path in (tmp_path / "ablations").iterdir()] == ["parameters.csv"]
+    assert pl.read_csv(tmp_path / "ablations" / "parameters.csv").height == 0
