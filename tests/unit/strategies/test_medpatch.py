@@ -22,7 +22,7 @@ JOINT = {"high", "low", "missingness", "weights"}
 
 def model_of(task="phenotype", second=True, shapes=None, **hyper):
     torch.manual_seed(0)
-    model = build("medpatch", shapes or small_shapes(task, 32), {"lr": 1e-3, **hyper}).eval()
+    model = build("medpatch", shapes or small_shapes(task, 32), {"lr": 1e-3, "first_share": 0.4, **hyper}).eval()
     model.set_prior(torch.linspace(-1, 1, model.shapes.outputs))
     model.second.fill_(second)
     return model
