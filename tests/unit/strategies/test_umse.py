@@ -8,6 +8,7 @@ import torch
 from pipeline.errors import InputError
 from pipeline.modelling.checks import check_strategy
 from pipeline.modelling.examples import example_batch, select, small_shapes
+from pipeline.modelling.faint import seen
 from pipeline.modelling.learning import learned
 from pipeline.modelling.registry import build
 from pipeline.modelling.views import without_record
@@ -139,3 +140,21 @@ def test_a_kind_is_as_large_as_what_it_stands_beside():
 
 def test_an_image_is_learned_beside_kinds_of_usual_size():
     assert learned("umse", {}, 1).right == {"ehr", "cxr", "xor"}
+
+
+@pytest.mark.parametrize("seed", [5, pytest.param(1, marks=pytest.mark.slow), pytest.param(6, marks=pytest.mark.slow)])
+def test_a_faint_image_is_learned_from_initialisations_that_were_deaf(seed):
+    """Behind a hidden layer with ReLU all its units died for the image's class token."""
+    assert seen("umse", {}, seed, enough=0.2).use >= 0.2
+
+
+def test_whatever_biases_the_head_has_learned_it_hears_the_image():
+    model = made()
+    batch = example_batch(model.shapes, 5, WITH_IMAGE)
+    with torch.no_grad():
+        for layer in model.head[1:]:
+            if getattr(layer, "bias", None) is not None:
+                layer.bias.fill_(-10.0)
+    images = batch.images.clone().requires_grad_()
+    (moved,) = torch.autograd.grad(model(dataclasses.replace(batch, images=images)).logits.sum(), images)
+    assert (moved.flatten(1) != 0).any(dim=1).all()
