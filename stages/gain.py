@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pipeline.evaluation.reading import read_columns
 from pipeline.params import read
 from pipeline.questions.when.answer import write as write_answer
 from pipeline.questions.when.gain import gain
@@ -23,7 +24,8 @@ def main() -> None:
     grid, training, evaluation, verdicts, knobs, size = read(
         "grid", "scales.training", "evaluation", "verdicts", "worth", "scales.evaluation"
     )
-    known = source(Path("data"), grid, training, evaluation, verdicts, size.draws)
+    saw = read_columns(Path("data/exposure.parquet"), ["subject_id", "saw"])
+    known = source(Path("data"), grid, training, evaluation, verdicts, size.draws, saw)
     found = gain(known)
     labels = phenotype_slugs() if "phenotype" in grid.tasks else ()
     beside = {

@@ -34,6 +34,7 @@ COLUMNS = {
     "subject_id": "subject_id",
 }  # a list's column -> what it names
 AUDITED = ("dev", "test")
+TOLD_APART = {"subject_id": pl.Int32, "saw": pl.Boolean}
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def told_apart(splits: pl.DataFrame, found: Exposure) -> pl.DataFrame:
     """
     rows = (
         splits.filter(part="test")
-        .select("subject_id", saw=pl.col("subject_id").is_in(found.seen))
+        .select(pl.col("subject_id").cast(pl.Int32), saw=pl.col("subject_id").is_in(found.seen))
         .unique()
         .sort("subject_id")
     )

@@ -16,7 +16,18 @@ from pipeline.closure import ROOT
 from pipeline.params import load
 from pipeline.synthetic import hospital
 
-DATA_STAGES = ("manifest", "ingest", "cohort", "labels", "series", "images", "splits", "masks", "statistics")
+DATA_STAGES = (
+    "manifest",
+    "ingest",
+    "cohort",
+    "labels",
+    "series",
+    "images",
+    "splits",
+    "exposure",
+    "masks",
+    "statistics",
+)
 
 
 def write_params(folder: Path, patients: int, seed: int, changes: dict[str, Any] | None = None) -> None:

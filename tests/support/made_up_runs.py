@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from pipeline.embedding.overlap import TOLD_APART
 from pipeline.params import TrainingScale
 from pipeline.tasks import get_task, phenotype_slugs
 from pipeline.training.grid import run_keys
@@ -79,6 +80,7 @@ def fabricate(
     _hourly(data / "series", np.random.default_rng([seed, 8]), stay_id)
     splits = _splits(stay_id, subject_id, folds)
     splits.write_parquet(data / "splits.parquet")
+    pl.DataFrame(schema=TOLD_APART).write_parquet(data / "exposure.parquet")
     for task in tasks:
         for strategy in strategies:
             _cell(data, task, strategy, scale, splits, pl.DataFrame({"stay_id": stay_id, **labels}), has_cxr)

@@ -1,15 +1,20 @@
 """Who of dev and test an encoder has seen, against cohorts small enough to count by hand."""
 
 import dataclasses
+import json
+import shutil
 
 import polars as pl
 import pytest
 
+from pipeline import files
+from pipeline.closure import ROOT
 from pipeline.embedding.card import Card
-from pipeline.embedding.overlap import audit, exposure, official_split, told_apart
+from pipeline.embedding.overlap import TOLD_APART, audit, exposure, official_split, told_apart
 from pipeline.errors import InputError
 from pipeline.mimic.manifest import build_manifest
 from pipeline.params import Data
+from tests.support.inprocess import run, write_params
 from tests.support.raw_tree import FILES, put
 
 CARD = Card("mine", "timm", 224, {"mimic_cxr": "all"}, range=(0.0, 1.0), seen=("images",))
@@ -158,3 +163,34 @@ def test_a_damaged_split_is_one_line(raw, tmp_path):
     put(path, "dicom_id,study_id,subject_id,split\nb-1,51,one,train\n")
     with pytest.raises(InputError, match=r"split.csv.gz: line 2: column subject_id: 'one' is not a number"):
         official_split(raw())
+
+
+def test_the_stage_tells_of_every_encoder_and_of_whom_the_one_in_use_has_seen(raw, tmp_path):
+    """Of subject 1 an image is in the split's train, subject 2 has none."""
+    splits = [(31, 0, 1, "test"), (32, 0, 2, "test")]
+    (tmp_path / "data/interim").mkdir(parents=True)
+    pl.DataFrame(splits, schema=SPLITS.schema, orient="row").write_parquet(tmp_path / "data/splits.parquet")
+    images = pl.DataFrame({"dicom_id": ["a-1", "b-1"], "subject_id": [1, 1]}, schema=IMAGES.schema)
+    images.write_parquet(tmp_path / "data/interim/cxr_metadata.parquet")
+    files.write_json(raw(), tmp_path / "data/manifest.json")
+    shutil.copytree(ROOT / "encoders", tmp_path / "encoders")
+
+    def told(encoders, image):
+        write_params(tmp_path, 150, 1, {"embedding.encoders": encoders, "training.image": image})
+        run(tmp_path, "exposure")
+        report = json.loads((tmp_path / "reports/data/exposure.json").read_text())
+        return report, pl.read_parquet(tmp_path / "data/exposure.parquet")
+
+    report, apart = told(["rad-dino", "efficientnet-lite0"], "rad-dino")
+    assert report["in_use"] == "rad-dino"
+    assert {name: each["badge"] for name, each in report["encoders"].items()} == {
+        "rad-dino": "images seen",
+        "efficientnet-lite0": "clean",
+    }
+    assert report["encoders"]["rad-dino"]["parts"] == [{"part": "test", "fold": 0, "subjects": "<10", "seen": "<10"}]
+    assert apart.rows() == [(1, True), (2, False)]
+    report, apart = told(["rad-dino"], "end_to_end")
+    assert report["in_use"] is None
+    assert report["encoders"]["rad-dino"]["badge"] == "images seen"
+    assert (apart.schema, apart.height) == (TOLD_APART, 0)
+    assert told([], "end_to_end")[0] == {}
