@@ -63,7 +63,8 @@ class Batches:
         sample, place = torch.nonzero(there, as_tuple=True)
         stay = rows[sample]
         images = _take(self._images, image_row[sample, place])
-        images = images.unsqueeze(1).float() / 255.0 if self._pictures else images.float()
+        if self._pictures:
+            images = images.unsqueeze(1).float() / 255.0
         return Batch(
             ehr=_take(self._ehr, rows),
             observed=_take(self._observed, rows),

@@ -46,13 +46,11 @@ class Standardised(nn.Module):
             self.centre[place], self.spread[place] = torch.from_numpy(mean), torch.from_numpy(spread)
 
     def forward(self, images: Tensor) -> Tensor:
-        """[P, N, E], standardised."""
-        if images.shape[1] == 1:
-            return (images - self.centre[0]) / self.spread[0]
-        pooled = (images[:, :1] - self.centre[0]) / self.spread[0]
-        return torch.cat([pooled, (images[:, 1:] - self.centre[1]) / self.spread[1]], dim=1)
+        """The pooled vectors [P, E] of embeddings [P, N, E], standardised."""
+        return (images[:, 0].float() - self.centre[0]) / self.spread[0]
 
     def grid(self, images: Tensor) -> Tensor:
-        """The tokens of [P, N, E] as a map [P, E, S, S]."""
-        found: Tensor = images[:, -(self.side**2) :].mT.unflatten(2, (self.side, self.side))
+        """The tokens of embeddings [P, N, E] as a map [P, E, S, S], standardised."""
+        tokens = (images[:, -(self.side**2) :].float() - self.centre[1]) / self.spread[1]
+        found: Tensor = tokens.mT.unflatten(2, (self.side, self.side))
         return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -40,16 +40,24 @@ class SeriesFeatures:
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """Of P present images: `maps` [P, Cs, Hs, Ws] a stage, and what gives the grid's tokens and the pooled vector."""
+    """Of P present images: what gives a stage's maps, the grid's tokens of the last, and the pooled vector if apart.
 
-    maps: list[Tensor]
-    make_tokens: Callable[[], Tensor]
+    Computed when they are first asked for: of a frozen encoder's, many strategies want the pooled vector alone.
+    """
+
+    make_maps: Callable[[], list[Tensor]]
+    make_tokens: Callable[[Tensor], Tensor]
     make_pooled: Callable[[], Tensor] | None = None
 
     @functools.cached_property
+    def maps(self) -> list[Tensor]:
+        """[P, Cs, Hs, Ws] of each stage."""
+        return self.make_maps()
+
+    @functools.cached_property
     def tokens(self) -> Tensor:
-        """[P, Hs·Ws, D] of the last map; computed when they are first asked for."""
-        return self.make_tokens()
+        """[P, Hs·Ws, D] of the last map."""
+        return self.make_tokens(self.maps[-1])
 
     @functools.cached_property
     def pooled(self) -> Tensor:
@@ -302,7 +310,7 @@ class ImageEncoder(nn.Module):
         Embeddings [P, N, E] to the map of their tokens.
         """
         if self.frozen:
-            return self.frozen.grid(self.frozen(images))
+            return self.frozen.grid(images)
         if self.grey:
             return (images - 0.5) / 0.25
         mean = images.new_tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
@@ -311,11 +319,14 @@ class ImageEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> ImageFeatures:
         """Features of the P images; P may be 0."""
-        if not self.frozen:
+        frozen = self.frozen
+        if not frozen:
             return self.encode(self.normalise(images))
-        embedded = self.frozen(images)
-        found = self.encode(self.frozen.grid(embedded))
-        return replace(found, make_pooled=lambda: self.norm(self.project(embedded[:, 0])))
+
+        def maps() -> list[Tensor]:
+            return [frozen.grid(images)] * len(self.stages)
+
+        return ImageFeatures(maps, self.grid, lambda: self.norm(self.project(frozen(images))))
 
     def grid(self, maps: Tensor) -> Tensor:
         """Tokens [P, Hs·Ws, D] of the last stage's maps."""
@@ -328,7 +339,7 @@ class ImageEncoder(nn.Module):
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
-        return ImageFeatures(maps, lambda: self.grid(x))
+        return ImageFeatures(lambda: maps, self.grid)
 
 
 def fill_absent(pooled: Tensor, batch: Batch, absent: Tensor) -> Tensor:

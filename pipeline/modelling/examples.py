@@ -50,7 +50,7 @@ def _images(shapes: Shapes, count: int, g: torch.Generator) -> Tensor:
     """Noise in the place of `count` pictures, or of their embeddings."""
     if shapes.embedding:
         side, width = shapes.embedding
-        return torch.randn(count, 1 + side**2, width, generator=g)
+        return torch.randn(count, 1 + side**2, width, generator=g).half()
     return torch.rand(count, 1, shapes.px, shapes.px, generator=g)
 
 

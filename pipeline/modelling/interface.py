@@ -70,7 +70,7 @@ class Batch:
     ehr: Tensor  # [B, T, C] float: filled, scaled, clipped
     observed: Tensor  # [B, T, V] bool
     since: Tensor  # [B, T, V] float: hours since last observed / 48
-    images: Tensor  # [P, 1, px, px] float in [0, 1]; embeddings: [P, N, E] float, as modelling.embedded tells
+    images: Tensor  # [P, 1, px, px] float in [0, 1]; embeddings: [P, N, E] half, modelling.embedded
     image_sample: Tensor  # [P] long, ascending: which sample each image belongs to
     image_place: Tensor  # [P] long: 0 the latest of its sample, and so on back; all 0 but for who reads every image
     image_hours: Tensor  # [P] float: hours from intime / 48

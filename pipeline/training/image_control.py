@@ -59,16 +59,21 @@ def image_features(strategy: Strategy, spec: RunSpec, batches: Batches, rows: Te
     caught: list[Tensor] = []
 
     def catch(module: torch.nn.Module, given: Any, output: Tensor) -> None:
-        caught.append(output.float().mean(dim=(2, 3)) if output.ndim == 4 else output[:, 0].float())
+        caught.append(output.float().mean(dim=(2, 3)))
 
     encoders = [module for module in strategy.modules() if isinstance(module, ImageEncoder)]
-    hooks = [(encoder.frozen or encoder.stages[-1]).register_forward_hook(catch) for encoder in encoders]
+    frozen = encoders[0].frozen if encoders else None
+    hooks = [encoder.stages[-1].register_forward_hook(catch) for encoder in encoders if not frozen]
     found = []
     try:
         with torch.inference_mode(), autocast(batches.device, spec.training.precision):
             for part in rows.split(EVAL_BATCH):
                 caught.clear()
-                strategy(latest_images(batches.gather(part)))
+                batch = latest_images(batches.gather(part))
+                if frozen:  # one for all encoders, whatever the strategy takes of them
+                    caught.append(frozen(batch.images))
+                else:
+                    strategy(batch)
                 if not caught:
                     return None
                 found.append(torch.cat(caught, dim=1))

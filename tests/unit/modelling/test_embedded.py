@@ -25,20 +25,20 @@ QUICK = ["late_fusion", "mmtm", "daft", "drfuse", "medfuse", "healnet"]
 
 
 def packed(count, vectors=5, seed=0):
-    return torch.randn(count, vectors, EMBEDDING[1], generator=torch.Generator().manual_seed(seed))
+    return torch.randn(count, vectors, EMBEDDING[1], generator=torch.Generator().manual_seed(seed)).half()
 
 
 def test_pooled_is_the_encoders_own_vector_and_the_map_its_tokens_row_by_row():
     torch.manual_seed(0)
     encoder, images = ImageEncoder(SHAPES), packed(3)
     found = encoder(images)
-    project = lambda x: encoder.norm(encoder.project(x))  # noqa: E731
+    project = lambda x: encoder.norm(encoder.project(x.float()))  # noqa: E731
     torch.testing.assert_close(found.pooled, project(images[:, 0]))
     torch.testing.assert_close(found.tokens, project(images[:, 1:]))
     assert len(found.maps) == STAGES
     assert found.maps[-1].shape == (3, 6, 2, 2)
-    torch.testing.assert_close(found.maps[-1][:, :, 0, 1], images[:, 2])
-    torch.testing.assert_close(found.maps[-1][:, :, 1, 0], images[:, 3])
+    torch.testing.assert_close(found.maps[-1][:, :, 0, 1], images[:, 2].float())
+    torch.testing.assert_close(found.maps[-1][:, :, 1, 0], images[:, 3].float())
     torch.testing.assert_close(encoder.grid(encoder.normalise(images)), found.tokens)  # as mmtm and daft ask
     torch.testing.assert_close(encoder.encode(found.maps[0]).pooled, found.tokens.mean(dim=1))  # as drfuse asks
     assert encoder(images[:0]).pooled.shape == (0, SHAPES.encoders.width)
@@ -68,7 +68,8 @@ def test_features_are_standardised_by_the_images_named_pooled_and_tokens_apart(s
     found[1::2] = 1000.0  # of others
     frozen = Standardised(side, 6)
     frozen.learn(found, rows)
-    told = frozen(torch.from_numpy(found[rows]).float()).double().numpy()
+    given = torch.from_numpy(found[rows])
+    told = torch.cat([frozen(given)[:, None], frozen.grid(given).flatten(2).mT], dim=1).double().numpy()
     for part in (told[:, :1, :5], told[:, 1:, :5]):
         np.testing.assert_allclose(part.mean(axis=(0, 1)), 0.0, atol=1e-3)
         np.testing.assert_allclose(part.std(axis=(0, 1)), 1.0, atol=1e-3)
@@ -82,7 +83,7 @@ def test_features_are_standardised_by_the_images_named_pooled_and_tokens_apart(s
 def test_an_encoder_starts_where_that_of_an_earlier_run_ended_with_its_moments():
     torch.manual_seed(0)
     source, other = ImageEncoder(SHAPES), build("drfuse", SHAPES, {})
-    source.frozen.learn(packed(9).numpy().astype(np.float16), np.arange(9))
+    source.frozen.learn(packed(9).numpy(), np.arange(9))
     started = start_encoders(other, [source])
     assert {"image_shared", "image_own"} <= set(started)
     for encoder in (other.image_shared, other.image_own):  # of the second the first stage is taken out
