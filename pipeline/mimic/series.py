@@ -156,8 +156,8 @@ def extract(events: Events, stays: pl.DataFrame) -> tuple[Values, Counts]:
     cells = events.connection.execute(SQL.read_text(encoding="utf-8"), bounds).fetchnumpy()
     counted = np.ma.getmaskarray(cells["row"])
     values = np.full((len(variables), stays.height, HOURS), np.nan)
-    variable, row, hour, value = (np.ma.getdata(cells[name])[~counted] for name in ("variable", "row", "hour", "value"))
-    values[variable, row, hour] = value
+    place, row, hour, value = (np.ma.getdata(cells[name])[~counted] for name in ("variable", "row", "hour", "value"))
+    values[place, row, hour] = value
     counts = np.zeros((len(variables), len(COUNTS)), np.int64)
     for column, name in enumerate(COUNTED):
         counts[cells["variable"][counted], column] = cells[name][counted]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,21 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.presentation.figures import MARKERS, MUTED, PALETTE, WIDTH, Looks, as_svg, canvas, legend_below
+from pipeline.presentation.figures import (
+    DASHED,
+    DOTTED,
+    MARKERS,
+    MUTED,
+    PALETTE,
+    WIDTH,
+    as_svg,
+    canvas,
+    legend_below,
+    panels,
+)
+from pipeline.presentation.findings import by_series, extremes
+
+ROLES = {"ehr": "the best on the record", "image": "the best on the image", "fusion": "the best fusion"}
 
 
 def forest(rows: pl.DataFrame, metric: str, metric_title: str, name: str, title: str) -> str:
@@ -49,11 +63,17 @@ def forest(rows: pl.DataFrame, metric: str, metric_title: str, name: str, title:
         axes.set_ylim(len(strategies) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
         if metric == "auroc":
-            axes.axvline(0.5, color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
+            axes.axvline(0.5, color=MUTED, linewidth=0.8, linestyle=DASHED)
         axes.set_xlabel(metric_title)
         axes.set_title(title)
         legend_below(figure, axes)
-        return as_svg(figure, name, title)
+        told = {
+            f"{cohort} cohort": extremes(
+                dict(chosen.filter(eval_cohort=cohort).select("strategy", "value").iter_rows())
+            )
+            for cohort in chosen["eval_cohort"].unique().sort()
+        }
+        return as_svg(figure, name, title, by_series(told))
 
 
 def _curves(
@@ -61,118 +81,136 @@ def _curves(
     cohort: str,
     x: str,
     y: str,
-    looks: Looks,
-    decorate: Callable[[Axes], None],
+    of: tuple[str, str],
+    chance: Callable[[Axes], None],
     name: str,
     title: str,
 ) -> str:
-    with canvas(WIDTH, 4.6) as (figure, (axes,)):
-        of_cohort = frame.filter(cohort=cohort)
-        for strategy in of_cohort["strategy"].unique(maintain_order=True):
-            curve = of_cohort.filter(strategy=strategy)
-            marker: dict[str, Any] = {"marker": "o", "markersize": 3} if y == "observed" else {}
-            axes.plot(curve[x].to_numpy(), curve[y].to_numpy(), label=strategy, **looks.line(strategy), **marker)
-        axes.set_xlim(-0.02, 1.02)
-        axes.set_ylim(-0.02, 1.02)
-        axes.set_title(title)
-        decorate(axes)
-        if not of_cohort.height:
-            axes.text(0.5, 0.5, "not estimable", ha="center", color=MUTED)
-        legend_below(figure, axes)
-        return as_svg(figure, name, title)
+    """A panel a strategy: its curve, the median of all (where they share their places) and what chance reaches."""
+    rows = frame.filter(cohort=cohort)
+    median = rows.group_by(x).agg(pl.col(y).median()).sort(x)
+    with panels(rows["strategy"].unique(maintain_order=True).to_list(), *of, title) as (figure, grid):
+        for strategy, axes in grid.items():
+            chance(axes)
+            axes.plot(median[x], median[y], color=MUTED, linewidth=0.8, linestyle=DOTTED, label="median of all")
+            curve = rows.filter(strategy=strategy)
+            axes.plot(curve[x].to_numpy(), curve[y].to_numpy(), color=PALETTE[0], label="the strategy")
+            axes.set_xlim(-0.02, 1.02)
+            axes.set_ylim(-0.02, 1.02)
+        legend_below(figure, figure.axes[0])
+        return as_svg(figure, name, title, f"Mean height of the curve, {extremes(_means(rows, pl.col(y)))}")
 
 
-def roc(frame: pl.DataFrame, cohort: str, looks: Looks, name: str, title: str) -> str:
+def _means(rows: pl.DataFrame, of: pl.Expr) -> dict[str, float | None]:
+    """By strategy, the mean of an expression."""
+    return dict(rows.group_by("strategy", maintain_order=True).agg(of.mean().alias("mean")).iter_rows())
+
+
+def roc(frame: pl.DataFrame, cohort: str, name: str, title: str) -> str:
     """ROC curves (columns of plots/roc.csv) of one cohort."""
 
-    def decorate(axes: Axes) -> None:
-        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
-        axes.set_xlabel("False positive rate")
-        axes.set_ylabel("True positive rate")
+    def chance(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.7, linestyle=DASHED, label="chance")
 
-    return _curves(frame, cohort, "fpr", "tpr", looks, decorate, name, title)
+    return _curves(frame, cohort, "fpr", "tpr", ("False positive rate", "True positive rate"), chance, name, title)
 
 
-def pr(frame: pl.DataFrame, cohort: str, looks: Looks, name: str, title: str, prevalence: float | None) -> str:
+def pr(frame: pl.DataFrame, cohort: str, name: str, title: str, prevalence: float | None) -> str:
     """Precision–recall curves (columns of plots/pr.csv) of one cohort; the prevalence is what chance reaches."""
 
-    def decorate(axes: Axes) -> None:
+    def chance(axes: Axes) -> None:
         if prevalence is not None:
-            axes.axhline(prevalence, color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
-        axes.set_xlabel("Recall")
-        axes.set_ylabel("Precision")
+            axes.axhline(prevalence, color=MUTED, linewidth=0.7, linestyle=DASHED, label="chance")
 
-    return _curves(frame, cohort, "recall", "precision", looks, decorate, name, title)
+    return _curves(frame, cohort, "recall", "precision", ("Recall", "Precision"), chance, name, title)
 
 
-def reliability(frame: pl.DataFrame, cohort: str, looks: Looks, name: str, title: str) -> str:
-    """Reliability curves (columns of plots/calibration.csv) of one cohort."""
+def reliability(frame: pl.DataFrame, cohort: str, name: str, title: str) -> str:
+    """Reliability curves (columns of plots/calibration.csv) of one cohort, a panel a strategy."""
+    rows = frame.filter(cohort=cohort)
+    shown = rows.select("predicted", "observed").max().row(0)
+    top = min(1.0, max([each for each in shown if each is not None], default=1.0) * 1.08)
+    strategies = rows["strategy"].unique(maintain_order=True).to_list()
+    with panels(strategies, "Mean predicted probability", "Observed share", title) as (figure, grid):
+        for strategy, axes in grid.items():
+            axes.plot([0, top], [0, top], color=MUTED, linewidth=0.7, linestyle=DASHED, label="perfect")
+            curve = rows.filter(strategy=strategy)
+            axes.plot(
+                curve["predicted"].to_numpy(),
+                curve["observed"].to_numpy(),
+                color=PALETTE[0],
+                marker="o",
+                markersize=2.5,
+                label="the strategy",
+            )
+            axes.set_xlim(-0.02 * top, top)
+            axes.set_ylim(-0.02 * top, top)
+        legend_below(figure, figure.axes[0])
+        off = extremes(_means(rows, (pl.col("predicted") - pl.col("observed")).abs()))
+        return as_svg(figure, name, title, f"Mean distance from the diagonal, {off}")
 
-    def decorate(axes: Axes) -> None:
-        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
-        shown = frame.filter(cohort=cohort).select("predicted", "observed").max().row(0)
-        top = min(1.0, max([each for each in shown if each is not None], default=1.0) * 1.08)
-        axes.set_xlim(-0.02 * top, top)
-        axes.set_ylim(-0.02 * top, top)
-        axes.set_xlabel("Mean predicted probability")
-        axes.set_ylabel("Observed share")
 
-    return _curves(frame, cohort, "predicted", "observed", looks, decorate, name, title)
-
-
-def history(frame: pl.DataFrame, looks: Looks, metric_title: str, name: str, title: str) -> str:
-    """Loss (validation solid, training dotted) and validation metric by epoch, the mean over folds and seeds.
+def history(frame: pl.DataFrame, metric_title: str, name: str, title: str) -> str:
+    """Loss by epoch, a panel a strategy, the mean over folds and seeds; and which metric they reached.
 
     `frame` are rows of plots/history.csv of one task and cohort, with nothing removed.
     """
-    with canvas(WIDTH, 4.8, rows=2) as (figure, (above, below)):
-        for strategy in frame["strategy"].unique(maintain_order=True):
-            mean = (
-                frame.filter(strategy=strategy)
-                .sort("fold", "seed", "epoch")
-                .group_by("epoch", maintain_order=True)
-                .agg(pl.col("train_loss", "val_loss", "metric").mean())
-                .sort("epoch")
-            )
+    strategies, means = _by_epoch(frame, pl.col("train_loss", "val_loss", "metric").mean())
+    with panels(strategies, "Epoch", "Loss", title) as (figure, grid):
+        for strategy, axes in grid.items():
+            mean = means.filter(strategy=strategy)
             epochs = mean["epoch"].to_numpy()
-            line = looks.line(strategy)
-            above.plot(epochs, _points(mean["val_loss"]), label=strategy, **line)
-            above.plot(epochs, _points(mean["train_loss"]), color=line["color"], linestyle=":", linewidth=1)
-            below.plot(epochs, _points(mean["metric"]), marker="o", markersize=2.5, **line)
-        above.set_ylabel("Loss")
-        below.set_ylabel(metric_title)
-        below.set_xlabel("Epoch")
-        below.xaxis.set_major_locator(MaxNLocator(integer=True))
-        above.set_title(title)
-        legend_below(figure, above)
-        return as_svg(figure, name, title)
+            for column, line in (("val_loss", "-"), ("train_loss", DOTTED)):
+                label = {"val_loss": "validation", "train_loss": "training"}[column]
+                axes.plot(epochs, _points(mean[column]), color=PALETTE[0], linestyle=line, label=label)
+            axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
+        legend_below(figure, figure.axes[0])
+        lowest = means.group_by("strategy", maintain_order=True).agg(pl.col("val_loss").min())
+        reached = means.group_by("strategy", maintain_order=True).agg(pl.col("metric").max())
+        told = {
+            "Lowest validation loss": extremes(dict(lowest.iter_rows())),
+            f"{metric_title} at its best epoch": extremes(dict(reached.iter_rows())),
+        }
+        return as_svg(figure, name, title, by_series(told))
 
 
-def branches(frame: pl.DataFrame, looks: Looks, metric_title: str, name: str, title: str) -> str:
+def monitor(frame: pl.DataFrame, metric_title: str, name: str, title: str) -> str:
+    """The validation metric that selects models, by epoch, a panel a strategy; `frame` as for `history`."""
+    strategies, means = _by_epoch(frame, pl.col("metric").mean())
+    with panels(strategies, "Epoch", metric_title, title) as (figure, grid):
+        for strategy, axes in grid.items():
+            mean = means.filter(strategy=strategy)
+            look: dict[str, Any] = {"color": PALETTE[0], "marker": "o", "markersize": 2}
+            axes.plot(mean["epoch"].to_numpy(), _points(mean["metric"]), **look)
+            axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
+        last = means.filter(pl.col("epoch") == pl.col("epoch").max().over("strategy"))
+        told = extremes(dict(last.select("strategy", "metric").iter_rows()))
+        return as_svg(figure, name, title, f"At the last epoch, {told}")
+
+
+def branches(frame: pl.DataFrame, metric_title: str, name: str, title: str) -> str:
     """What the record alone answers less what the image alone does, by epoch, the mean over folds and seeds.
 
     `frame` as for `history`, of the strategies that have both branches.
     """
-    with canvas(WIDTH, 3.2) as (figure, (axes,)):
-        for strategy in frame["strategy"].unique(maintain_order=True):
-            mean = (
-                frame.filter(strategy=strategy)
-                .sort("fold", "seed", "epoch")
-                .group_by("epoch", maintain_order=True)
-                .agg((pl.col("ehr") - pl.col("cxr")).mean().alias("imbalance"))
-                .sort("epoch")
-            )
-            line = looks.line(strategy)
-            axes.plot(
-                mean["epoch"].to_numpy(), _points(mean["imbalance"]), marker="o", markersize=2.5, label=strategy, **line
-            )
-        axes.axhline(0, color=MUTED, linewidth=0.8)
-        axes.set_ylabel(f"{metric_title}, EHR less image")
-        axes.set_xlabel("Epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_title(title)
-        legend_below(figure, axes)
-        return as_svg(figure, name, title)
+    strategies, means = _by_epoch(frame, (pl.col("ehr") - pl.col("cxr")).mean().alias("imbalance"))
+    with panels(strategies, "Epoch", f"{metric_title}, EHR less image", title) as (figure, grid):
+        for strategy, axes in grid.items():
+            mean = means.filter(strategy=strategy)
+            axes.axhline(0, color=MUTED, linewidth=0.8)
+            look: dict[str, Any] = {"color": PALETTE[0], "marker": "o", "markersize": 2}
+            axes.plot(mean["epoch"].to_numpy(), _points(mean["imbalance"]), **look)
+            axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
+        last = means.filter(pl.col("epoch") == pl.col("epoch").max().over("strategy"))
+        told = extremes(dict(last.select("strategy", "imbalance").iter_rows()))
+        return as_svg(figure, name, title, f"Record less image at the last epoch, {told}")
+
+
+def _by_epoch(frame: pl.DataFrame, *of: pl.Expr) -> tuple[list[str], pl.DataFrame]:
+    """The strategies, and a row a strategy and epoch with the means over folds and seeds."""
+    rows = frame.sort("fold", "seed", "epoch")
+    means = rows.group_by("strategy", "epoch", maintain_order=True).agg(*of).sort("epoch", maintain_order=True)
+    return frame["strategy"].unique(maintain_order=True).to_list(), means
 
 
 def _points(column: pl.Series) -> np.ndarray[Any, Any]:
@@ -180,25 +218,33 @@ def _points(column: pl.Series) -> np.ndarray[Any, Any]:
     return column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
 
 
-def phenotypes(
-    rows: Sequence[tuple[str, Sequence[float | None]]], strategies: Sequence[str], looks: Looks, name: str, title: str
-) -> str:
-    """AUROC of every phenotype (a row: name, a value a strategy), in the given order; names stand above their row."""
-    with canvas(WIDTH, 1.2 + 0.34 * len(rows)) as (figure, (axes,)):
-        for column, strategy in enumerate(strategies):
-            shown = [values[column] for _, values in rows]
-            axes.scatter(
-                [value for value in shown if value is not None],
-                [place for place, value in enumerate(shown) if value is not None],
-                s=26,
-                label=strategy,
-                alpha=0.9,
-                linewidths=0,
-                **looks.point(strategy),
+def phenotypes(rows: Sequence[tuple[str, Mapping[str, float | None], Mapping[str, str]]], name: str, title: str) -> str:
+    """AUROC of every phenotype, in the given order: where all strategies lie, and those that validation chose.
+
+    A row: the phenotype's name, the value of every strategy, the strategy chosen in each of ROLES.
+    """
+    with canvas(WIDTH, 1.4 + 0.34 * len(rows)) as (figure, (axes,)):
+        spans = [
+            (place, [each for each in values.values() if each is not None]) for place, (_, values, _) in enumerate(rows)
+        ]
+        known = [(place, min(shown), max(shown)) for place, shown in spans if shown]
+        places, low, high = zip(*known, strict=True) if known else ((), (), ())
+        axes.hlines(places, low, high, color=MUTED, linewidth=1, label="all strategies")
+        for i, (role, label) in enumerate(ROLES.items()):
+            chosen = [(place, values.get(of.get(role, ""))) for place, (_, values, of) in enumerate(rows)]
+            told = [(place, value) for place, value in chosen if value is not None]
+            axes.plot(
+                [value for _, value in told],
+                [place for place, _ in told],
+                linestyle="none",
+                marker=MARKERS[i],
+                markersize=4.5,
+                color=PALETTE[i],
+                label=label,
             )
-        for place, (label, _) in enumerate(rows):
+        for place, (label, _, _) in enumerate(rows):
             axes.text(0, place - 0.3, label, transform=axes.get_yaxis_transform(), fontsize=7.5)
-        axes.axvline(0.5, color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
+        axes.axvline(0.5, color=MUTED, linewidth=0.8, linestyle=DASHED)
         axes.set_yticks(range(len(rows)), [""] * len(rows))
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
@@ -206,4 +252,9 @@ def phenotypes(
         axes.set_xlabel("AUROC")
         axes.set_title(title)
         legend_below(figure, axes)
-        return as_svg(figure, name, title)
+        pairs = [[values.get(of.get(role, "")) for role in ("fusion", "ehr")] for _, values, of in rows]
+        both = [(fusion, ehr) for fusion, ehr in pairs if fusion is not None and ehr is not None]
+        higher = sum(fusion > ehr for fusion, ehr in both)
+        top = extremes({label: values.get(of.get("fusion", "")) for label, values, of in rows})
+        told_all = f"The best fusion lies above the best on the record in {higher} of {len(both)}. Of it, {top}"
+        return as_svg(figure, name, title, told_all)

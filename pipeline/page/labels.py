@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+from markupsafe import Markup, escape
 
 from pipeline.disclosure import HIDDEN, SMALL
 from pipeline.presentation.tables import TASK_TITLES, short_title
@@ -39,6 +41,46 @@ def kind_of(group: str, modalities: list[str]) -> str:
     if group == "ensemble":
         return "ensemble"
     return "fusion" if {"ehr", "cxr"} <= set(modalities) else "image only" if "cxr" in modalities else "EHR only"
+
+
+TERMS = {
+    "AUROC": "the chance that a stay with the outcome gets a higher prediction than one without it; 0.5 is a coin toss",
+    "AUPRC": "average precision; chance reaches the prevalence",
+    "κ": "Cohen's κ, agreement beyond chance; 0 is none, 1 is perfect",
+    "accuracy": "the share of stays whose class is right",
+    "Holm's adjustment": "keeps the chance of any false finding among all tests small",
+    "n. e.": "not estimable",
+}
+
+
+class Names:
+    """Short names in prose: a strategy's leads to its card, and every name is explained where it first stands."""
+
+    def __init__(self, strategies: Mapping[str, str]) -> None:
+        """`strategies` have their card's summary."""
+        self._said = {**strategies, **TERMS}
+        self._strategies = frozenset(strategies)
+        self._told: set[str] = set()
+        self._new: list[str] = []
+        every = "|".join(re.escape(str(escape(name))) for name in sorted(self._said, key=len, reverse=True))
+        self._pattern = re.compile(rf"(?<![\w&])({every})(?!\w)")
+
+    def linked(self, text: str) -> Markup:
+        """The text with its strategies as links; the names in it are noted as new where they are."""
+
+        def one(hit: re.Match[str]) -> str:
+            name = str(Markup(hit[1]).unescape())
+            if name not in self._told:
+                self._told.add(name)
+                self._new.append(name)
+            return f'<a href="#card-{hit[1]}">{hit[1]}</a>' if name in self._strategies else hit[1]
+
+        return Markup(self._pattern.sub(one, str(escape(text))))
+
+    def new(self) -> list[tuple[str, str]]:
+        """The names met since it was last asked, with what they mean."""
+        found, self._new = self._new, []
+        return [(name, self._said[name].rstrip(".")) for name in found]
 
 
 def sort_value(text: str) -> str:

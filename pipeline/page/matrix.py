@@ -1,4 +1,8 @@
-"""The first thing on the page: tasks by cohorts, a verdict and its interval in each cell, or why there is none."""
+"""The first thing on the page: tasks by cohorts, a verdict and its interval in each cell, or why there is none.
+
+One click on stands every fusion strategy by task and cohort. Verdicts are of the declared family alone; a strategy's
+own chip says on which side of 0 its unadjusted interval lies.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +17,17 @@ from pipeline.presentation.answers import Chip
 from pipeline.presentation.tables import METRIC_TITLES, short_title
 from pipeline.questions.when import tables as texts
 from pipeline.questions.when.contest import SCHEMA
+from pipeline.questions.when.section import anchor
+from pipeline.questions.when.section_tables import FIRST
 from pipeline.questions.when.tables import OWN
 
 COHORTS = ("base", "matched")
-TARGETS = {"phenotype": "figure-when_phenotypes"}
+HIGHER, LOWER = Chip("higher", "▲", "even"), Chip("lower", "▼", "even")
+NOT_APART, NO_INTERVAL = Chip("not told apart", "?", "open"), Chip("no interval", "–", "open")
 
 
 class Entry(NamedTuple):
-    """A cell: its verdict, linked to what it rests on, and its numbers; no chip where `text` says why it is empty."""
+    """A cell: its verdict, linked to the row that it rests on, and its numbers; no chip where `text` says why."""
 
     chip: Chip | None
     text: str
@@ -28,18 +35,21 @@ class Entry(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A task and a cell a cohort."""
+    """A task, or a strategy, and its cells; `task` is empty for a strategy."""
 
     title: str
     cells: tuple[Entry, ...]
+    task: str = ""
 
 
 class Matrix(NamedTuple):
-    """The verdicts at a glance."""
+    """The verdicts at a glance, and every fusion strategy by (task, cohort): `heads`."""
 
     cohorts: tuple[str, ...]
     rows: tuple[Row, ...]
     note: str
+    heads: tuple[tuple[str, str], ...]
+    strategies: tuple[Row, ...]
 
 
 def matrix(tables: Path, tasks: tuple[str, ...], trained: tuple[str, ...], rule: Verdicts) -> Matrix:
@@ -49,19 +59,40 @@ def matrix(tables: Path, tasks: tuple[str, ...], trained: tuple[str, ...], rule:
     by = {(row["task"], row["cohort"]): row for row in family.iter_rows(named=True)}
     rows = []
     for task in tasks:
-        cells = tuple(_entry(by.get((task, cohort)), task, cohort in trained, rule) for cohort in COHORTS)
-        rows.append(Row(short_title(task), cells))
-    return Matrix(COHORTS, tuple(rows), texts.ADJUSTED)
+        cells = tuple(_entry(by.get((task, cohort)), cohort in trained, rule) for cohort in COHORTS)
+        rows.append(Row(short_title(task), cells, task))
+    heads = tuple((task, cohort) for task in tasks for cohort in COHORTS if cohort in trained)
+    return Matrix(COHORTS, tuple(rows), texts.ADJUSTED, heads, _strategies(table, heads))
 
 
-def _entry(row: dict[str, Any] | None, task: str, trained: bool, rule: Verdicts) -> Entry:
+def _entry(row: dict[str, Any] | None, trained: bool, rule: Verdicts) -> Entry:
     if row is None:
         why = "no fusion strategy to compare with both single modalities" if trained else "not trained at this scale"
         return Entry(None, f"Empty: {why}")
     chip = texts.chip(row, rule)
     if not isinstance(chip, Chip):
         return Entry(None, f"Empty: {row['note'] or 'no verdict'}")
-    cell = texts.told(row)
-    text = f"{METRIC_TITLES[row['metric']]} {cell.told}" if cell.value is not None else row["note"] or cell.told
-    text += ", unadjusted" if cell.interval and not texts.adjusted(row) else ""
-    return Entry(chip, text, TARGETS.get(task, f"figure-when_{task}"))
+    text = f"{METRIC_TITLES[row['metric']]} {texts.told_text(row)}"
+    return Entry(chip, row["note"] or text if row["difference"] is None else text, anchor(row))
+
+
+def _strategies(table: pl.DataFrame, heads: tuple[tuple[str, str], ...]) -> tuple[Row, ...]:
+    """A row a fusion strategy: its own difference to the better single modality in each of `heads`."""
+    every = table.filter(~pl.col("chosen") & pl.col("label").is_in(OWN) & pl.col("metric").is_in(FIRST), stratum="all")
+    found = []
+    for name in every["strategy"].unique(maintain_order=True):
+        own = {(row["task"], row["cohort"]): row for row in every.filter(strategy=name).iter_rows(named=True)}
+        found.append(Row(name, tuple(_own(own.get(head), name) for head in heads)))
+    return tuple(found)
+
+
+def _own(row: dict[str, Any] | None, name: str) -> Entry:
+    if row is None:
+        return Entry(None, "Empty: not compared")
+    cell = texts.difference(row)
+    chip = NOT_APART
+    if cell.low is None or cell.high is None:
+        chip = NO_INTERVAL
+    elif cell.low > 0 or cell.high < 0:
+        chip = HIGHER if cell.low > 0 else LOWER
+    return Entry(chip, f"{METRIC_TITLES[row['metric']]} {cell.told}", f"every-{name}")

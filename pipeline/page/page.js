@@ -28,14 +28,6 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
-const reveal = () => {
-  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-  if (!target) return;
-  for (let each = target; each; each = each.parentElement) if (each.tagName === "DETAILS") each.open = true;
-  target.scrollIntoView();
-};
-addEventListener("hashchange", reveal);
-reveal();
 const filters = document.getElementById("filters");
 filters.hidden = false;
 filters.addEventListener("change", () => {
@@ -46,9 +38,25 @@ filters.addEventListener("change", () => {
     }
   }
 });
+const reveal = () => {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (!target) return;
+  if (target.closest(".not-task, .not-cohort, .not-kind")) { filters.reset(); filters.dispatchEvent(new Event("change")); }
+  for (let each = target; each; each = each.parentElement) if (each.tagName === "DETAILS") each.open = true;
+  target.scrollIntoView();
+};
+addEventListener("hashchange", reveal);
+reveal();
+const every = document.getElementById("every");
+every.addEventListener("click", () => {
+  const open = every.textContent === "Open all";
+  for (const each of document.querySelectorAll("details")) each.open = open;
+  every.textContent = open ? "Close all" : "Open all";
+});
+// On paper stands what answers (.paper) and what the reader opened.
 let closed = [];
 addEventListener("beforeprint", () => {
-  closed = [...document.querySelectorAll("details:not([open])")];
+  closed = [...document.querySelectorAll("details:not([open])")].filter((each) => each.matches(".paper, :has(.paper)"));
   for (const each of closed) each.open = true;
 });
 addEventListener("afterprint", () => { for (const each of closed) each.open = false; });

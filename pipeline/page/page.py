@@ -29,11 +29,11 @@ from pipeline.evaluation.cells import cell_folder
 from pipeline.page import figures
 from pipeline.page.exposure import badges, banner
 from pipeline.page.facts import Block, blocks, rows_read, value, words
-from pipeline.page.labels import about, kind_of, sort_value, unique_ids
+from pipeline.page.labels import Names, about, kind_of, sort_value, unique_ids
 from pipeline.page.matrix import matrix
 from pipeline.page.questions import answers, trials_of_each
-from pipeline.presentation.figures import Looks, themed
-from pipeline.presentation.tables import METRIC_TITLES, TASK_TITLES, phenotype_grid, wide_tables
+from pipeline.presentation.figures import themed
+from pipeline.presentation.tables import METRIC_TITLES, TASK_TITLES, phenotype_grid, short_title, wide_tables
 from pipeline.presentation.text import HOW, percent, plural
 from pipeline.tasks import get_task
 
@@ -64,6 +64,7 @@ TABLES = (
     "plots/roc.csv",
     "plots/pr.csv",
     "plots/calibration.csv",
+    "tables/chosen.csv",
 )
 COHORTS = ("base", "matched")
 
@@ -117,7 +118,6 @@ def versions() -> list[tuple[str, str]]:
 
 
 def _draw(
-    strategies: tuple[str, ...],
     tasks: tuple[str, ...],
     cohorts: tuple[str, ...],
     table: pl.DataFrame,
@@ -125,12 +125,11 @@ def _draw(
     curves: list[pl.DataFrame],
 ) -> dict[str, str]:
     """Every figure but the phenotypes', by name, as SVG; `curves` are ROC, precision and recall, calibration."""
-    looks = Looks(strategies)
     drawn = {}
     plain_rows = table.filter(pl.col("train_missing") == pl.col("train_missing").min().over("task", "train_cohort"))
     for task in tasks:
         for metric in HEADLINE[task]:
-            title = f"{TASK_TITLES[task].split(' (')[0]}: {METRIC_TITLES[metric]}"
+            title = f"{short_title(task)}: {METRIC_TITLES[metric]}"
             label = f"{METRIC_TITLES[metric]}{' (macro mean)' if task == 'phenotype' else ''}"
             name = f"result_{task}_{metric}"
             drawn[name] = figures.forest(plain_rows.filter(task=task), metric, label, name, title)
@@ -140,25 +139,25 @@ def _draw(
             rows = plain_rows.filter(task="mortality", train_cohort=cohort, eval_cohort=cohort)
             prevalence = share(rows["positives"][0], rows["n"][0]) if rows.height else None
             of = f"mortality, {cohort} cohort"
-            drawn[f"roc_{cohort}"] = figures.roc(roc, cohort, looks, f"roc_{cohort}", f"ROC, {of}")
+            drawn[f"roc_{cohort}"] = figures.roc(roc, cohort, f"roc_{cohort}", f"ROC, {of}")
             name = f"pr_{cohort}"
-            drawn[name] = figures.pr(pr, cohort, looks, name, f"Precision and recall, {of}", prevalence)
+            drawn[name] = figures.pr(pr, cohort, name, f"Precision and recall, {of}", prevalence)
             name = f"calibration_{cohort}"
-            drawn[name] = figures.reliability(calibration, cohort, looks, name, f"Calibration, {of}")
+            drawn[name] = figures.reliability(calibration, cohort, name, f"Calibration, {of}")
     histories = histories.filter(pl.col("train_missing") == pl.col("train_missing").min().over("task", "cohort"))
     for task in tasks:
-        monitor = METRIC_TITLES[get_task(task).monitor]
+        metric = f"Validation {METRIC_TITLES[get_task(task).monitor]}"
         for cohort in cohorts:
-            rows = histories.filter(task=task, cohort=cohort)
+            rows, of = histories.filter(task=task, cohort=cohort), f"{short_title(task)}, {cohort} cohort"
             if rows.height:
                 name = f"history_{task}_{cohort}"
-                title = f"{TASK_TITLES[task].split(' (')[0]}, {cohort} cohort"
-                drawn[name] = figures.history(rows, looks, f"Validation {monitor}", name, title)
+                drawn[name] = figures.history(rows, metric, name, f"{of}: loss")
+                name = f"monitor_{task}_{cohort}"
+                drawn[name] = figures.monitor(rows, metric, name, f"{of}: {metric}")
             both = rows.filter(pl.col("ehr").is_not_null() & pl.col("cxr").is_not_null())
             if both.height:
                 name = f"branches_{task}_{cohort}"
-                title = f"{TASK_TITLES[task].split(' (')[0]}, {cohort} cohort: record less image"
-                drawn[name] = figures.branches(both, looks, f"Validation {monitor}", name, title)
+                drawn[name] = figures.branches(both, metric, name, f"{of}: record less image")
     return drawn
 
 
@@ -175,15 +174,22 @@ def _chosen_otherwise(histories: pl.DataFrame) -> list[str]:
     return found
 
 
-def _draw_phenotypes(phenotypes: pl.DataFrame, strategies: tuple[str, ...]) -> dict[str, str]:
+def _draw_phenotypes(phenotypes: pl.DataFrame, chosen: pl.DataFrame) -> dict[str, str]:
+    """`chosen` has the columns of chosen.csv: whom validation chose for each phenotype, in each role."""
     drawn = {}
+    picked = chosen.filter(pl.col("chosen") & (pl.col("task") == "phenotype"))
     for cohort in COHORTS:
         names, rows = phenotype_grid(phenotypes, cohort, "auroc")
+        roles: dict[str, dict[str, str]] = {}
+        for label, role, strategy in picked.filter(cohort=cohort).select("label", "role", "strategy").iter_rows():
+            roles.setdefault(label, {})[role] = strategy
+        values = [
+            (row.name, {each: cell.value for each, cell in zip(names, row.cells, strict=True)}, roles.get(row.slug, {}))
+            for row in rows
+        ]
         if rows:
-            values = [(row.name, [cell.value for cell in row.cells]) for row in rows]
             name = f"phenotypes_{cohort}"
-            title = f"AUROC by phenotype, {cohort} cohort"
-            drawn[name] = figures.phenotypes(values, names, Looks(strategies), name, title)
+            drawn[name] = figures.phenotypes(values, name, f"AUROC by phenotype, {cohort} cohort")
     return drawn
 
 
@@ -272,7 +278,7 @@ def build(data: Path, reports: Path, params: dict[str, Any]) -> tuple[str, dict[
     manifest = _json(manifest_path)
     if manifest is None:
         raise InputError(f"{manifest_path}: not found; run the stage that writes it (dvc repro)")
-    table, phenotypes, histories, *curves = (
+    table, phenotypes, histories, *curves, chosen = (
         _table(reports / name).filter(pl.col("strategy").is_in(grid.scored)) for name in TABLES
     )
     for task in grid.tasks:
@@ -280,9 +286,9 @@ def build(data: Path, reports: Path, params: dict[str, Any]) -> tuple[str, dict[
             if not table.filter(task=task, strategy=strategy).height:
                 raise InputError(f"{reports / 'tables' / 'results.csv'}: no rows for {strategy} on {task}")
     cards = [_card(cell_folder(data, strategy) / "card.json") for strategy in grid.scored]
-    drawn = _draw(grid.scored, grid.tasks, training.cohorts, table, histories, curves)
+    drawn = _draw(grid.tasks, training.cohorts, table, histories, curves)
     if "phenotype" in grid.tasks:
-        drawn |= _draw_phenotypes(phenotypes, grid.scored)
+        drawn |= _draw_phenotypes(phenotypes, chosen)
     questions = answers(reports / "tables", params)
     for figure in (each for answer in questions for each in answer.figures):
         drawn[figure.name] = figure.svg
@@ -300,6 +306,9 @@ def build(data: Path, reports: Path, params: dict[str, Any]) -> tuple[str, dict[
     environment.filters["count"] = value
     environment.filters["plural"] = plural
     environment.filters["sort_value"] = sort_value
+    names = Names({card["name"]: card["summary"] for card in cards})
+    environment.filters["named"] = names.linked
+    environment.globals.update(new_names=names.new)
     environment.globals.update(about=about, anchor=unique_ids(), beside=linker(params["report"].repository))
     page = environment.get_template("template.html").render(
         style=Markup((FOLDER / "style.css").read_text(encoding="utf-8")),

@@ -6,7 +6,6 @@ page lays them out. Numbers are formatted by pipeline.presentation.text and tabl
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,7 +20,14 @@ class Chip(NamedTuple):
     tone: str
 
 
-Value = str | int | Cell | Chip | None  # of a table's cell; None is shown as "n. e."
+class Link(NamedTuple):
+    """A cell that leads on: `target` is the id of a row, table, figure or card of the page."""
+
+    text: str
+    target: str
+
+
+Value = str | int | Cell | Chip | Link | None  # of a table's cell; None is shown as "n. e."
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class AnswerFigure:
 class AnswerTable:
     """A table: the first column is the row's name; a Cell is an estimate with its interval.
 
-    `folded`: closed until the reader opens it.
+    `folded`: closed until the reader opens it, and not printed while it is. `anchors`: an id a row, for links to it.
     """
 
     title: str
@@ -48,6 +54,7 @@ class AnswerTable:
     source: str
     stage: str
     folded: bool = True
+    anchors: tuple[str, ...] = ()
 
     @property
     def numeric(self) -> tuple[bool, ...]:
@@ -62,8 +69,9 @@ class AnswerTable:
 class Answer:
     """`key` is the section's anchor; `sentence` holds every number with its interval; the first figure leads.
 
-    `verdicts` is a table that leads even before the sentence. `notes` are what a reader must know before the tables:
-    what is exploratory, what is too small to tell.
+    `brief` is the answer on the first screen, in two sentences: what the answer's own test says, then how it stands;
+    empty where it is none of the four. `verdicts` is a table that leads even before the sentence. `notes` are what a
+    reader must know before the tables: what is exploratory, what is too small to tell.
     """
 
     key: str
@@ -73,8 +81,4 @@ class Answer:
     figures: tuple[AnswerFigure, ...]
     tables: tuple[AnswerTable, ...]
     verdicts: AnswerTable | None = None
-
-    @property
-    def brief(self) -> str:
-        """The answer in its first two sentences: what its own test says comes first in every one of them."""
-        return " ".join(re.split(r"(?<=\.) (?=[A-Z])", self.sentence)[:2])
+    brief: str = ""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 
-from pipeline.presentation.figures import MARKERS, MUTED, PALETTE, RULE, WIDTH, as_svg, canvas, legend_below
+from pipeline.presentation.figures import DOTTED, MARKERS, MUTED, PALETTE, RULE, WIDTH, as_svg, canvas, legend_below
+from pipeline.presentation.findings import by_series, extremes, sides
 from pipeline.presentation.tables import Cell
+from pipeline.presentation.text import plural
 
 SPREAD = 0.5  # of a row's height, over which its series lie
 
@@ -46,6 +48,14 @@ def _bars(axes: Axes, series: int, name: str, points: Sequence[tuple[float, Cell
     )
 
 
+def _margin(axes: Axes, margin: float) -> None:
+    """0, and between dotted edges what is too small to matter."""
+    axes.axvspan(-margin, margin, color=RULE, linewidth=0, alpha=0.8)
+    axes.axvline(0, color=MUTED, linewidth=0.8)
+    for edge in (-margin, margin) if margin else ():
+        axes.axvline(edge, color=MUTED, linewidth=0.6, linestyle=DOTTED)
+
+
 def forest(
     rows: Sequence[Row], series: Sequence[str], axis: str, name: str, title: str, margin: float | None = None
 ) -> str:
@@ -55,8 +65,7 @@ def forest(
     """
     with canvas(WIDTH, 1.3 + 0.36 * max(1, len(rows))) as (figure, (axes,)):
         if margin is not None:
-            axes.axvspan(-margin, margin, color=RULE, linewidth=0, alpha=0.8)
-            axes.axvline(0, color=MUTED, linewidth=0.8)
+            _margin(axes, margin)
         for i, label in enumerate(series):
             shift = SPREAD * (i / (len(series) - 1) - 0.5) if len(series) > 1 else 0.0
             points = [(place + 0.12 + shift * 0.6, row.cells[i]) for place, row in enumerate(rows)]
@@ -73,7 +82,13 @@ def forest(
         axes.set_xlabel(axis)
         axes.set_title(title)
         legend_below(figure, axes)
-        return as_svg(figure, name, title)
+        of = {label: {row.name: row.cells[i] for row in rows} for i, label in enumerate(series)}
+        told = {label: _told(cells, margin is not None) for label, cells in of.items()}
+        return as_svg(figure, name, title, by_series(told))
+
+
+def _told(cells: Mapping[str, Cell | None], differences: bool) -> str:
+    return sides(cells) if differences else extremes({name: cell.value for name, cell in cells.items() if cell})
 
 
 class Block(NamedTuple):
@@ -88,8 +103,7 @@ def caterpillar(blocks: Sequence[Block], axis: str, target: str, name: str, titl
     """Intervals of all strategies of each block, the smallest first, the chosen one in another colour."""
     lines = sum(len(block.cells) for block in blocks)
     with canvas(WIDTH, 1.3 + 0.34 * len(blocks) + 0.055 * lines) as (figure, (axes,)):
-        axes.axvspan(-margin, margin, color=RULE, linewidth=0, alpha=0.8)
-        axes.axvline(0, color=MUTED, linewidth=0.8)
+        _margin(axes, margin)
         top, step = 0.0, 0.055 / 0.34  # a block's name takes one unit
         for block in blocks:
             axes.text(0, top + 0.45, block.name, transform=axes.get_yaxis_transform(), fontsize=7.5)
@@ -113,7 +127,8 @@ def caterpillar(blocks: Sequence[Block], axis: str, target: str, name: str, titl
         axes.set_xlabel(axis)
         axes.set_title(title)
         legend_below(figure, axes)
-        return as_svg(figure, name, title)
+        chosen = {block.name: next((cell for cell, own in block.cells if own), None) for block in blocks}
+        return as_svg(figure, name, title, f"Of those that validation chose, {sides(chosen)}")
 
 
 def scatter(points: Sequence[Point], groups: Sequence[str], name: str, title: str) -> str:
@@ -142,4 +157,7 @@ def scatter(points: Sequence[Point], groups: Sequence[str], name: str, title: st
         axes.set_ylabel("Found difference of AUROC")
         axes.set_title(title)
         legend_below(figure, axes)
-        return as_svg(figure, name, title)
+        above = sum(point.found.low is not None and point.found.low > 0 for point in points)
+        below = sum(point.found.high is not None and point.found.high < 0 for point in points)
+        told = f"Of {plural(len(points), 'label')}, {above} gain for certain and {below} lose, one at a time"
+        return as_svg(figure, name, title, told)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
 from typing import Any
@@ -22,9 +22,10 @@ INK, MUTED, RULE = "#1b1f24", "#5b6571", "#d8dde3"
 # Okabe & Ito (2008); each has a contrast of at least 3 : 1 on white, so that yellow is left out, orange and purple are
 # darker, and violet stands for the light blue.
 PALETTE = ("#0072b2", "#d55e00", "#00946c", "#bf649a", "#a66f00", "#5b4fc4", "#7f5f3f")
-DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
+DASHED, DOTTED = (0, (4, 2)), (0, (1, 1.5))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 WIDTH = 4.7
+COLUMNS = 4  # of panels
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "fusion",
@@ -55,31 +56,26 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "lines.linewidth": 1.5,
 }
+SMALL: dict[Any, Any] = {"font.size": 7, "legend.fontsize": 8.5, "lines.linewidth": 1.3}
 
 
 class Looks:
-    """A colour, dash and marker for each strategy, by its name: the same in all figures, whoever else is in the grid.
+    """A colour and marker for each strategy, by its name: the same in all figures, whoever else is in the grid.
 
     Where two names ask for the same look, the later one takes the next that is free.
     """
 
     def __init__(self, strategies: Sequence[str]) -> None:
-        looks, self._place = len(PALETTE) * len(DASHES), dict[str, int]()
+        looks, self._place = len(PALETTE) * len(MARKERS), dict[str, int]()
         for name in strategies:
             place, taken = crc32(name.encode()) % looks, set(self._place.values())
             free = [each % looks for each in range(place, place + looks) if each % looks not in taken]
             self._place[name] = free[0] if free else place
 
-    def line(self, strategy: str) -> dict[str, Any]:
-        """Colour and dash: 28 combinations before one comes again."""
-        place = self._place[strategy]
-        return {"color": PALETTE[place % len(PALETTE)], "linestyle": DASHES[place // len(PALETTE) % len(DASHES)]}
-
     def point(self, strategy: str) -> dict[str, Any]:
-        """Colour and marker."""
+        """49 combinations before one comes again."""
         place = self._place[strategy]
-        marker = MARKERS[(place + place // len(PALETTE)) % len(MARKERS)]
-        return {"color": PALETTE[place % len(PALETTE)], "marker": marker}
+        return {"color": PALETTE[place % len(PALETTE)], "marker": MARKERS[place // len(PALETTE) % len(MARKERS)]}
 
 
 @contextmanager
@@ -91,8 +87,41 @@ def canvas(width: float, height: float, rows: int = 1) -> Iterator[tuple[Figure,
         yield figure, list(axes[:, 0])
 
 
-def as_svg(figure: Figure, name: str, title: str) -> str:
-    """The figure as an SVG with a title and a description for screen readers, and ids that no other figure has."""
+@contextmanager
+def panels(names: Sequence[str], across: str, up: str, title: str) -> Iterator[tuple[Figure, Mapping[str, Axes]]]:
+    """Small multiples: a panel a name, all on the same axes, so that no line hides another."""
+    columns = min(COLUMNS, max(1, len(names)))
+    lines = -(-max(1, len(names)) // columns)
+    with mpl.rc_context(STYLE | SMALL):
+        figure = Figure(figsize=(WIDTH, 0.95 + 0.95 * lines), layout="constrained")
+        grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
+        for place, axes in enumerate(grid):
+            if place < len(names):
+                axes.set_title(names[place], fontsize=7.5, fontweight="normal", loc="left", pad=2)
+                axes.tick_params(labelbottom=place + columns >= len(names))
+                axes.locator_params(nbins=3)
+            elif names:
+                axes.remove()
+            else:
+                axes.text(0.5, 0.5, "not estimable", ha="center", color=MUTED, transform=axes.transAxes)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold", color=INK)
+        figure.supxlabel(across, fontsize=9)
+        figure.supylabel(up, fontsize=9)
+        yield figure, dict(zip(names, grid, strict=False))
+
+
+def band(axes: Axes, places: Any, low: Any, high: Any, color: str) -> None:
+    """An interval along a line: tinted, between edges that are seen."""
+    axes.fill_between(places, low, high, color=color, alpha=0.12, linewidth=0)
+    for bound in (low, high):
+        axes.plot(places, bound, color=color, linewidth=0.8, linestyle=DOTTED)
+
+
+def as_svg(figure: Figure, name: str, title: str, finding: str) -> str:
+    """The figure as an SVG with a title and a description for screen readers, and ids that no other figure has.
+
+    `finding` is what it shows, in words (pipeline.presentation.findings).
+    """
     buffer = io.StringIO()
     with mpl.rc_context(STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
@@ -103,29 +132,36 @@ def as_svg(figure: Figure, name: str, title: str) -> str:
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'(url\(|href=")#', rf"\1#{name}-", text)
     text = re.sub(r"font-family: [^;\"]*; ?", "", text)
+    # a hundredth of a point is less than a pixel
+    text = re.sub(r'\b(d|x|y)="[^"]*"', lambda hit: re.sub(r"(\.\d\d)\d+", r"\1", hit.group()), text)
     label = escape(title, quote=True)
     text = text.replace(
         "<svg ", f'<svg role="img" aria-label="{label}" aria-describedby="{name}-desc" font-family="{FONTS}" ', 1
     )
-    return text.replace(">", f'>\n <desc id="{name}-desc">{escape(description(figure, title))}</desc>', 1)
+    told = escape(description(figure, title, finding))
+    return text.replace(">", f'>\n <desc id="{name}-desc">{told}</desc>', 1)
 
 
-def description(figure: Figure, title: str) -> str:
-    """What the figure shows, for who does not see it: its axes, the rows that are named, and what is drawn.
+def description(figure: Figure, title: str, finding: str) -> str:
+    """What the figure shows, for who does not see it: the finding, its axes, the rows or panels, what is drawn.
 
-    For instance "ROC, base cohort. Up: True positive rate; across: False positive rate; drawn: lstm, resnet."
+    For instance "ROC, base cohort. Mean height: highest: lstm 0.8, lowest: resnet 0.6. Up: True positive rate; …".
     """
-    said = [title]
-    for axes in figure.axes:
+    said = []
+    small = bool(figure.get_supxlabel())
+    if small:
+        named = ", ".join(axes.get_title(loc="left") for axes in figure.axes)
+        said.append(f"up: {figure.get_supylabel()}; across: {figure.get_supxlabel()}; panels: {named}")
+    for axes in figure.axes[: 1 if small else None]:
         across, up = axes.get_xlabel(), axes.get_ylabel()
         told = [f"{where}: {what}" for where, what in (("up", up), ("across", across)) if what]
-        named = [each.get_text() for each in (*axes.get_yticklabels(), *axes.texts)]
-        rows = [each for each in named if each and not re.fullmatch(r"[−\d.,%<]+", each)]
+        named_rows = [each.get_text() for each in (*axes.get_yticklabels(), *axes.texts)]
+        rows = [each for each in named_rows if each and not re.fullmatch(r"[−\d.,%<]+", each)]
         drawn = list(dict.fromkeys(axes.get_legend_handles_labels()[1]))
-        told += [f"rows: {', '.join(rows)}"] if rows else []
+        told += [f"rows: {', '.join(rows)}"] if rows and not small else []
         told += [f"drawn: {', '.join(drawn)}"] if drawn else []
         said += ["; ".join(told)] if told else []
-    return ". ".join(each[0].upper() + each[1:] for each in said if each) + "."
+    return ". ".join([title, *([finding] if finding else []), *(each[0].upper() + each[1:] for each in said)]) + "."
 
 
 def themed(svg: str) -> str:

@@ -89,6 +89,7 @@ class Cell(NamedTuple):
 class PhenotypeRow(NamedTuple):
     """A phenotype with a cell a strategy; prevalence is its share of the stays scored, if both may be told."""
 
+    slug: str
     name: str
     kind: str
     positives: Count
@@ -234,5 +235,5 @@ def phenotype_grid(phenotypes: pl.DataFrame, cohort: str, metric: str) -> tuple[
             for row in (each[name] for name in strategies)
         )
         prevalence = share(first["positives"], first["n"])
-        found.append(PhenotypeRow(first["name"], first["type"], first["positives"], prevalence, cells))
+        found.append(PhenotypeRow(slug, first["name"], first["type"], first["positives"], prevalence, cells))
     return strategies, found

@@ -13,6 +13,9 @@ from matplotlib.ticker import MaxNLocator
 
 from pipeline.disclosure import FEW, HIDDEN
 from pipeline.presentation.figures import INK, MARKERS, MUTED, PALETTE, WIDTH, as_svg, canvas, legend_below
+from pipeline.presentation.findings import by_series, extremes, sides
+from pipeline.presentation.tables import Cell
+from pipeline.presentation.text import number, plural
 from pipeline.questions.fair.text import ATTRIBUTE_TITLES
 
 Point = tuple[float, float | None, float | None]  # an estimate and its bounds
@@ -72,7 +75,16 @@ def groups(rows: pl.DataFrame, strategies: Sequence[str], metric: str, label: st
         axes.set_xlabel(label)
         _title(figure, title)
         legend_below(figure, axes)
-        return as_svg(figure, name, title)
+        told = {
+            strategy: extremes(
+                {
+                    f"{ATTRIBUTE_TITLES.get(row['attribute'], row['attribute'])} {row['group']}": row[metric]
+                    for row in shown.filter(strategy=strategy).iter_rows(named=True)
+                }
+            )
+            for strategy in strategies
+        }
+        return as_svg(figure, name, title, by_series(told))
 
 
 def gaps(rows: pl.DataFrame, name: str, title: str) -> str:
@@ -98,7 +110,12 @@ def gaps(rows: pl.DataFrame, name: str, title: str) -> str:
         axes.set_xlabel("Highest less lowest AUROC of a group")
         _title(figure, title)
         legend_below(figure, axes)
-        return as_svg(figure, name, title)
+        widest = max(shown, key=lambda row: row["gap"], default=None)
+        told = "No gap is estimable"
+        if widest is not None:
+            chance = "" if widest["null_mean"] is None else f" where chance gives {number(widest['null_mean'])}"
+            told = f"The widest gap is by {ATTRIBUTE_TITLES[widest['attribute']]}, {number(widest['gap'])}{chance}"
+        return as_svg(figure, name, title, told)
 
 
 def changes(rows: pl.DataFrame, label: str, name: str, title: str) -> str:
@@ -120,7 +137,13 @@ def changes(rows: pl.DataFrame, label: str, name: str, title: str) -> str:
         axes.set_xlabel(label)
         _title(figure, title)
         legend_below(figure, axes)
-        return as_svg(figure, name, title)
+        cells = {
+            f"{row['strategy']} by {ATTRIBUTE_TITLES[row['attribute']]}": Cell(
+                row["difference"], row["low"], row["high"]
+            )
+            for row in shown.iter_rows(named=True)
+        }
+        return as_svg(figure, name, title, sides(cells))
 
 
 def counts(rows: pl.DataFrame, least: int, name: str, title: str) -> str:
@@ -149,4 +172,7 @@ def counts(rows: pl.DataFrame, least: int, name: str, title: str) -> str:
         axes.set_xlabel("Test stays with the label")
         _title(figure, title)
         legend_below(figure, axes)
-        return as_svg(figure, name, title)
+        enough = sum(n >= least for _, n in known)
+        return as_svg(
+            figure, name, title, f"{enough} of {plural(len(shown), 'group')} have the positives that are asked for"
+        )

@@ -13,7 +13,7 @@ from pipeline.evaluation.reading import read_table
 from pipeline.params import Fairness
 from pipeline.presentation.answers import Answer, AnswerFigure, AnswerTable
 from pipeline.presentation.tables import Cell
-from pipeline.presentation.text import joined, number, percent, plural, verb
+from pipeline.presentation.text import joined, number, percent, plural, sentence_case, verb
 from pipeline.questions.fair import figures
 from pipeline.questions.fair.subgroups import SMALL, WHOLE
 from pipeline.questions.fair.tables import CONFIRMATORY, FUSION_SCHEMA, GAPS_SCHEMA, GROUPS_SCHEMA, LEVEL
@@ -51,6 +51,7 @@ def answer(tables: Path, knobs: Fairness, confidence: float) -> Answer:
         notes=_notes(groups, knobs, confidence),
         figures=tuple(_figures(groups, gaps, fusion, knobs)),
         tables=tuple(_tables(groups, gaps, fusion)),
+        brief=brief(groups, gaps, knobs),
     )
 
 
@@ -98,7 +99,7 @@ def sentence(groups: pl.DataFrame, gaps: pl.DataFrame, fusion: pl.DataFrame, kno
             "shown." + (f" Besides, {unchosen}." if unchosen else "")
         )
     lasting = [row for row in tested if row["p_holm"] <= LEVEL]
-    parts = [_worst(groups, gaps)]
+    parts = [_worst(groups, gaps), women(gaps)]
     count = len(tested)
     what = "more than chance, after Holm's adjustment for all tests"
     if lasting:
@@ -118,6 +119,32 @@ def sentence(groups: pl.DataFrame, gaps: pl.DataFrame, fusion: pl.DataFrame, kno
         parts.append(f"Besides, {unchosen}.")
     parts.append(_fusion_sentence(fusion))
     return " ".join(part for part in parts if part)
+
+
+def brief(groups: pl.DataFrame, gaps: pl.DataFrame, knobs: Fairness) -> str:
+    """How many of the declared gaps are more than chance, and whether women are served worse than men."""
+    family = gaps.filter(pl.col("family") == CONFIRMATORY)
+    tested = family.drop_nulls("p_holm")
+    if not tested.height:
+        return sentence(groups, gaps, pl.DataFrame(schema=FUSION_SCHEMA), knobs)
+    lasting = tested.filter(pl.col("p_holm") <= LEVEL).height
+    of = f"{lasting or 'none'} of {plural(tested.height, 'tested gap')} of AUROC between groups"
+    untested = family.height - tested.height
+    rest = f"; {untested} more could not be tested, for want of people" if untested else ""
+    return f"{sentence_case(of)} {verb(lasting or 1, 'is', 'are')} shown to be more than chance{rest}. {women(gaps)}"
+
+
+def women(gaps: pl.DataFrame) -> str:
+    """AUROC among women and among men, task by task, where the declared gap by gender could be tested."""
+    rows = gaps.filter((pl.col("family") == CONFIRMATORY) & (pl.col("attribute") == "gender")).drop_nulls("p_holm")
+    if not rows.height:
+        return "Whether women are served worse than men could not be tested."
+    parts = []
+    for row in rows.iter_rows(named=True):
+        of = {row[f"{end}_group"]: row[end] for end in ("lowest", "highest")}
+        sure = "a gap more than chance" if row["p_holm"] <= LEVEL else "a gap not shown to be more than chance"
+        parts.append(f"{number(of.get('F'))} and {number(of.get('M'))} on {_task(row)} ({sure})")
+    return f"Among women and among men AUROC is {'; '.join(parts)}."
 
 
 def _unchosen(groups: pl.DataFrame, family: pl.DataFrame) -> str:

@@ -16,6 +16,12 @@ from pipeline.questions.robust.overlap import OVERLAP
 from pipeline.questions.robust.robustness import CURVES, FAMILIES, NATURAL, SUMMARY
 from pipeline.questions.robust.text import stops
 
+NOTHING_TO_LOSE = "The grid holds no fusion strategy, so that there is nothing to lose with the images."
+FAMILY_TITLES = {
+    "native": "strategies built for missing images",
+    "complete": "strategies made for complete pairs",
+}
+REMOVED = "With every image removed at inference"
 QUESTION = "How robust are they when a modality is missing?"
 STAGE = "robustness"
 SCHEMAS = {
@@ -53,6 +59,7 @@ def answer(tables: Path, confidence: float) -> Answer:
         notes=_notes(read, shown, confidence),
         figures=tuple(_figures(shown, read["overlap"], tasks)),
         tables=tuple(_tables(read, shown, tasks)),
+        brief=_brief(shown, tasks),
     )
 
 
@@ -71,7 +78,7 @@ def _sentence(shown: dict[str, pl.DataFrame], tasks: list[str]) -> str:
     """What all images are worth to both families, whether they differ, and until when fusion pays."""
     families = {task: rows for task in tasks if (rows := _families(shown, task))}
     if not families:
-        return "The grid holds no fusion strategy, so that there is nothing to lose with the images."
+        return NOTHING_TO_LOSE
     there = [name for name in ("native", "complete") if next(iter(families.values()))[name]["strategies"]]
     lost = {task: _lost(task, rows, there) for task, rows in families.items()}
     told = [text for text in lost.values() if text]
@@ -80,7 +87,7 @@ def _sentence(shown: dict[str, pl.DataFrame], tasks: list[str]) -> str:
     if len(there) == 1:
         which = "all" if there == ["native"] else "none"
         who = f"the fusion strategies, {which} of them built for missing images,"
-    parts = [f"With every image removed at inference, {who} lose, on average, {'; '.join(told)}."] if told else []
+    parts = [f"{REMOVED}, on average, {who} {'; '.join(told)}."] if told else []
     if told and len(there) > 1:
         parts.append(_verdict(shown, {task: _sign(families[task]["difference"]) for task in families if lost[task]}))
     if unknown:
@@ -88,45 +95,86 @@ def _sentence(shown: dict[str, pl.DataFrame], tasks: list[str]) -> str:
     return " ".join([*parts, _pays(shown, list(families))])
 
 
+def _brief(shown: dict[str, pl.DataFrame], tasks: list[str]) -> str:
+    """What a missing image costs on the first task on which it is estimable, and whether fusion leads until then."""
+    families = {task: rows for task in tasks if (rows := _families(shown, task))}
+    if not families:
+        return NOTHING_TO_LOSE
+    for task, rows in families.items():
+        there = [name for name in FAMILY_TITLES if rows[name]["strategies"] and rows[name]["loss"] is not None]
+        if there:
+            each = [f"{FAMILY_TITLES[name]} {_change(_loss(rows[name]))}" for name in there]
+            metric = METRIC_TITLES[rows[there[0]]["metric"]]
+            first = f"{REMOVED}, on average, {joined(each)} of {metric} on {title_inside(task)}."
+            break
+    else:
+        first = "What is lost with the images is not estimable."
+    return f"{first} {_leads(shown, list(families))}"
+
+
+def _leads(shown: dict[str, pl.DataFrame], tasks: list[str]) -> str:
+    """On which tasks a fusion strategy leads the record alone with every image there."""
+    leading = [task for task in tasks if _sure(shown, task).height]
+    if not leading:
+        return "No fusion strategy leads the record alone for certain even with every image there."
+    told = [
+        f"{plural(count, 'strategy')} {verb(count, 'leads', 'lead')} it on {title_inside(task)}"
+        for task in leading
+        for count in (_sure(shown, task).height,)
+    ]
+    return f"Held against the record alone one at a time, with every image there, {joined(told)} (exploratory)."
+
+
 def _verdict(shown: dict[str, pl.DataFrame], signs: dict[str, str | None]) -> str:
-    """Whether strategies built for missing images lose less than the others, task by task."""
+    """Whether strategies built for missing images fare better than the others, task by task."""
     verdicts = [
-        f"the former lose {what} on {title_inside(task)} (exploratory){_lower_before(shown, task, what)}"
+        f"the former fare {what} on {title_inside(task)} (exploratory){_lower_before(shown, task, what)}"
         for task, what in signs.items()
         if what is not None
     ]
-    return f"Of the two, {'; '.join(verdicts)}." if verdicts else "Which of the two lose less is too small to tell."
+    return f"Of the two, {'; '.join(verdicts)}." if verdicts else "Which of the two fare better is too small to tell."
 
 
 def _lost(task: str, rows: dict[str, dict[str, Any]], there: list[str]) -> str:
-    """0.003 (−0.004–0.009) of AUROC on phenotypes; where there are both families, what the other one loses.
+    """lose 0.003 (−0.004–0.009) of AUROC on phenotypes; where there are both families, what the other one loses.
 
     Empty where a loss is not estimable.
     """
-    losses = {name: Cell(*(rows[name][each] for each in ("loss", "loss_low", "loss_high"))) for name in rows}
+    losses = {name: _loss(rows[name]) for name in rows}
     if any(losses[name].value is None for name in there):
         return ""
     metric = METRIC_TITLES[rows["native"]["metric"]]
     metric = metric if metric.isupper() else metric.lower()
-    found = f"{losses[there[0]].told} of {metric} on {title_inside(task)}"
+    found = f"{_change(losses[there[0]])} of {metric} on {title_inside(task)}"
     if len(there) > 1:
-        found += f", those made for complete pairs {losses[there[1]].told} (difference {losses['difference'].told})"
+        found += f", those made for complete pairs {_change(losses[there[1]])}"
     return found
 
 
+def _loss(row: dict[str, Any]) -> Cell:
+    return Cell(*(row[each] for each in ("loss", "loss_low", "loss_high")))
+
+
+def _change(loss: Cell) -> str:
+    """lose 0.016 (−0.012 to 0.044); gain 0.009 (0.002–0.016): nobody loses less than nothing."""
+    if loss.value is None or round(loss.value, 3) >= 0:
+        return f"lose {loss.told}"
+    return f"gain {Cell(-loss.value, *(None if each is None else -each for each in (loss.high, loss.low))).told}"
+
+
 def _sign(difference: dict[str, Any]) -> str | None:
-    """less or more, where the interval says so."""
+    """better or worse, where the interval says so."""
     low, high = difference["loss_low"], difference["loss_high"]
     if low is None or high is None or low <= 0 <= high:
         return None
-    return "less" if high < 0 else "more"
+    return "better" if high < 0 else "worse"
 
 
 def _lower_before(shown: dict[str, pl.DataFrame], task: str, what: str) -> str:
-    """Who loses less may have had less: the difference of the families with every image there, where it is certain."""
+    """Who fares better may have had less to lose: what the families differ by with every image there, if it is sure."""
     rows = _first_metric(shown["robustness_families"], task).filter(modality="none", family="difference")
     low, high = (rows[name][0] for name in ("value_low", "value_high"))
-    if what != "less" or high is None or high >= 0:
+    if what != "better" or high is None or high >= 0:
         return ""
     less = Cell(-rows["value"][0], -high, -low)
     return f", and had less to lose: with every image there they score {less.text} lower"
@@ -136,12 +184,8 @@ def _pays(shown: dict[str, pl.DataFrame], tasks: list[str]) -> str:
     """Which fusion strategies lead the EHR-only reference for certain, and when these stop paying."""
     found, compared = [], False
     for task in tasks:
-        curves = _first_metric(shown["robustness"], task).filter(modality="none")
-        fusion = _first_metric(shown["robustness_summary"], task).filter(
-            pl.col("missing").is_not_null(), modality="cxr", mechanism="mcar"
-        )
+        fusion, sure = _fusion(shown, task), _sure(shown, task)
         compared = compared or fusion["reference"].null_count() < fusion.height
-        sure = fusion.filter(pl.col("strategy").is_in(curves.filter(pl.col("lead_low") > 0)["strategy"].to_list()))
         if sure.height:
             when = joined([f"{row['strategy']} {_when(row)}" for row in sure.iter_rows(named=True)])
             who = (
@@ -150,7 +194,8 @@ def _pays(shown: dict[str, pl.DataFrame], tasks: list[str]) -> str:
                 else f"{sure.height} of {fusion.height} fusion strategies"
             )
             against = f"{verb(sure.height, 'leads', 'lead')} the record alone ({sure['reference'][0]})"
-            found.append(f"On {title_inside(task)} {who} {against} with every image there: {when}.")
+            one = " (exploratory, one at a time)"
+            found.append(f"On {title_inside(task)} {who} {against} with every image there{one}: {when}.")
     if found:
         return " ".join(found)
     if not compared:
@@ -159,6 +204,19 @@ def _pays(shown: dict[str, pl.DataFrame], tasks: list[str]) -> str:
         "No fusion strategy leads the record alone for certain even with every image there, so that the share of "
         "images at which fusion stops paying is too small to tell."
     )
+
+
+def _fusion(shown: dict[str, pl.DataFrame], task: str) -> pl.DataFrame:
+    """The summaries of fusion strategies as images go at random."""
+    rows = _first_metric(shown["robustness_summary"], task)
+    return rows.filter(pl.col("missing").is_not_null(), modality="cxr", mechanism="mcar")
+
+
+def _sure(shown: dict[str, pl.DataFrame], task: str) -> pl.DataFrame:
+    """Of these, the ones whose own interval lies above the record alone with every image there."""
+    curves = _first_metric(shown["robustness"], task).filter(modality="none")
+    leading = curves.filter(pl.col("lead_low") > 0)["strategy"].to_list()
+    return _fusion(shown, task).filter(pl.col("strategy").is_in(leading))
 
 
 def _when(row: dict[str, Any]) -> str:
@@ -177,7 +235,7 @@ def _notes(read: dict[str, pl.DataFrame], shown: dict[str, pl.DataFrame], confid
         f"({plural(curves['n'][0] if curves.height else 0, 'stay')}); intervals are {percent(confidence)}, paired over "
         "subjects. What is removed is the same for every strategy, and what is removed at a rate is so at every higher "
         "one.",
-        "That strategies built for missing images lose less than the others is an exploratory comparison of group "
+        "That strategies built for missing images fare better than the others is an exploratory comparison of group "
         "means: the groups differ in more than this.",
     ]
     trained = sorted(set(read["robustness"]["train_missing"].to_list()) - {0.0})

@@ -12,6 +12,7 @@ from pipeline.params import Verdicts
 from pipeline.presentation.answers import AnswerFigure
 from pipeline.presentation.differences import Row, forest
 from pipeline.presentation.figures import MARKERS, MUTED, PALETTE, WIDTH, as_svg, canvas, legend_below
+from pipeline.presentation.findings import by_series, extremes
 from pipeline.presentation.tables import METRIC_TITLES, Cell, short_title
 from pipeline.questions.when import tables as texts
 from pipeline.questions.when.section_tables import FIRST, RUNG_TITLES
@@ -35,11 +36,11 @@ def figures(table: pl.DataFrame, family: pl.DataFrame, ladder: pl.DataFrame, rul
 
     of = "Fusion less the better single modality"
     own = family.filter(pl.col("label").is_in(OWN))
-    caption = "Both chosen on validation, label by label; intervals are unadjusted;"
-    rows = _rows(own, "task", short_title, cohorts)
+    caption = f"Both chosen on validation, label by label. {texts.ADJUSTED.rstrip('.')};"
+    rows = _rows(own, "task", short_title, cohorts, judged=True)
     add("when_tasks", rows, "auroc", "AUROC (length of stay: of accuracy)", of, caption)
-    rows = _rows(family.filter(~pl.col("label").is_in(OWN)), "label", texts.label_title, cohorts)
-    add("when_phenotypes", rows, "auroc", "AUROC", f"{of}: phenotypes", "The confirmatory family;")
+    rows = _rows(family.filter(~pl.col("label").is_in(OWN)), "label", texts.label_title, cohorts, judged=True)
+    add("when_phenotypes", rows, "auroc", "AUROC", f"{of}: phenotypes", f"{texts.ADJUSTED.rstrip('.')};")
     for task in table["task"].unique(maintain_order=True):
         every = table.filter(
             ~pl.col("chosen") & pl.col("label").is_in(OWN) & pl.col("metric").is_in(FIRST), task=task, stratum="all"
@@ -58,10 +59,14 @@ def figures(table: pl.DataFrame, family: pl.DataFrame, ladder: pl.DataFrame, rul
     return [*drawn, *_ladder(ladder, cohorts, names)]
 
 
-def _rows(rows: pl.DataFrame, by: str, title: Callable[[str], str], cohorts: list[str]) -> list[Row]:
+def _rows(
+    rows: pl.DataFrame, by: str, title: Callable[[str], str], cohorts: list[str], judged: bool = False
+) -> list[Row]:
+    """`judged`: in the intervals by which verdicts were told."""
+    cell = texts.told if judged else texts.difference
     found = []
     for name in rows[by].unique(maintain_order=True):
-        each = {row["cohort"]: texts.difference(row) for row in rows.filter(pl.col(by) == name).iter_rows(named=True)}
+        each = {row["cohort"]: cell(row) for row in rows.filter(pl.col(by) == name).iter_rows(named=True)}
         found.append(Row(title(name), tuple(each.get(cohort) for cohort in cohorts)))
     return found
 
@@ -99,7 +104,12 @@ def shapley(rows: pl.DataFrame, metric: str, name: str, title: str) -> str:
         axes.set_xlabel(f"{metric} that each modality adds (Shapley value)")
         axes.set_title(title)
         legend_below(figure, axes)
-        return as_svg(figure, name, title)
+        names = {"EHR": "shapley_ehr", "image": "shapley_cxr"}
+        told = {
+            label: extremes(dict(rows.filter(quantity=quantity).select("strategy", "value").iter_rows()))
+            for label, quantity in names.items()
+        }
+        return as_svg(figure, name, title, by_series(told))
 
 
 def _points(axes: Axes, rows: pl.DataFrame, strategies: Sequence[str], shift: float, look: int, label: str) -> None:

@@ -14,7 +14,7 @@ from pipeline.estimation.verdicts import GAINS, LOSES, NOT_TESTABLE, WORDS
 from pipeline.evaluation.reading import read_table
 from pipeline.evaluation.scores import metrics_of
 from pipeline.params import Verdicts
-from pipeline.presentation.answers import Answer, AnswerTable
+from pipeline.presentation.answers import Answer, AnswerTable, Link, Value
 from pipeline.presentation.tables import METRIC_TITLES, short_title, title_inside
 from pipeline.presentation.text import joined, plural, verb
 from pipeline.questions.when import control as controls
@@ -26,7 +26,7 @@ from pipeline.questions.when import worth_section as worths
 from pipeline.questions.when.contest import SCHEMA, VARIANCE_SCHEMA
 from pipeline.questions.when.figures import figures
 from pipeline.questions.when.gain import CHOSEN_SCHEMA
-from pipeline.questions.when.section_tables import STAGE, tables_of
+from pipeline.questions.when.section_tables import STAGE, row_of, tables_of
 from pipeline.questions.when.source import ONE_RUN
 from pipeline.questions.when.tables import OWN
 from pipeline.questions.when.worth import DEFER_SCHEMA, WORTH_SCHEMA
@@ -60,7 +60,13 @@ def answer(tables: Path, rule: Verdicts) -> Answer:
             *worths.tables_of(benefit, defer),
         ),
         verdicts=verdicts(family, rule),
+        brief=brief(family, chosen),
     )
+
+
+def anchor(row: dict[str, Any]) -> str:
+    """The id of a task's and cohort's row among the verdicts, to which the matrix leads."""
+    return f"verdict-{row['task']}-{row['cohort']}"
 
 
 def verdicts(family: pl.DataFrame, rule: Verdicts) -> AnswerTable | None:
@@ -78,6 +84,8 @@ def verdicts(family: pl.DataFrame, rule: Verdicts) -> AnswerTable | None:
             row["single"] or "",
             row["n"],
             row["positives"] or "",
+            Link("label by label", row_of(row)),
+            _figure(row),
         )
         for row in rows
     )
@@ -90,13 +98,22 @@ def verdicts(family: pl.DataFrame, rule: Verdicts) -> AnswerTable | None:
         "Compared with",
         "Stays",
         "Positives",
+        "Rows",
+        "Figure",
     )
     note = (
         "A verdict is on fusion against the record alone and against the image alone, and allows for the number of "
         "comparisons made. The difference is to the better one of the two, as validation patients have it. "
         f"{texts.ADJUSTED}{_one_run(family)}"
     )
-    return AnswerTable("Verdicts", note, header, body, "tables/gain.csv", STAGE, folded=False)
+    anchors = tuple(map(anchor, rows))
+    return AnswerTable("Verdicts", note, header, body, "tables/gain.csv", STAGE, folded=False, anchors=anchors)
+
+
+def _figure(row: dict[str, Any]) -> Value:
+    """Where the difference is drawn; nothing where no fusion strategy was chosen."""
+    name = "when_phenotypes" if row["task"] == "phenotype" else f"when_{row['task']}"
+    return Link("figure", f"figure-{name}") if row["strategy"] else ""
 
 
 def _one_run(family: pl.DataFrame) -> str:
@@ -104,7 +121,15 @@ def _one_run(family: pl.DataFrame) -> str:
 
 
 def sentence(family: pl.DataFrame, chosen: pl.DataFrame, use: pl.DataFrame) -> str:
-    """What the verdicts say, how the single phenotypes fared, and how many strategies use the image."""
+    """What the verdicts say, by what the tasks' scores differ, and how many strategies use the image."""
+    own = list(family.filter(pl.col("label").is_in(OWN)).iter_rows(named=True))
+    if not own:
+        return f"Not answered: {_why_nothing(chosen)}."
+    return f"{brief(family, chosen)} {_differences(own)} {_use(use)}"
+
+
+def brief(family: pl.DataFrame, chosen: pl.DataFrame) -> str:
+    """What the verdicts say, and how those on single phenotypes are counted."""
     own = list(family.filter(pl.col("label").is_in(OWN)).iter_rows(named=True))
     if not own:
         return f"Not answered: {_why_nothing(chosen)}."
@@ -114,7 +139,7 @@ def sentence(family: pl.DataFrame, chosen: pl.DataFrame, use: pl.DataFrame) -> s
         counted = {word: single.filter(verdict=word).height for word in WORDS}
         words = [f"{count} “{word}”" for word, count in counted.items() if count]
         text += f" Verdicts on single phenotypes: {joined(words)}."
-    return f"{text} {_differences(own)} {_use(use)}"
+    return text
 
 
 def _lead(own: list[dict[str, Any]]) -> str:
@@ -154,8 +179,7 @@ def _differences(own: list[dict[str, Any]]) -> str:
 
 
 def _signed(row: dict[str, Any]) -> str:
-    cell = texts.told(row)
-    return f"+{cell.told}" if cell.value is not None and cell.value > 0 else cell.told
+    return ("+" if (texts.told(row).value or 0) > 0 else "") + texts.told_text(row)
 
 
 def _why_nothing(chosen: pl.DataFrame) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import polars as pl
 
 from pipeline.params import Verdicts
-from pipeline.presentation.answers import AnswerTable, Value
+from pipeline.presentation.answers import AnswerTable, Link, Value
 from pipeline.presentation.tables import METRIC_TITLES, Cell, short_title
 from pipeline.questions.when import tables as texts
 from pipeline.questions.when.source import ROLES
@@ -56,6 +58,17 @@ def label_of(row: dict[str, str]) -> str:
     return short_title(row["task"]) if row["label"] in OWN else texts.label_title(row["label"])
 
 
+def row_of(row: dict[str, Any]) -> str:
+    """The id of a label's row in the confirmatory family."""
+    return f"row-{row['task']}-{row['cohort']}-{row['label']}"
+
+
+def _scores(row: dict[str, Any]) -> Link:
+    """Where every strategy's scores on the label stand."""
+    own = row["label"] in OWN
+    return Link("scores", f"results-{row['task']}" if own else f"auroc-{row['cohort']}-{row['label']}")
+
+
 def _confirmatory(family: pl.DataFrame, rule: Verdicts) -> AnswerTable:
     header = (
         "Label",
@@ -70,6 +83,7 @@ def _confirmatory(family: pl.DataFrame, rule: Verdicts) -> AnswerTable:
         "p (loses)",
         "Stays",
         "Positives",
+        "All strategies",
     )
     rows = tuple(
         (
@@ -85,6 +99,7 @@ def _confirmatory(family: pl.DataFrame, rule: Verdicts) -> AnswerTable:
             texts.probability(row["p_loss"]),
             row["n"],
             row["positives"] or "",
+            _scores(row),
         )
         for row in family.iter_rows(named=True)
     )
@@ -92,7 +107,9 @@ def _confirmatory(family: pl.DataFrame, rule: Verdicts) -> AnswerTable:
         "Paired differences on the test folds, all strategies chosen on validation; intervals unadjusted, p one-sided "
         "and adjusted for the family. A mean over labels must also gain over the better one of each label."
     )
-    return AnswerTable("The confirmatory family", note, header, rows, "tables/gain.csv", STAGE, folded=False)
+    anchors = tuple(map(row_of, family.iter_rows(named=True)))
+    title = "The confirmatory family"
+    return AnswerTable(title, note, header, rows, "tables/gain.csv", STAGE, folded=False, anchors=anchors)
 
 
 def _variance(variance: pl.DataFrame) -> AnswerTable:
@@ -239,13 +256,15 @@ def _every(table: pl.DataFrame) -> AnswerTable:
             (row["task"], row["cohort"], row["metric"]): texts.difference(row)
             for row in rows.filter(strategy=strategy).iter_rows(named=True)
         }
-        body.append((strategy, *(each.get(column) for column in columns)))
+        body.append((strategy, *(each.get(column) for column in columns), Link("card", f"card-{strategy}")))
     header = (
         "Strategy",
         *(f"{short_title(task)}, {cohort}, {METRIC_TITLES[metric]}" for task, cohort, metric in columns),
+        "What it is",
     )
     note = "Exploratory: each less the better single modality that validation chose, label by label."
-    return AnswerTable("Every fusion strategy", note, header, tuple(body), "tables/gain.csv", STAGE)
+    anchors = tuple(f"every-{row[0]}" for row in body)
+    return AnswerTable("Every fusion strategy", note, header, tuple(body), "tables/gain.csv", STAGE, anchors=anchors)
 
 
 def _ladder(ladder: pl.DataFrame) -> AnswerTable:

@@ -121,7 +121,8 @@ def difference(row: Mapping[str, Any], against: str = "") -> Cell:
 
 
 ADJUSTED = (
-    "Intervals hold for all comparisons at once, as gains and losses are told; where nothing could be told, unadjusted."
+    "Intervals are those by which the verdict was told, adjusted for all comparisons; "
+    "where nothing was told, unadjusted."
 )
 
 
@@ -140,6 +141,12 @@ def told(row: Mapping[str, Any]) -> Cell:
         return difference(row)
     value, low, high = (row[name] for name in ("difference", "family_low", "family_high"))
     return Cell(value if low <= value <= high else min(row["difference_ehr"], row["difference_image"]), low, high)
+
+
+def told_text(row: Mapping[str, Any]) -> str:
+    """−0.022 (−0.058 to 0.009); 0.037 (−0.072 to 0.145), unadjusted."""
+    cell = told(row)
+    return cell.told + (", unadjusted" if cell.interval and not adjusted(row) else "")
 
 
 def probability(p: float | None) -> str:

@@ -9,9 +9,10 @@ import polars as pl
 from pipeline import files
 from pipeline.presentation.answers import AnswerFigure, AnswerTable, Value
 from pipeline.presentation.differences import Row, forest
-from pipeline.presentation.figures import PALETTE, WIDTH, as_svg, canvas, legend_below
+from pipeline.presentation.figures import PALETTE, WIDTH, as_svg, band, canvas, legend_below
+from pipeline.presentation.findings import by_series
 from pipeline.presentation.tables import Cell, short_title
-from pipeline.presentation.text import markdown_table, percent
+from pipeline.presentation.text import markdown_table, number, percent
 from pipeline.questions.when.section_tables import STAGE
 from pipeline.questions.when.source import ONE_RUN
 from pipeline.questions.when.tables import OWN
@@ -105,12 +106,17 @@ def figures(benefit: pl.DataFrame, defer: pl.DataFrame) -> list[AnswerFigure]:
 
 def _curves(rows: pl.DataFrame, name: str, title: str) -> str:
     """Risk by coverage, a colour a cohort: fusion solid in its interval, the single modality dashed."""
+    told = {}
     with canvas(WIDTH, 3.4) as (figure, (axes,)):
         for i, (cohort,) in enumerate(rows.select("cohort").unique(maintain_order=True).iter_rows()):
             curve = rows.filter(cohort=cohort).drop_nulls("value").sort("coverage")
             inside = curve.drop_nulls(("value_low", "value_high"))
-            axes.fill_between(
-                inside["coverage"], inside["value_low"], inside["value_high"], color=PALETTE[i], alpha=0.15, linewidth=0
+            band(axes, inside["coverage"], inside["value_low"], inside["value_high"], PALETTE[i])
+            kept = {"all kept": curve["coverage"].max(), "fewest kept": curve["coverage"].min()}
+            told[f"{cohort} cohort"] = "; ".join(
+                f"{when}, fusion {number(row['value'])}, single modality {number(row['single_value'])}"
+                for when, share in kept.items()
+                for row in curve.filter(coverage=share).iter_rows(named=True)
             )
             axes.plot(curve["coverage"], curve["value"], color=PALETTE[i], label=f"fusion, {cohort}")
             axes.plot(
@@ -124,7 +130,7 @@ def _curves(rows: pl.DataFrame, name: str, title: str) -> str:
         axes.set_ylabel("Brier score")
         axes.set_title(title)
         legend_below(figure, axes)
-        return as_svg(figure, name, title)
+        return as_svg(figure, name, title, by_series(told))
 
 
 def worth_markdown(found: Worth, confidence: float) -> str:

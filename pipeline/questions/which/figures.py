@@ -5,12 +5,16 @@ Drawn in the style of pipeline.presentation.figures, from the tables of the stag
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from pipeline.presentation.figures import INK, MUTED, PALETTE, WIDTH, Looks, as_svg, canvas, legend_below
+from pipeline.presentation.figures import INK, MUTED, PALETTE, WIDTH, Looks, as_svg, canvas, legend_below, panels
+from pipeline.presentation.findings import by_series, extremes
+from pipeline.presentation.text import UNKNOWN, joined, number, plural
 from pipeline.questions.which.text import REFERENCES, TITLES
 
 DASHED = (0, (3, 3))
@@ -48,7 +52,13 @@ def rank_figure(rows: pl.DataFrame, name: str, title: str) -> str:
         if not rows.height:
             _nothing(axes)
         legend_below(figure, axes)
-        return as_svg(figure, name, title)
+        may = rows.filter(pl.col("set_low") == 1).height
+        told = (
+            f"First: {rows['strategy'][0]}; {may} of {plural(rows.height, 'strategy')} may be"
+            if rows.height
+            else UNKNOWN
+        )
+        return as_svg(figure, name, title, told)
 
 
 def cost_figure(rows: pl.DataFrame, looks: Looks, name: str, title: str) -> str:
@@ -76,50 +86,56 @@ def cost_figure(rows: pl.DataFrame, looks: Looks, name: str, title: str) -> str:
         axes.set_ylabel(metric)
         axes.set_title(title)
         legend_below(figure, axes)
-        return as_svg(figure, name, title)
+        best = [f"{row['strategy']} ({number(row['value'])})" for row in frontier.iter_rows(named=True)]
+        told = f"No strategy that costs as little scores higher than {joined(best)}"
+        return as_svg(figure, name, title, told if frontier.height else UNKNOWN)
 
 
-def calibration_figure(rows: pl.DataFrame, looks: Looks, name: str, title: str) -> str:
-    """Reliability curves of one task and cohort: as said (above) and at the temperature of validation (below)."""
-    with canvas(WIDTH, 6.6, rows=2) as (figure, both):
-        shown = rows.select("predicted", "observed").max().row(0) if rows.height else (None, None)
-        top = min(1.0, max([each for each in shown if each is not None], default=1.0) * 1.08)
-        for axes, scaling in zip(both, ("none", "temperature"), strict=True):
-            of_scaling = rows.filter(scaling=scaling)
-            axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=DASHED)
-            for strategy in of_scaling["strategy"].unique(maintain_order=True):
-                curve = of_scaling.filter(strategy=strategy)
-                label = strategy if scaling == "none" else None
-                line = looks.line(strategy)
-                axes.plot(curve["predicted"], curve["observed"], marker="o", markersize=2.5, label=label, **line)
-            if not of_scaling.height:
-                _nothing(axes)
+def calibration_figure(rows: pl.DataFrame, name: str, title: str) -> str:
+    """Reliability curves of one task and cohort, a panel a strategy: as said and at the temperature of validation."""
+    strategies = rows["strategy"].unique(maintain_order=True).to_list()
+    shown = rows.select("predicted", "observed").max().row(0) if rows.height else (None, None)
+    top = min(1.0, max([each for each in shown if each is not None], default=1.0) * 1.08)
+    words = {"none": "as said", "temperature": "at the temperature of validation"}
+    with panels(strategies, "Mean predicted probability", "Observed share", title) as (figure, grid):
+        for strategy, axes in grid.items():
+            axes.plot([0, top], [0, top], color=MUTED, linewidth=0.7, linestyle=DASHED)
+            for i, (scaling, word) in enumerate(words.items()):
+                curve = rows.filter(strategy=strategy, scaling=scaling)
+                look: dict[str, Any] = {"color": PALETTE[i], "marker": "os"[i], "markersize": 2.0, "linewidth": 1.0}
+                axes.plot(curve["predicted"], curve["observed"], label=word, **look)
             axes.set_xlim(-0.02 * top, top)
             axes.set_ylim(-0.02 * top, top)
-            axes.set_ylabel("Observed share" + (", as said" if scaling == "none" else ", tempered"))
-        both[1].set_xlabel("Mean predicted probability")
-        both[0].set_title(title)
-        legend_below(figure, both[0])
-        return as_svg(figure, name, title)
+        legend_below(figure, figure.axes[0])
+        off = rows.group_by("scaling", "strategy").agg(
+            (pl.col("predicted") - pl.col("observed")).abs().mean().alias("d")
+        )
+        told = {
+            f"mean distance from the diagonal, {word}": extremes(
+                dict(off.filter(scaling=scaling).sort("strategy").select("strategy", "d").iter_rows())
+            )
+            for scaling, word in words.items()
+        }
+        return as_svg(figure, name, title, by_series(told))
 
 
-def decision_figure(rows: pl.DataFrame, looks: Looks, name: str, title: str) -> str:
-    """Net benefit by threshold of one cohort, with treating all and treating none."""
-    with canvas(WIDTH, 4.6) as (figure, (axes,)):
-        best = 0.0
-        for strategy in rows["strategy"].unique(maintain_order=True):
-            curve = rows.filter(strategy=strategy).drop_nulls("net_benefit")
-            reference = strategy in REFERENCES
-            style = {"color": INK, "linewidth": 1.0 + (strategy == "treat_all")} if reference else looks.line(strategy)
-            label = REFERENCES.get(strategy, strategy).strip("()")
-            axes.plot(curve["threshold"], curve["net_benefit"], label=label, **style)
-            best = max([best, *curve["net_benefit"]])
-        axes.set_ylim(-0.25 * (best or 0.1), 1.08 * (best or 0.1))  # treating all falls far below what is of interest
-        axes.set_xlabel("Threshold probability")
-        axes.set_ylabel("Net benefit per patient")
-        axes.set_title(title)
-        legend_below(figure, axes)
-        return as_svg(figure, name, title)
+def decision_figure(rows: pl.DataFrame, name: str, title: str) -> str:
+    """Net benefit by threshold of one cohort, a panel a strategy, with treating all and treating none."""
+    known = rows.drop_nulls("net_benefit")
+    strategies = [each for each in known["strategy"].unique(maintain_order=True) if each not in REFERENCES]
+    best = max([0.0, *known["net_benefit"]]) or 0.1
+    with panels(strategies, "Threshold probability", "Net benefit per patient", title) as (figure, grid):
+        for strategy, axes in grid.items():
+            for i, reference in enumerate(("treat_all", "treat_none")):
+                curve, label = known.filter(strategy=reference), REFERENCES[reference].strip("()")
+                line: dict[str, Any] = {"color": INK, "linewidth": 0.8, "linestyle": ("-", DASHED)[i]}
+                axes.plot(curve["threshold"], curve["net_benefit"], label=label, **line)
+            curve = known.filter(strategy=strategy)
+            axes.plot(curve["threshold"], curve["net_benefit"], color=PALETTE[0], label="the strategy")
+            axes.set_ylim(-0.25 * best, 1.08 * best)  # treating all falls far below what is of interest
+        legend_below(figure, figure.axes[0])
+        mean = {each: cast(float, known.filter(strategy=each)["net_benefit"].mean()) for each in strategies}
+        return as_svg(figure, name, title, f"Mean over thresholds, {extremes(mean)}")
 
 
 def days_figure(rows: pl.DataFrame, name: str, title: str) -> str:
@@ -156,21 +172,24 @@ def days_figure(rows: pl.DataFrame, name: str, title: str) -> str:
         axes.set_xlabel(TITLES["absolute_days"])
         axes.set_title(title)
         legend_below(figure, axes)
-        return as_svg(figure, name, title)
+        own = rows.filter(pl.col("strategy").is_in(strategies))
+        told = {
+            f"{cohort} cohort": extremes(dict(of.select("strategy", "absolute_days").iter_rows()), digits=2)
+            for (cohort,), of in own.group_by("cohort", maintain_order=True)
+        }
+        return as_svg(figure, name, title, by_series(told))
 
 
-def tuning_figure(rows: pl.DataFrame, looks: Looks, metric: str, name: str, title: str) -> str:
-    """Expected best score on dev by number of trials, of one task of tuning_curve.csv."""
-    with canvas(WIDTH, 4.2) as (figure, (axes,)):
-        for strategy in rows["strategy"].unique(maintain_order=True):
-            curve = rows.filter(strategy=strategy).drop_nulls("score")
-            axes.plot(curve["k"], curve["score"], marker="o", markersize=2.5, label=strategy, **looks.line(strategy))
-        if not rows["score"].count():
-            _nothing(axes)
-        axes.set_xlim(0.5, max(rows["k"].to_list()) + 0.5)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlabel("Trials")
-        axes.set_ylabel(f"Expected best {metric} on dev")
-        axes.set_title(title)
-        legend_below(figure, axes)
-        return as_svg(figure, name, title)
+def tuning_figure(rows: pl.DataFrame, metric: str, name: str, title: str) -> str:
+    """Expected best score on dev by number of trials, a panel a strategy, of one task of tuning_curve.csv."""
+    known = rows.drop_nulls("score")
+    strategies = known["strategy"].unique(maintain_order=True).to_list()
+    with panels(strategies, "Trials", f"Expected best {metric} on dev", title) as (figure, grid):
+        for strategy, axes in grid.items():
+            curve = known.filter(strategy=strategy)
+            axes.plot(curve["k"], curve["score"], marker="o", markersize=2, color=PALETTE[0])
+            axes.set_xlim(0.5, max(rows["k"].to_list()) + 0.5)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        last = known.filter(pl.col("k") == pl.col("k").max().over("strategy"))
+        told = extremes(dict(last.select("strategy", "score").iter_rows()))
+        return as_svg(figure, name, title, f"After all trials, {told}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -12,8 +13,8 @@ from pipeline.evaluation.reading import read_table
 from pipeline.params import Compare, Evaluation, Grid
 from pipeline.presentation.answers import Answer, AnswerFigure, AnswerTable, Value
 from pipeline.presentation.figures import Looks
-from pipeline.presentation.tables import short_title
-from pipeline.presentation.text import joined, percent, plural
+from pipeline.presentation.tables import short_title, title_inside
+from pipeline.presentation.text import joined, percent, plural, sentence_case
 from pipeline.questions.which import figures
 from pipeline.questions.which.compare import SCHEMAS
 from pipeline.questions.which.ensembles import ensemble_tables
@@ -45,6 +46,7 @@ from pipeline.questions.which.text import (
 )
 from pipeline.questions.which.tuning import budget
 
+NO_TASK = "There is no task to compare strategies on."
 KEY, QUESTION, STAGE = "which", "Which strategy?", "compare"
 LEAST = (
     50  # stays, and positives, from which on the sentence trusts the draws (measured by estimation/test_coverage.py)
@@ -69,13 +71,20 @@ def answer(tables: Path, grid: Grid, evaluation: Evaluation, settings: Compare) 
         *unranked(read["ranking"]),
         *_tempered(read["calibration"].filter(pl.col("strategy").is_in(grid.strategies))),
     ]
-    looks = Looks(grid.scored)
-    drawn, told = _figures(read, looks), _tables(read, settings)
+    drawn, told = _figures(read, Looks(grid.scored)), _tables(read, settings)
     if trials:
-        drawn += _tuning_figures(read["tuning_curve"], looks)
+        drawn += _tuning_figures(read["tuning_curve"])
         told += _tuning_tables(read["tuning"])
     told += ensemble_tables(tables, grid) + own_tables(tables, grid)
-    return Answer(KEY, QUESTION, sentence(read["ranking"], trials), tuple(notes), tuple(drawn), tuple(told))
+    return Answer(
+        KEY,
+        QUESTION,
+        sentence(read["ranking"], trials),
+        tuple(notes),
+        tuple(drawn),
+        tuple(told),
+        brief=brief(read["ranking"], trials),
+    )
 
 
 def trials_of_each(tables: Path, grid: Grid) -> int | None:
@@ -88,17 +97,55 @@ def sentence(ranking: pl.DataFrame, trials: int | None) -> str:
 
     `trials`: tuning.budget.
     """
-    clauses = []
-    headline = ranking.filter(pl.col("metric") == pl.col("metric").first().over("task"))
-    headline = headline.filter(pl.col("cohort") == pl.col("cohort").sort().first().over("task"))
-    for (task,), rows in groups(headline, "task"):
-        clauses.append(f"{short_title(task)}: {_clause(rows)}")
+    headline = _headline(ranking)
+    clauses = [f"{short_title(task)}: {_clause(rows)}" for (task,), rows in groups(headline, "task")]
     if not clauses:
-        return "There is no task to compare strategies on."
+        return NO_TASK
     cohort = headline["cohort"][0]
     settings = "Settings were tuned unequally" if trials is None else "Settings were tuned for no strategy"
     lead = "" if trials else f"{settings}: nothing is claimed about which is better. "
     return f"{lead}In the {cohort} cohort: {' '.join(f'{clause}.' for clause in clauses)}"
+
+
+def _headline(ranking: pl.DataFrame) -> pl.DataFrame:
+    """Of each task its first metric, in the base cohort if it is there."""
+    rows = ranking.filter(pl.col("metric") == pl.col("metric").first().over("task"))
+    return rows.filter(pl.col("cohort") == pl.col("cohort").sort().first().over("task"))
+
+
+def brief(ranking: pl.DataFrame, trials: int | None) -> str:
+    """On which tasks a best strategy can be told, and who has the highest scores."""
+    headline = _headline(ranking)
+    if not headline.height:
+        return NO_TASK
+    told: list[str] = []
+    open_ones: list[str] = []
+    highest: dict[str, list[str]] = {}
+    for (task,), rows in groups(headline, "task"):
+        ranked = rows.drop_nulls("rank")
+        sure = ranked.height > 1 and _enough(ranked.row(0, named=True)) and ranked["set_high"][0] == 1
+        if ranked.height:
+            score = f"{title_inside(task)} ({TITLES[rows['metric'][0]]} {bounded(ranked.row(0, named=True)).estimate})"
+            highest.setdefault(ranked["strategy"][0], []).append(score)
+        if sure:
+            told.append(f"on {title_inside(task)} {ranked['strategy'][0]} scores highest for certain")
+        else:
+            open_ones.append(title_inside(task))
+    if open_ones:
+        told.append(f"which strategy is best is too small to tell on {joined(open_ones)}")
+    untuned_ones = "unequally" if trials is None else "for no strategy"
+    claim = "" if trials else f"; settings were tuned {untuned_ones}, so that nothing is claimed about which is better"
+    scores = [f"{name} on {joined(of)}" for name, of in highest.items()]
+    second = (
+        f" In the {headline['cohort'][0]} cohort the highest scores have {joined(scores)}{claim}." if scores else ""
+    )
+    return f"{sentence_case('; '.join(told))}.{second}"
+
+
+def _enough(top: dict[str, Any]) -> bool:
+    """Whether the draws may be trusted: what is not told is too few, or leaves too few."""
+    events = min(known(top[name]) or 0 for name in ("n", "positives") if top[name] is not None)
+    return top["set_low"] is not None and events >= LEAST
 
 
 def _clause(rows: pl.DataFrame) -> str:
@@ -111,9 +158,7 @@ def _clause(rows: pl.DataFrame) -> str:
     score = f"{title} {bounded(top).told}"
     if ranked.height == 1:
         return f"{top['strategy']} alone was scored, {score}"
-    # what is not told is too few, or leaves too few
-    events = min(known(top[name]) or 0 for name in ("n", "positives") if top[name] is not None)
-    if top["set_low"] is None or events < LEAST:
+    if not _enough(top):
         return f"too small to tell on {plural(top['n'], 'test stay')}; the highest is {top['strategy']}, {score}"
     others = ranked.height - 1
     if top["set_high"] == 1:
@@ -154,12 +199,12 @@ def _figures(read: dict[str, pl.DataFrame], looks: Looks) -> list[AnswerFigure]:
         found.append(AnswerFigure(name, svg, f"{COST} Fitted models have no FLOPs.", "tables/score_cost.csv"))
     for key, rows in groups(read["reliability"].filter(one), "task", "cohort"):
         name, title = f"reliability_{key[0]}_{key[1]}", f"{title_of(*key)}: calibration"
-        svg = figures.calibration_figure(rows, looks, name, title)
+        svg = figures.calibration_figure(rows, name, title)
         caption = "Observed share by predicted probability, as said and at the temperature of validation."
         found.append(AnswerFigure(name, svg, caption, "tables/reliability.csv"))
     for key, rows in groups(read["decision"], "task", "cohort"):
         name, title = f"decision_{key[1]}", f"{title_of(*key)}: decision curves"
-        svg = figures.decision_figure(rows, looks, name, title)
+        svg = figures.decision_figure(rows, name, title)
         found.append(AnswerFigure(name, svg, BENEFIT, "tables/decision.csv"))
     if read["los"].height:
         name, title = "los_days", "Length of stay: days missed"
@@ -169,11 +214,11 @@ def _figures(read: dict[str, pl.DataFrame], looks: Looks) -> list[AnswerFigure]:
     return found
 
 
-def _tuning_figures(curve: pl.DataFrame, looks: Looks) -> list[AnswerFigure]:
+def _tuning_figures(curve: pl.DataFrame) -> list[AnswerFigure]:
     found = []
     for (task,), rows in groups(curve, "task"):
         name, title = f"tuning_{task}", f"{short_title(task)}: best of so many trials"
-        svg = figures.tuning_figure(rows, looks, monitor_title(task), name, title)
+        svg = figures.tuning_figure(rows, monitor_title(task), name, title)
         found.append(AnswerFigure(name, svg, EXPECTED, "tables/tuning_curve.csv"))
     return found
 

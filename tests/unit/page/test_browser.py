@@ -73,6 +73,38 @@ def test_the_page_is_short_while_closed(chromium, page, tmp_path):
     assert height / 900 < 25
 
 
+@pytest.mark.parametrize(("width", "height", "last"), [(1280, 900, ".briefs"), (390, 844, "#verdicts")])
+def test_the_answers_stand_on_the_first_screen(chromium, page, tmp_path, width, height, last):
+    ask = f"put(document.querySelector('{last}').getBoundingClientRect().bottom)"
+    assert shown_after(chromium, page, tmp_path, ask, f"--window-size={width},{height}") < height
+
+
+def test_no_table_is_cut_on_paper(chromium, page, tmp_path):
+    """On A4 less its margins, as print styles lay the page out, with all that a reader may have opened."""
+    script = """
+      document.querySelectorAll("details").forEach((each) => { each.open = true; });
+      put([...document.querySelectorAll(".scroll")].filter((each) => each.scrollWidth > each.clientWidth + 1)
+        .map((each) => each.getAttribute("aria-label")));"""
+    paper = page.replace("@media print {", "@media all {")
+    assert paper != page
+    assert shown_after(chromium, paper, tmp_path, script, "--window-size=688,1000") == []
+
+
+def printed(chromium, file, folder):
+    browse(chromium, file, folder, f"--print-to-pdf={folder / 'page.pdf'}", "--no-pdf-header-footer")
+    return len(re.findall(rb"/Type\s*/Page[^s]", (folder / "page.pdf").read_bytes()))
+
+
+def test_paper_has_what_answers_and_what_was_opened(chromium, page, tmp_path):
+    file = tmp_path / "paper.html"
+    file.write_text(page, encoding="utf-8")
+    closed = printed(chromium, file, tmp_path)
+    opened = "<script>document.querySelectorAll('details').forEach((each) => { each.open = true; });</script></body>"
+    file.write_text(page.replace("</body>", opened), encoding="utf-8")
+    assert closed < 40
+    assert printed(chromium, file, tmp_path) > 1.5 * closed
+
+
 def test_filters_hide_what_is_about_something_else(chromium, page, tmp_path):
     script = """
       const choose = (name, value) => {
@@ -94,16 +126,41 @@ def test_a_link_opens_what_holds_its_target(chromium, page, tmp_path):
     assert shown_after(chromium, page, tmp_path, script) == [False, True]
 
 
-def test_axe_finds_nothing_with_all_details_open(chromium, page, tmp_path):
+def test_a_link_to_what_a_filter_hides_shows_it(chromium, page, tmp_path):
+    script = """
+      filters.elements.task.value = "los"; filters.dispatchEvent(new Event("change", {bubbles: true}));
+      const row = document.getElementById("verdict-mortality-base");
+      const before = row.closest(".not-task") !== null;
+      addEventListener("hashchange", () => put([before, row.closest(".not-task") === null, row.checkVisibility()]));
+      location.hash = row.id;"""
+    assert shown_after(chromium, page, tmp_path, script) == [True, True, True]
+
+
+def test_one_button_opens_and_closes_all(chromium, page, tmp_path):
+    script = """
+      const open = () => document.querySelectorAll("details[open]").length;
+      const counts = [open()];
+      for (const _ of [1, 2]) { every.click(); counts.push(open()); }
+      put([...counts, document.querySelectorAll("details").length]);"""
+    before, opened, closed, all_of_them = shown_after(chromium, page, tmp_path, script)
+    assert (before, closed) == (0, 0)
+    assert opened == all_of_them > 100
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["dark", "light"])
+def test_axe_finds_nothing_with_all_details_open(chromium, page, tmp_path, scheme):
     """axe-core is no dependency: AXE_CORE names its axe.min.js, or npm fetches it."""
     axe = Path(os.environ.get("AXE_CORE", "")) if os.environ.get("AXE_CORE") else fetched_axe(tmp_path)
     code = axe.read_text(encoding="utf-8").replace("</script", r"<\/script")
     script = f"""{code};
       document.querySelectorAll("details").forEach((each) => {{ each.open = true; }});
       axe.run().then((r) => put(r.violations.map((v) => [v.id, v.nodes.length, v.nodes[0].html.slice(0, 200)])));"""
-    assert shown_after(chromium, page, tmp_path, script, "--virtual-time-budget=200000") == []
+    options = ("--virtual-time-budget=200000", f"--blink-settings=preferredColorScheme={scheme}")
+    ask = "put(matchMedia('(prefers-color-scheme: dark)').matches)"
+    assert shown_after(chromium, page, tmp_path, ask, options[1]) == (scheme == 0)
+    assert shown_after(chromium, page, tmp_path, script, *options) == []
     broken = page.replace("</main>", "<button></button></main>")
-    (found,) = shown_after(chromium, broken, tmp_path, script, "--virtual-time-budget=200000")
+    (found,) = shown_after(chromium, broken, tmp_path, script, *options)
     assert found[:2] == ["button-name", 1]
 
 

@@ -7,12 +7,14 @@ import polars as pl
 import pytest
 
 from pipeline.closure import ROOT
-from pipeline.page.figures import branches, forest, history, phenotypes, pr, reliability, roc
+from pipeline.page.figures import branches, forest, history, monitor, phenotypes, pr, reliability, roc
 from pipeline.presentation import figures
 from pipeline.presentation.figures import PALETTE, Looks, themed
 
 NAMES = ("lstm", "<b>&$x$")
-LOOKS = Looks(NAMES)
+
+
+CHOSEN = {"ehr": "lstm", "image": "resnet", "fusion": "medfuse"}
 
 
 def results(values=((0.8, 0.7, 0.9), (None, None, None))) -> pl.DataFrame:
@@ -41,12 +43,15 @@ def epochs() -> pl.DataFrame:
 
 DRAWN = {
     "forest": lambda: forest(results(), "auroc", "AUROC", "forest", "A <title> & more"),
-    "roc": lambda: roc(curve("fpr", "tpr"), "base", LOOKS, "roc", "ROC"),
-    "pr": lambda: pr(curve("recall", "precision"), "base", LOOKS, "pr", "PR", 0.2),
-    "reliability": lambda: reliability(curve("predicted", "observed"), "base", LOOKS, "reliability", "Calibration"),
-    "history": lambda: history(epochs(), LOOKS, "AUPRC", "history", "History"),
-    "branches": lambda: branches(epochs(), LOOKS, "AUPRC", "branches", "Imbalance"),
-    "phenotypes": lambda: phenotypes([("Shock <x>", (0.7, None)), ("Other", (None, None))], NAMES, LOOKS, "p", "P"),
+    "roc": lambda: roc(curve("fpr", "tpr"), "base", "roc", "ROC"),
+    "pr": lambda: pr(curve("recall", "precision"), "base", "pr", "PR", 0.2),
+    "reliability": lambda: reliability(curve("predicted", "observed"), "base", "reliability", "Calibration"),
+    "history": lambda: history(epochs(), "AUPRC", "history", "History"),
+    "monitor": lambda: monitor(epochs(), "AUPRC", "monitor", "Metric"),
+    "branches": lambda: branches(epochs(), "AUPRC", "branches", "Imbalance"),
+    "phenotypes": lambda: phenotypes(
+        [("<b>&$x$", {"lstm": 0.7, "resnet": None, "medfuse": 0.75}, CHOSEN), ("Other", {"lstm": None}, {})], "p", "P"
+    ),
 }
 
 
@@ -75,7 +80,7 @@ def test_a_strategy_without_estimate_keeps_its_row():
 @pytest.mark.parametrize("draw", [roc, reliability])
 def test_nothing_to_draw_is_said(draw):
     columns = ("fpr", "tpr") if draw is roc else ("predicted", "observed")
-    assert "not estimable" in draw(curve(*columns), "matched", LOOKS, "x", "X")
+    assert "not estimable" in draw(curve(*columns), "matched", "x", "X")
 
 
 def test_nothing_at_all_in_a_forest():
@@ -95,20 +100,65 @@ def test_themed_figures_follow_the_page():
 def test_looks_tell_two_dozen_strategies_apart():
     names = [f"s{i}" for i in range(25)]
     looks = Looks(names)
-    assert len({str(looks.line(name)) for name in names}) == 25
     assert len({str(looks.point(name)) for name in names}) == 25
 
 
-def _luminance(color: str) -> float:
-    shares = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+def _blend(color: str, ground: str, opacity: float) -> list[float]:
+    both = [[int(each[i : i + 2], 16) for i in (1, 3, 5)] for each in (color, ground)]
+    return [opacity * over + (1 - opacity) * under for over, under in zip(*both, strict=True)]
+
+
+def _luminance(rgb: list[float]) -> float:
+    shares = [each / 255 for each in rgb]
     linear = [each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in shares]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-@pytest.mark.parametrize("color", [*PALETTE, figures.INK, figures.MUTED])
-def test_every_mark_has_a_contrast_of_three_on_white(color):
-    """WCAG 2.1, 1.4.11."""
-    assert 1.05 / (_luminance(color) + 0.05) >= 3
+def contrast(color: str, ground: str, opacity: float = 1.0) -> float:
+    light, dark = sorted((_luminance(_blend(each, ground, opacity)) for each in (color, ground)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def themes() -> dict[str, dict[str, str]]:
+    """The page's colours by name: light, dark and on paper."""
+    style = (ROOT / "pipeline/page/style.css").read_text()
+    found = [dict(re.findall(r"--([\w-]+): (#\w+);", block)) for block in re.findall(r":root \{(.*?)\}", style, re.S)]
+    light, dark, paper = ({name: _six(color) for name, color in each.items()} for each in found)
+    return {"light": light, "dark": light | dark, "paper": light | paper}
+
+
+def _six(color: str) -> str:
+    return color if len(color) == 7 else "#" + "".join(2 * each for each in color[1:])
+
+
+@pytest.mark.parametrize("theme", ["light", "dark", "paper"])
+def test_every_mark_has_a_contrast_of_three(made, page, theme):
+    """WCAG 2.1, 1.4.11: every stroke and fill of every figure, as it is blended with what lies beneath.
+
+    But grid lines, and tints between edges that are drawn (`band`, the margin).
+    """
+    of = themes()[theme]
+    drawn = sorted((made / "reports" / "figures").glob("*.svg"))
+    faint = []
+    for path in drawn:
+        for style in set(re.findall(r'style="([^"]*)"', themed(path.read_text()))):
+            said = dict(each.split(": ", 1) for each in style.split("; ") if ": " in each)
+            opacity = float(said.get("opacity", 1))
+            for what in ("fill", "stroke"):
+                name = re.fullmatch(r"var\(--([\w-]+)\)", said.get(what, "none"))
+                tint = name is not None and (name[1] == "rule" or (what == "fill" and opacity < 0.2))
+                if name and not tint and contrast(of[name[1]], of["paper"], opacity) < 3:
+                    faint.append((path.stem, style))
+                assert name or said.get(what, "none") in ("none", "none;"), (path.stem, style)  # no colour of its own
+    assert not faint
+    assert len(drawn) > 50
+
+
+@pytest.mark.parametrize("theme", ["light", "dark", "paper"])
+@pytest.mark.parametrize("mark", ["good", "bad", "muted", "link"])
+def test_chips_and_signs_have_the_contrast_of_text(mark, theme):
+    of = themes()[theme]
+    assert min(contrast(of[mark], of[ground]) for ground in ("paper", "panel")) >= 4.5
 
 
 def test_the_page_has_the_palette_on_paper_and_in_print():
@@ -119,24 +169,44 @@ def test_the_page_has_the_palette_on_paper_and_in_print():
 def test_a_look_goes_with_the_name_not_with_the_place():
     alone, among = Looks(["medfuse", "mmtm"]), Looks(["another", "medfuse", "mmtm"])
     for name in ("medfuse", "mmtm"):
-        assert alone.line(name) == among.line(name)
         assert alone.point(name) == among.point(name)
-    assert Looks(["mmtm", "medfuse"]).line("mmtm") == alone.line("mmtm")
+    assert Looks(["mmtm", "medfuse"]).point("mmtm") == alone.point("mmtm")
 
 
 def test_a_figure_says_what_it_shows():
-    svg = roc(curve("fpr", "tpr"), "base", LOOKS, "roc_base", "ROC, mortality")
+    svg = roc(curve("fpr", "tpr"), "base", "roc_base", "ROC, mortality")
     root = ElementTree.fromstring(svg)
     assert root[0].tag.endswith("desc")
     assert root.attrib["aria-describedby"] == root[0].attrib["id"] == "roc_base-desc"
-    expected = "ROC, mortality. Up: True positive rate; across: False positive rate; drawn: lstm, <b>&$x$."
-    assert root[0].text == expected
+    assert root[0].text == (
+        "ROC, mortality. Mean height of the curve, highest: lstm 0.500, lowest: lstm 0.500. "
+        "Up: True positive rate; across: False positive rate; panels: lstm, <b>&$x$. "
+        "Drawn: chance, median of all, the strategy."
+    )
 
 
-def test_a_long_legend_does_not_squeeze_its_figure():
-    def height(count):
-        names = [f"s{i}" for i in range(count)]
-        rows = [{"cohort": "base", "strategy": name, "fpr": x, "tpr": x} for name in names for x in (0.0, 1.0)]
-        return float(re.search(r'height="([\d.]+)pt"', roc(pl.DataFrame(rows), "base", Looks(names), "x", "X"))[1])
+FINDINGS = {
+    "forest": "base cohort: highest: lstm 0.800. matched cohort: highest: lstm 0.800",
+    "reliability": "Mean distance from the diagonal, highest: lstm 0.000, lowest: lstm 0.000",
+    "history": "Lowest validation loss: highest: lstm 0.367, lowest: lstm 0.367. AUPRC at its best epoch: not ",
+    "monitor": "At the last epoch, not estimable",
+    "branches": "Record less image at the last epoch, highest: lstm 0.200, lowest: lstm 0.200",
+    "phenotypes": "The best fusion lies above the best on the record in 1 of 1. Of it, highest: <b>&$x$ 0.750",
+}
 
-    assert height(1) == height(4) < height(12) < height(24)
+
+@pytest.mark.parametrize("kind", FINDINGS)
+def test_the_description_says_the_finding(kind):
+    told = ElementTree.fromstring(DRAWN[kind]())[0].text
+    assert told.split(". ", 1)[1].startswith(FINDINGS[kind])
+
+
+def test_every_figure_of_the_page_says_what_it_found(made, page):
+    for path in (made / "reports" / "figures").glob("*.svg"):
+        _, told = ElementTree.fromstring(path.read_text())[0].text.split(". ", 1)
+        assert re.search(r"\d|not estimable", told.split(". Up:")[0].split(". Across:")[0]), (path.stem, told)
+
+
+def test_no_panel_holds_more_than_one_strategy():
+    root = ElementTree.fromstring(roc(curve("fpr", "tpr"), "base", "roc", "ROC"))
+    assert "".join(root.itertext()).count("False positive rate") == 2  # in the description, and once for all panels

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.page.labels import about, kind_of, sort_value, unique_ids
+from pipeline.page.labels import TERMS, Names, about, kind_of, sort_value, unique_ids
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,21 @@ def test_what_a_title_is_about(text, tags):
 def test_kinds_of_strategies():
     assert kind_of("ensemble", ["ehr", "cxr"]) == "ensemble"
     assert [kind_of("", each) for each in (["ehr"], ["cxr"], ["cxr", "ehr"])] == ["EHR only", "image only", "fusion"]
+
+
+def test_a_name_is_explained_where_it_first_stands_and_a_strategy_leads_to_its_card():
+    names = Names({"gbm": "boosted trees.", "gbm_image": "the same with <the image>."})
+    link = '<a href="#card-{0}">{0}</a>'
+    assert (
+        names.linked("gbm & gbm_image, AUROC 0.8")
+        == f"{link.format('gbm')} &amp; {link.format('gbm_image')}, AUROC 0.8"
+    )
+    assert names.new() == [
+        ("gbm", "boosted trees"),
+        ("gbm_image", "the same with <the image>"),
+        ("AUROC", TERMS["AUROC"]),
+    ]
+    assert names.linked("gbm again, my_gbm, κ 0.1") == f"{link.format('gbm')} again, my_gbm, κ 0.1"
+    assert names.new() == [("κ", TERMS["κ"])]
+    assert names.linked("<i>Holm's adjustment</i>") == "&lt;i&gt;Holm&#39;s adjustment&lt;/i&gt;"
+    assert [name for name, _ in names.new()] == ["Holm's adjustment"]

@@ -4,8 +4,8 @@ import polars as pl
 import pytest
 
 from pipeline import params
-from pipeline.estimation.verdicts import GAINS, UNDETERMINED
-from pipeline.page.matrix import matrix
+from pipeline.estimation.verdicts import GAINS, UNDETERMINED, WORDS
+from pipeline.page.matrix import HIGHER, LOWER, NO_INTERVAL, NOT_APART, matrix
 from pipeline.questions.when.contest import CONFIRMATORY, SCHEMA, UNCHOSEN
 from pipeline.questions.when.tables import SIGNS
 
@@ -20,7 +20,9 @@ def entries(root, tmp_path):
     def made(*rows, trained=("base", "matched")):
         table = pl.DataFrame([dict.fromkeys(SCHEMA) | ROW | row for row in rows], schema=SCHEMA, orient="row")
         table.write_csv(tmp_path / "gain.csv")
-        return matrix(tmp_path, ("mortality",), trained, rule).rows[0].cells
+        whole = matrix(tmp_path, ("mortality",), trained, rule)
+        assert whole.heads == tuple(("mortality", cohort) for cohort in trained)
+        return whole.rows[0].cells if rows[0].get("chosen") is None else whole.strategies
 
     return made
 
@@ -30,7 +32,7 @@ def test_the_interval_is_the_one_by_which_the_verdict_was_told(entries):
     base, matched = entries(TOLD | {"family_low": -0.06, "family_high": 0.001})
     assert base.chip[1:] == SIGNS[UNDETERMINED]
     assert base.text == "AUROC −0.020 (−0.060 to 0.001)"
-    assert base.target == "figure-when_mortality"
+    assert base.target == "verdict-mortality-base"
     assert matched.chip is None
     assert matched.text == "Empty: no fusion strategy to compare with both single modalities"
 
@@ -50,3 +52,19 @@ def test_why_a_cell_is_empty(entries):
         f"Empty: {UNCHOSEN}",
         "Empty: not trained at this scale",
     ]
+
+
+def test_every_strategy_has_the_side_of_zero_of_its_own_interval_and_no_verdict(entries):
+    own = {"family": None, "chosen": False, "stratum": "all", "cohort": "base", "difference": 0.1}
+    told = entries(
+        own | {"strategy": "a", "low": 0.05, "high": 0.2},
+        own | {"strategy": "b", "low": -0.2, "high": -0.05},
+        own | {"strategy": "c", "low": -0.05, "high": 0.2},
+        own | {"strategy": "d"},
+    )
+    assert [row.title for row in told] == ["a", "b", "c", "d"]
+    assert [row.cells[0].chip for row in told] == [HIGHER, LOWER, NOT_APART, NO_INTERVAL]
+    assert told[0].cells[0].text == "AUROC 0.100 (0.050–0.200)"
+    assert told[0].cells[0].target == "every-a"
+    assert told[0].cells[1] == (None, "Empty: not compared", "")
+    assert not {HIGHER.text, LOWER.text} & set(WORDS)

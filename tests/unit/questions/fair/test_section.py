@@ -9,7 +9,7 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.presentation.answers import Answer
 from pipeline.questions.fair.fairness import fairness, write
-from pipeline.questions.fair.section import answer, sentence
+from pipeline.questions.fair.section import answer, brief, sentence, women
 from pipeline.questions.fair.tables import CONFIRMATORY, origin
 from tests.support.fair import EVALUATION, KNOBS, ONE, SEEDS, SIZE
 
@@ -139,3 +139,24 @@ def test_where_a_gap_comes_from():
     assert told(0.5, 0.02, 0.05) == "threshold: sensitivity and specificity"
     assert told(0.5, 0.2, 0.01) == "threshold: specificity"
     assert origin({}) is None
+
+
+def test_whether_women_are_served_worse_is_said(found):
+    gaps = gaps_of(found, 0.9).with_columns(
+        lowest_group=pl.lit("F"), lowest=pl.lit(0.7), highest_group=pl.lit("M"), highest=pl.lit(0.8)
+    )
+    told = (
+        "Among women and among men AUROC is 0.700 and 0.800 on ICU mortality with late_fusion (a gap not shown to be "
+    )
+    assert women(gaps) == f"{told}more than chance)."
+    assert women(gaps.with_columns(p_holm=0.01)).endswith("late_fusion (a gap more than chance).")
+    assert women(gaps.clear()) == "Whether women are served worse than men could not be tested."
+    assert sentence(found.groups, gaps, found.fusion, KNOBS).count(told) == 1
+    none = "None of 1 tested gap of AUROC between groups is shown to be more than chance."
+    assert brief(found.groups, gaps, KNOBS) == f"{none} {women(gaps)}"
+    more = gaps_of(found, 0.01, 0.01, None)
+    first = (
+        "2 of 2 tested gaps of AUROC between groups are shown to be more than chance; 1 more could not be tested, for"
+    )
+    assert brief(found.groups, more, KNOBS).startswith(first)
+    assert brief(found.groups, gaps_of(found, None), KNOBS).startswith("Too small to tell")

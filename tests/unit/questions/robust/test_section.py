@@ -14,7 +14,7 @@ from pipeline.presentation.tables import Cell
 from pipeline.presentation.text import with_interval
 from pipeline.questions.robust.overlap import overlap
 from pipeline.questions.robust.robustness import robustness
-from pipeline.questions.robust.section import answer
+from pipeline.questions.robust.section import _change, answer
 from pipeline.questions.when.reliance import reliance as reliance_tables
 from pipeline.questions.when.reliance_section import reliance
 from tests.support.made_up_probes import add_probes
@@ -97,14 +97,21 @@ def test_the_sentence_holds_the_numbers_of_the_table(tables):
     )
     for task, metric in (("mortality", "auroc"), ("los", "accuracy")):
         for row in rows.filter(task=task, metric=metric).iter_rows(named=True):
-            assert with_interval(row["loss"], row["loss_low"], row["loss_high"]) in sentence
+            loss, low, high = (row[name] for name in ("loss", "loss_low", "loss_high"))
+            if row["family"] != "difference":
+                told = (
+                    f"gain {with_interval(-loss, -high, -low)}"
+                    if loss < 0
+                    else f"lose {with_interval(loss, low, high)}"
+                )
+                assert told in sentence
 
 
 @pytest.mark.parametrize(
     ("low", "high", "said"),
     [
-        (-0.2, -0.1, "the former lose less on ICU mortality (exploratory)"),
-        (0.1, 0.2, "the former lose more on ICU mortality (exploratory)"),
+        (-0.2, -0.1, "the former fare better on ICU mortality (exploratory)"),
+        (0.1, 0.2, "the former fare worse on ICU mortality (exploratory)"),
         (-0.1, 0.1, "too small to tell"),
         (-0.1, 0.0, "too small to tell"),
         (None, None, "too small to tell"),
@@ -114,7 +121,7 @@ def test_a_difference_is_claimed_where_its_interval_carries_it(own, low, high, s
     set_losses(own, low, high)
     sentence = answer(own, 0.95).sentence
     assert said in sentence
-    assert ("the former lose" in sentence) == (said[:3] == "the")
+    assert ("the former fare" in sentence) == (said[:3] == "the")
 
 
 def test_a_loss_that_is_not_estimable_is_told_so(own):
@@ -129,11 +136,11 @@ def test_a_loss_that_is_not_estimable_is_told_so(own):
         return answer(own, 0.95).sentence
 
     some = without(["mortality"])
-    assert some.startswith("With every image removed at inference, strategies built for missing images lose, on")
+    assert some.startswith("With every image removed at inference, on average, strategies built for missing images ")
     assert "What is lost with the images is not estimable for ICU mortality." in some
     none = without(["mortality", "los"])
     assert none.startswith("What is lost with the images is not estimable for ICU mortality and length of stay. ")
-    assert "lose, on average" not in none
+    assert "on average" not in none
     assert "n. e." not in some + none
 
 
@@ -156,8 +163,8 @@ def test_only_what_leads_for_certain_can_stop_paying(own):
     set_leads(own, 0.01, "until", 0.4)
     sentence = answer(own, 0.95).sentence
     assert (
-        "On ICU mortality 1 of 2 fusion strategies leads the record alone (lstm) with every image there: drfuse pays "
-        "until 40% (10%–all) of images are removed." in sentence
+        "On ICU mortality 1 of 2 fusion strategies leads the record alone (lstm) with every image there "
+        "(exploratory, one at a time): drfuse pays until 40% (10%–all) of images are removed." in sentence
     )
     set_leads(own, 0.01, "always", None)
     assert "drfuse pays even with every image removed" in answer(own, 0.95).sentence
@@ -224,8 +231,9 @@ def test_a_grid_of_one_unimodal_strategy_says_what_is_missing(made, tmp_path):
 @pytest.mark.parametrize(("strategy", "which"), [("drfuse", "all"), ("late_fusion", "none")])
 def test_a_grid_of_one_family_compares_nothing(made, tmp_path, strategy, which):
     sentence = answer(write(made, tmp_path, [strategy], ["mortality"]), 0.95).sentence
-    assert f"the fusion strategies, {which} of them built for missing images, lose, on average, " in sentence
-    assert "difference" not in sentence
+    who = f"the fusion strategies, {which} of them built for missing images, "
+    assert re.search(rf"on average, {who}(lose|gain) [\d.]+", sentence)
+    assert "those made for complete pairs" not in sentence
     assert sentence.endswith("There is no EHR-only strategy to compare with.")
 
 
@@ -241,3 +249,27 @@ def test_a_table_that_is_not_there_or_not_a_table_is_named(own):
     (own / "reliance.csv").unlink()
     with pytest.raises(InputError, match=r"reliance\.csv: not found"):
         reliance(own)
+
+
+def test_nobody_loses_less_than_nothing():
+    assert _change(Cell(0.016, -0.012, 0.044)) == "lose 0.016 (−0.012 to 0.044)"
+    assert _change(Cell(-0.009, -0.016, -0.002)) == "gain 0.009 (0.002–0.016)"
+    assert _change(Cell(-0.009, None, None)) == "gain 0.009 (too few stays for an interval)"
+    assert _change(Cell(-0.0001, -0.1, 0.1)) == "lose 0.000 (−0.100 to 0.100)"
+
+
+def test_the_brief_says_what_a_missing_image_costs_and_who_leads(own):
+    set_leads(own, 0.01, "always", None)
+    text = answer(own, 0.95).brief
+    rows = pl.read_csv(own / "robustness_families.csv").filter(
+        task="mortality", train_cohort="matched", train_missing=0.0, modality="cxr", mechanism="mcar", rate=1.0
+    )
+    native, complete = (rows.filter(family=name, metric="auroc").row(0, named=True) for name in ("native", "complete"))
+    each = [_change(Cell(row["loss"], row["loss_low"], row["loss_high"])) for row in (native, complete)]
+    assert text.startswith(
+        f"With every image removed at inference, on average, strategies built for missing images {each[0]} and "
+        f"strategies made for complete pairs {each[1]} of AUROC on ICU mortality. "
+    )
+    assert "1 strategy leads it on ICU mortality" in text
+    set_leads(own, -0.01, "always", None)
+    assert answer(own, 0.95).brief.endswith("leads the record alone for certain even with every image there.")

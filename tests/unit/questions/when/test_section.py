@@ -8,7 +8,7 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.files import write_csv
 from pipeline.params import Evaluation, Grid, load
-from pipeline.presentation.answers import Chip
+from pipeline.presentation.answers import Chip, Link
 from pipeline.presentation.figures import themed
 from pipeline.presentation.tables import Cell
 from pipeline.questions.known import section as known
@@ -151,6 +151,21 @@ def test_verdicts_lead_a_row_a_task_and_cohort_with_a_sign_that_needs_no_colour(
         assert shown[2] == Cell(row["difference"], row["family_low"], row["family_high"])
 
 
+def test_a_sentence_beside_a_verdict_has_the_interval_of_the_verdict():
+    """The unadjusted one lies below 0, which "undetermined" denies."""
+    row = confirmed(difference=-0.022, low=-0.04, high=-0.004, family_low=-0.056, family_high=0.001)
+    assert "ICU mortality (AUROC) −0.022 (−0.056 to 0.001) in the base cohort." in said(row)
+    shown = when.verdicts(pl.DataFrame([row], schema=SCHEMA, orient="row"), RULE)
+    assert shown.rows[0][2] == Cell(-0.022, -0.056, 0.001)
+    assert shown.anchors == ("verdict-mortality-base",)
+    assert shown.rows[0][-2:] == (
+        Link("label by label", "row-mortality-base-icu_mortality"),
+        Link("figure", "figure-when_mortality"),
+    )
+    told_nothing = confirmed(difference=-0.022, low=-0.04, high=-0.004)
+    assert "−0.022 (−0.040 to −0.004), unadjusted in the base cohort." in said(told_nothing)
+
+
 def test_a_chip_says_by_how_much():
     assert chip(confirmed(verdict="gains", beyond=True), RULE) == Chip("gains by more than 0.01", "▲", "up")
     assert chip(confirmed(verdict="loses"), RULE) == Chip("loses", "▼", "down")
@@ -164,8 +179,8 @@ def test_gains_and_losses_are_named_and_a_mere_lead_is_not():
         "Held against the record alone and the image alone, and with all comparisons allowed for, fusion gains for ICU "
         "mortality (base cohort); it is undetermined for ICU mortality (matched cohort)."
     )
-    assert "+0.020 (0.004–0.050) in the base cohort" in text
-    assert "+0.300 (−0.100 to 0.700) in the matched cohort" in text
+    assert "+0.020 (0.004–0.050), unadjusted in the base cohort" in text
+    assert "+0.300 (−0.100 to 0.700), unadjusted in the matched cohort" in text
     none = said(unclear)
     assert none.startswith(
         "Nowhere does fusion gain or lose for certain: it is undetermined for ICU mortality (matched cohort)."

@@ -15,7 +15,7 @@ from pipeline.estimation.bootstrap import draw_subjects
 from pipeline.estimation.metrics import confusion, quadratic_kappa
 from pipeline.params import Ensemble, Grid
 from pipeline.questions.which.compare import SCHEMAS, write
-from pipeline.questions.which.section import answer, sentence
+from pipeline.questions.which.section import answer, brief, sentence
 from pipeline.questions.which.text import UNRANKED, UNTUNED
 from pipeline.tasks import LOS_EDGES
 from tests.support.made_up_runs import add_ensemble, add_trials, fabricate, training
@@ -322,7 +322,16 @@ def test_a_handful_of_stays_names_no_best_strategy(tables, tmp_path):
     assert "scores higher than the one other, AUROC" in sentence(two, 1)
     unknown = one_task.with_columns(n=pl.lit("1"), rank=pl.lit(None, pl.Float64))
     assert sentence(unknown, 1) == "In the base cohort: ICU mortality: AUROC is not estimable on 1 test stay."
-    assert sentence(unknown.clear(), 1) == "There is no task to compare strategies on."
+    assert sentence(unknown.clear(), 1) == brief(unknown.clear(), 1) == "There is no task to compare strategies on."
+    sure = two.with_columns(set_low=1, set_high=1)
+    first, score = two["strategy"][0], f"{two['value'][0]:.3f}"
+    told = f"In the base cohort the highest scores have {first} on ICU mortality (AUROC {score})"
+    assert brief(sure, 1) == f"On ICU mortality {first} scores highest for certain. {told}."
+    vague = "Which strategy is best is too small to tell on ICU mortality."
+    assert brief(sure.with_columns(set_high=2), 1) == f"{vague} {told}."
+    claim = "; settings were tuned for no strategy, so that nothing is claimed about which is better."
+    assert brief(sure.with_columns(set_high=2), 0) == f"{vague} {told}{claim}"
+    assert brief(unknown, 1) == vague
 
 
 def test_the_answer_names_a_missing_and_a_broken_table(tables, tmp_path):
