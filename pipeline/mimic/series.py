@@ -153,7 +153,7 @@ def extract(events: Events, stays: pl.DataFrame) -> tuple[Values, Counts]:
     batch = stays.select("stay_id", "intime").with_row_index("row")
     events.create("batch", batch)
     bounds = {"first": batch["stay_id"].min(), "last": batch["stay_id"].max()}
-    cells = events.connection.execute(SQL.read_text(encoding="utf-8"), bounds).fetchnumpy()
+    cells: dict[str, Any] = events.connection.execute(SQL.read_text(encoding="utf-8"), bounds).fetchnumpy()
     counted = np.ma.getmaskarray(cells["row"])
     values = np.full((len(variables), stays.height, HOURS), np.nan)
     place, row, hour, value = (np.ma.getdata(cells[name])[~counted] for name in ("variable", "row", "hour", "value"))
