@@ -211,7 +211,8 @@ def _at_hand(embedder: Embedder) -> bool:
 
 def _embed_all(job: _Job, embedder: Embedder, todo: Sequence[Picture]) -> Generator[int]:
     """Embeds and files all of `todo`; tells of each shard how many images it holds."""
-    size = SHARD if job.at_hand else embedder.batch
+    share = -(-len(todo) // job.settings.workers)  # of a few images each process gets some
+    size = max(1, min(SHARD, share)) if job.at_hand else embedder.batch
     parts = [todo[start : start + size] for start in range(0, len(todo), size)]
     workers = min(job.settings.workers, len(parts))
     if workers < 2:

@@ -36,6 +36,10 @@ given one; either way the card says which. *Interaction*: `additive` if what a r
 whatever the image, `joint` if not; `check_strategy` holds each to what it declares, and to the rest of the contract
 (CONTRIBUTING.md). Hyper-parameters stand under `strategies` in params.yaml.
 
+What a card says of images is said of pixels. Where a frozen encoder's embeddings are seen instead (`training.image`,
+[encoders.md](encoders.md#running)), every stage of the CNN is that encoder's last map: `mmtm` and `daft`, which act on
+earlier stages, act on it; `umse` with `image: patches` and `healnet` with `tokens: raw` are refused.
+
 *Found*: in the study (synthetic hospital, phenotypes, untuned, one fold, one seed), by the code of then; most have
 changed since (CHANGELOG.md). Differences are of AUROC, to the single modality that validation chose, with 95 %
 intervals; *synergistic* is of the phenotypes that only both modalities together tell. Where the difference is not above

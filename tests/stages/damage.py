@@ -301,6 +301,7 @@ REFUSED: dict[str, tuple[str, Damage]] = {
     "all-images-links-and-skipped": ("images", chain(params("images.skip", ["damaged"]), link_outside)),
     "all-images-not-there-and-skipped": ("images", chain(params("images.skip", ["damaged"]), remove("cxr/files"))),
     "unknown-key": ("paths", params("data.mimic", "iv")),
+    "unknown-encoder": ("paths", params("training.image", "rad-dino")),
     "impossible-value": ("paths", params("ingest.threads", 0)),
     "too-many-threads": ("paths", params("ingest.threads", 1_000_000)),
     "key-twice": ("paths", text("params.yaml", lambda yaml: "scale: tiny\n" + yaml)),

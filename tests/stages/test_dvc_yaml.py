@@ -296,3 +296,20 @@ def test_no_output_or_environment_is_tracked_by_git():
         path for path in tracked if path.startswith(("data/", "work/", ".venv/")) or path.endswith((".lock", ".pyc"))
     ]
     assert wrong == ["dvc.lock"] or wrong == []
+
+
+def test_every_encoder_that_is_asked_for_is_a_stage_and_training_depends_on_what_it_makes(tmp_path):
+    """As DVC resolves it; without any there is none, and the folder is there for who depends on it."""
+    assert not [stage for stage in Project(str(ROOT)).index.stages if stage.cmd.startswith("python -m stages.embed ")]
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["embedding"]["encoders"] = ["rad-dino", "mine"]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
+    stages = {stage.name: stage for stage in Project.init(str(tmp_path), no_scm=True).index.stages}
+    for name in ("rad-dino", "mine"):
+        stage = stages[f"embed@{name}"]
+        assert stage.cmd == f"python -m stages.embed {name}"
+        assert f"encoders/{name}.yaml" in {dep.def_path for dep in stage.deps}
+        assert [out.def_path for out in stage.outs] == [f"data/embeddings/{name}"]
+    assert "data/embeddings" in {dep.def_path for dep in stages["common"].deps}
+    assert [out.def_path for out in stages["encoders"].outs] == ["data/embeddings/cards.json"]
