@@ -155,7 +155,7 @@ def history(frame: pl.DataFrame, metric_title: str, name: str, title: str) -> st
 
     `frame` are rows of plots/history.csv of one task and cohort, with nothing removed.
     """
-    strategies, means = _by_epoch(frame, pl.col("train_loss", "val_loss", "metric").mean())
+    strategies, means = _by_epoch(frame, pl.col("val_loss", "train_loss", "metric").mean())
     with panels(strategies, "Epoch", "Loss", title) as (figure, grid):
         for strategy, axes in grid.items():
             mean = means.filter(strategy=strategy)
@@ -207,10 +207,14 @@ def branches(frame: pl.DataFrame, metric_title: str, name: str, title: str) -> s
 
 
 def _by_epoch(frame: pl.DataFrame, *of: pl.Expr) -> tuple[list[str], pl.DataFrame]:
-    """The strategies, and a row a strategy and epoch with the means over folds and seeds."""
+    """A row a strategy and epoch with the means over folds and seeds, and the strategies that have the first of them.
+
+    What is fitted at once has no epochs, and no panel.
+    """
     rows = frame.sort("fold", "seed", "epoch")
     means = rows.group_by("strategy", "epoch", maintain_order=True).agg(*of).sort("epoch", maintain_order=True)
-    return frame["strategy"].unique(maintain_order=True).to_list(), means
+    known = set(means.filter(pl.nth(2).is_not_null())["strategy"])
+    return [each for each in frame["strategy"].unique(maintain_order=True) if each in known], means
 
 
 def _points(column: pl.Series) -> np.ndarray[Any, Any]:

@@ -105,7 +105,7 @@ def panels(names: Sequence[str], across: str, up: str, title: str) -> Iterator[t
             else:
                 axes.text(0.5, 0.5, "not estimable", ha="center", color=MUTED, transform=axes.transAxes)
         figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold", color=INK)
-        figure.supxlabel(across, fontsize=9)
+        figure.supxlabel(across, x=0.01, ha="left", fontsize=9)  # the legend is at the right
         figure.supylabel(up, fontsize=9)
         yield figure, dict(zip(names, grid, strict=False))
 
@@ -172,9 +172,15 @@ def themed(svg: str) -> str:
 
 
 def legend_below(figure: Figure, axes: Axes) -> None:
-    """Below the axes; from its third row on the figure grows with it."""
+    """Below the axes, of panels beside their label; from its third row on the figure grows with it."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         columns = min(len(handles), 2 if len(handles) <= 4 else 3)
-        figure.legend(handles, labels, loc="outside lower left", ncols=columns, handlelength=2.4)
+        figure.legend(
+            handles,
+            labels,
+            loc="outside lower right" if figure.get_supxlabel() else "outside lower left",
+            ncols=columns,
+            handlelength=2.4,
+        )
         figure.set_figheight(figure.get_figheight() + 0.19 * max(0, -(-len(handles) // columns) - 2))

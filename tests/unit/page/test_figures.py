@@ -47,7 +47,7 @@ DRAWN = {
     "pr": lambda: pr(curve("recall", "precision"), "base", "pr", "PR", 0.2),
     "reliability": lambda: reliability(curve("predicted", "observed"), "base", "reliability", "Calibration"),
     "history": lambda: history(epochs(), "AUPRC", "history", "History"),
-    "monitor": lambda: monitor(epochs(), "AUPRC", "monitor", "Metric"),
+    "monitor": lambda: monitor(epochs().with_columns(metric=0.5), "AUPRC", "monitor", "Metric"),
     "branches": lambda: branches(epochs(), "AUPRC", "branches", "Imbalance"),
     "phenotypes": lambda: phenotypes(
         [("<b>&$x$", {"lstm": 0.7, "resnet": None, "medfuse": 0.75}, CHOSEN), ("Other", {"lstm": None}, {})], "p", "P"
@@ -189,7 +189,7 @@ FINDINGS = {
     "forest": "base cohort: highest: lstm 0.800. matched cohort: highest: lstm 0.800",
     "reliability": "Mean distance from the diagonal, highest: lstm 0.000, lowest: lstm 0.000",
     "history": "Lowest validation loss: highest: lstm 0.367, lowest: lstm 0.367. AUPRC at its best epoch: not ",
-    "monitor": "At the last epoch, not estimable",
+    "monitor": "At the last epoch, highest: lstm 0.500, lowest: lstm 0.500",
     "branches": "Record less image at the last epoch, highest: lstm 0.200, lowest: lstm 0.200",
     "phenotypes": "The best fusion lies above the best on the record in 1 of 1. Of it, highest: <b>&$x$ 0.750",
 }
@@ -205,6 +205,13 @@ def test_every_figure_of_the_page_says_what_it_found(made, page):
     for path in (made / "reports" / "figures").glob("*.svg"):
         _, told = ElementTree.fromstring(path.read_text())[0].text.split(". ", 1)
         assert re.search(r"\d|not estimable", told.split(". Up:")[0].split(". Across:")[0]), (path.stem, told)
+
+
+def test_what_is_fitted_at_once_has_no_panel_of_losses():
+    fitted = epochs().filter(epoch=1).with_columns(strategy=pl.lit("gbm"), train_loss=None, val_loss=None)
+    shown = history(pl.concat([epochs(), fitted], how="vertical_relaxed"), "AUPRC", "h", "H")
+    assert "gbm" not in shown
+    assert ">lstm<" in shown
 
 
 def test_no_panel_holds_more_than_one_strategy():
