@@ -13,6 +13,14 @@ def test_a_strategy_is_measured(tmp_path):
     assert found["seconds_per_epoch"] > 0
     assert found["peak_mb"] >= found["mb_before"] > 0
     assert 0 < found["images"] < found["stays"] < 60
+    # at 1 to 1000 GFLOP a second
+    assert found["flops_a_stay"] * found["stays"] / 1e12 < found["arithmetic_seconds"]
+    assert found["arithmetic_seconds"] < found["flops_a_stay"] * found["stays"] / 1e9
+
+
+def test_a_strategy_that_holds_something_of_every_stay_has_room_for_all(tmp_path):
+    """Shapes are for 512 stays where nothing is said."""
+    assert measure("qmf", fabricate(tmp_path, n=600), epochs=1)["stays"] > 0
 
 
 def test_the_table_names_the_kind_of_machine_and_not_the_machine():
@@ -20,11 +28,23 @@ def test_the_table_names_the_kind_of_machine_and_not_the_machine():
     assert platform.machine() in str(kind["processor"])
     assert platform.node() not in str(kind.values())
     row = {"seconds_per_epoch": 1.23456, "peak_mb": 812.6, "mb_before": 400.2, "stays": 500, "images": 250}
+    row["arithmetic_seconds"] = 0.12345
     head, first, second = table({"b": row, "a": row}, {**kind, "processor": "A, B"}).splitlines()
     assert head.split(",") == ["strategy", *FIELDS, *MACHINE]
-    assert first.startswith("a,1.23,813,400,A  B,")
+    assert first.startswith("a,1.23,0.123,813,400,A  B,")
     assert second.startswith("b,")
     assert len(first.split(",")) == len(head.split(","))
+
+
+def test_rows_of_strategies_that_are_not_measured_stay():
+    row = dict.fromkeys((*FIELDS, "stays", "images"), 1.0)
+    kind = {"processor": "A", "cores": 2, "torch": "3"}
+    written = table({"a": row, "c": row}, kind)
+    head, *lines = table({"b": row, "c": {**row, "peak_mb": 2.0}}, {**kind, "processor": "B"}, written).splitlines()
+    assert head == written.splitlines()[0]
+    assert lines == ["a,1,1,1,1,A,2,3,1.0,1.0", "b,1,1,1,1,B,2,3,1.0,1.0", "c,1,1,2,1,B,2,3,1.0,1.0"]
+    of_fewer_columns = "strategy,peak_mb,processor\na,7,A\n"
+    assert table({}, kind, of_fewer_columns).splitlines() == [head, "a,,,7,,A,,,,"]
 
 
 def test_a_comparison_is_of_the_time_a_stay_with_the_arithmetic_limit_beside_it():
