@@ -20,6 +20,7 @@ SHOWN = (
     "grid",
     "ensembles",
     "ablations",
+    "embedding",
     "training",
     "tuning",
     "evaluation",
