@@ -87,7 +87,7 @@ def _curves(
     title: str,
 ) -> str:
     """A panel a strategy: its curve, the median of all (where they share their places) and what chance reaches."""
-    rows = frame.filter(cohort=cohort)
+    rows = frame.filter(cohort=cohort).cast({x: pl.Float64, y: pl.Float64})  # a CSV without rows tells no types
     median = rows.group_by(x).agg(pl.col(y).median()).sort(x)
     with panels(rows["strategy"].unique(maintain_order=True).to_list(), *of, title) as (figure, grid):
         for strategy, axes in grid.items():
@@ -127,7 +127,7 @@ def pr(frame: pl.DataFrame, cohort: str, name: str, title: str, prevalence: floa
 
 def reliability(frame: pl.DataFrame, cohort: str, name: str, title: str) -> str:
     """Reliability curves (columns of plots/calibration.csv) of one cohort, a panel a strategy."""
-    rows = frame.filter(cohort=cohort)
+    rows = frame.filter(cohort=cohort).cast({"predicted": pl.Float64, "observed": pl.Float64})  # as in `_curves`
     shown = rows.select("predicted", "observed").max().row(0)
     top = min(1.0, max([each for each in shown if each is not None], default=1.0) * 1.08)
     strategies = rows["strategy"].unique(maintain_order=True).to_list()

@@ -10,7 +10,19 @@ import polars as pl
 import pytest
 import yaml
 
-STAGES = ["manifest", "ingest", "cohort", "labels", "series", "images", "splits", "masks", "statistics", "audit"]
+STAGES = [
+    "manifest",
+    "ingest",
+    "cohort",
+    "labels",
+    "series",
+    "images",
+    "splits",
+    "exposure",
+    "masks",
+    "statistics",
+    "audit",
+]
 AGGREGATES = ["evaluate", "cost", "robustness", "reliance", "gain", "known", "compare", "fairness", "report"]
 
 
@@ -18,6 +30,7 @@ AGGREGATES = ["evaluate", "cost", "robustness", "reliance", "gain", "known", "co
 def test_the_stages_run_on_the_open_demo(root, demo_data, tmp_path):
     for name in ("pipeline", "stages"):
         shutil.copytree(root / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(root / "pyproject.toml", tmp_path)  # the page tells the version
     params = yaml.safe_load((root / "params.yaml").read_text())
     params["scale"] = "tiny"
     params["data"]["mimiciv"] = str(demo_data / "mimic-iv-demo")

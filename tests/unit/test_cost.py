@@ -50,7 +50,7 @@ def test_the_transformer_encoder_by_hand():
     layer = linear(hours, width, 3 * width) + linear(hours, width, width) + 2 * linear(hours, width, 4 * width)
     attention = 2 * linear(hours, width, hours)  # scores and their sum over values; heads share the width
     expected = linear(hours, shapes.channels + 2 * shapes.variables, width) + layer + attention
-    assert counted(on_meta(TransformerEncoder, shapes), example_batch(shapes, 1, torch.zeros(1))) == expected
+    assert counted(on_meta(TransformerEncoder, shapes), example_batch(shapes, 1, torch.zeros(1).bool())) == expected
 
 
 def test_the_lstm_encoder_by_hand():
@@ -59,7 +59,7 @@ def test_the_lstm_encoder_by_hand():
     directions = 2 * (linear(hours, width, 4 * width) + linear(hours, width, 4 * width))
     projected = linear(1, 2 * width, width)  # of the pooled states; tokens wait until somebody asks
     expected = linear(hours, shapes.channels + 2 * shapes.variables, width) + directions + projected
-    assert counted(on_meta(LSTMEncoder, shapes), example_batch(shapes, 1, torch.zeros(1))) == expected
+    assert counted(on_meta(LSTMEncoder, shapes), example_batch(shapes, 1, torch.zeros(1).bool())) == expected
 
 
 @pytest.mark.filterwarnings("ignore:TF32")

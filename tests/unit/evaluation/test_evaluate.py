@@ -351,7 +351,7 @@ def test_text_stays_text():
     assert with_interval(0.5, None, None) == "0.500"
     assert (plural(1, "run"), plural(0, "run"), plural(2, "run")) == ("1 run", "0 runs", "2 runs")
     told = [Cell(0.5, 0.4, 0.6).told, Cell(0.5, None, None).told, Cell(None, None, None).told]
-    assert told == ["0.500 (0.400–0.600)", "0.500 (too few stays for an interval)", "n. e."]
+    assert told == ["0.500 (0.400–0.600)", "0.500 (too few stays for an interval)", "not estimable"]
 
 
 def test_latex_shows_text_as_it_is_and_holds_the_headline():

@@ -273,6 +273,6 @@ def test_a_second_run_writes_the_same_bytes(done, tmp_path, root, demo_data):
         for path in (done / folder).rglob("*")
         if path.is_file() and path.parent.name != ".locks"
     )
-    assert len(files) == 18
+    assert len(files) == 19
     for file in files:
         assert (done / file).read_bytes() == (again / file).read_bytes(), file

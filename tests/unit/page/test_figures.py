@@ -1,5 +1,6 @@
 """Figures: the same bytes twice, text as text, gaps instead of crashes, ids that do not collide on one page."""
 
+import io
 import re
 import xml.etree.ElementTree as ElementTree
 
@@ -53,6 +54,19 @@ DRAWN = {
         [("<b>&$x$", {"lstm": 0.7, "resnet": None, "medfuse": 0.75}, CHOSEN), ("Other", {"lstm": None}, {})], "p", "P"
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ("draw", "columns"),
+    [
+        (lambda rows: roc(rows, "base", "roc", "ROC"), ("fpr", "tpr")),
+        (lambda rows: pr(rows, "base", "pr", "PR", None), ("recall", "precision")),
+        (lambda rows: reliability(rows, "base", "reliability", "Calibration"), ("predicted", "observed")),
+    ],
+)
+def test_where_no_curve_could_be_estimated_the_figure_says_so(draw, columns):
+    nothing = pl.read_csv(io.StringIO(f"strategy,cohort,{','.join(columns)}\n"))
+    assert "not estimable" in draw(nothing)
 
 
 @pytest.mark.parametrize("kind", DRAWN)
