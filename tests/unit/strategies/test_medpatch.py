@@ -33,7 +33,7 @@ def batch_of(model, with_image=(1, 0, 1, 1, 0, 1)):
 
 
 def numbers(module, x):
-    return module.weight.numpy() @ x + module.bias.detach().numpy()
+    return module.weight.detach().numpy() @ x + module.bias.detach().numpy()
 
 
 def sureness(z, kind):
@@ -46,7 +46,7 @@ def sureness(z, kind):
 
 def answered(head, x):
     """LayerNorm, linear, ReLU, linear."""
-    x = (x - x.mean()) / np.sqrt(x.var() + 1e-5) * head[0].weight.numpy() + head[0].bias.detach().numpy()
+    x = (x - x.mean()) / np.sqrt(x.var() + 1e-5) * head[0].weight.detach().numpy() + head[0].bias.detach().numpy()
     return numbers(head[-1], np.maximum(numbers(head[1], x), 0))
 
 
@@ -87,7 +87,7 @@ def test_the_answer_of_the_second_phase_by_hand(task):
             if name in tokens:
                 answers[r] = numbers(model.alone[name], vector.numpy())
                 np.testing.assert_allclose(output.unimodal[name][i], answers[r] + prior, atol=1e-5)
-        weights = {r: np.exp(model.weights[r].numpy()) for r in answers}
+        weights = {r: np.exp(model.weights[r].detach().numpy()) for r in answers}
         expected = sum(weights[r] * z for r, z in answers.items()) / sum(weights.values()) + prior
         np.testing.assert_allclose(output.logits[i], expected, atol=1e-5)
         np.testing.assert_allclose(output.features["high"][i], high + prior, atol=1e-5)
