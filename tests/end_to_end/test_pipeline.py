@@ -86,6 +86,7 @@ TABLES = {
     "series/hourly": ("stay_id hour", "int: stay_id; byte: hour"),
     "images/index": ("row", "int: row stay_id; text: dicom_id; float: hours_from_intime; text: view;"
                      "int: rank height width; text: sha256"),
+    "exposure": ("subject_id", "int: subject_id; flag: saw"),
     "splits": ("stay_id fold", "int: stay_id; byte: fold; int: subject_id; text: part"),
     "masks": ("stay_id fold modality mechanism", "int: stay_id; byte: fold; text: modality mechanism;"
               "float: removed_at"),
@@ -102,7 +103,7 @@ def test_a_table_has_the_columns_types_and_order_of_its_contract(project, name):
     key = TABLES[name][0].split()
     schema = columns(TABLES[name][1]) | MORE.get(name, {})
     frame = pl.read_parquet(project / f"data/{name}.parquet")
-    assert frame.height
+    assert frame.height or name == "exposure"  # without an encoder in use nobody is told apart
     assert dict(frame.schema) == schema
     assert frame.columns == list(schema)
     assert frame.equals(frame.sort(key or frame.columns, nulls_last=True))
