@@ -49,8 +49,8 @@ CHANGES = (
     "grid.ensembles=[]",
     "tuning.trials=0",
 )
-CODE = ("pipeline", "stages", ".dvc/plots")
-SINGLE = ("dvc.yaml", ".dvcignore", ".dvc/config")
+CODE = ("pipeline", "stages", "encoders", ".dvc/plots")
+SINGLE = ("dvc.yaml", "pyproject.toml", ".dvcignore", ".dvc/config")
 APART = "[core]\n    no_scm = true\n"  # DVC would ask the repository around the copy, which ignores it
 STAGE = re.compile(r"(?:Running s|S)tage '([^']+)'(?:.*(skipping))?")
 TOLD = 15  # lines of DVC's, where it failed
