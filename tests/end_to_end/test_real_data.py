@@ -10,19 +10,8 @@ import polars as pl
 import pytest
 import yaml
 
-STAGES = [
-    "manifest",
-    "ingest",
-    "cohort",
-    "labels",
-    "series",
-    "images",
-    "splits",
-    "exposure",
-    "masks",
-    "statistics",
-    "audit",
-]
+from tests.support.inprocess import DATA_STAGES
+
 AGGREGATES = ["evaluate", "cost", "robustness", "reliance", "gain", "known", "compare", "fairness", "report"]
 
 
@@ -38,7 +27,7 @@ def test_the_stages_run_on_the_open_demo(root, demo_data, tmp_path):
     params["splits"]["stratify"] = True
     params["grid"] = {"strategies": ["late_fusion"], "tasks": ["mortality"], "ensembles": []}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
-    for stage in [*STAGES, "tune", "train late_fusion", "probe late_fusion", *AGGREGATES]:
+    for stage in [*DATA_STAGES, "audit", "tune", "train late_fusion", "probe late_fusion", *AGGREGATES]:
         command = [sys.executable, "-m", f"stages.{stage.split()[0]}", *stage.split()[1:]]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{stage}\n{done.stderr}"

@@ -267,7 +267,7 @@ def test_what_cannot_be_answered_is_told_in_a_line(project, tmp_path, monkeypatc
     run = run_of(project, "late_fusion")
     names = sorted(path.name for path in (project / "work/runs").iterdir())
     assert asked(project, "zzz", "a.csv") == (
-        f"predict: error: zzz: no such run in {project}/work/runs; --list prints those that are there"
+        f"predict: error: zzz: no such run in {project / 'work' / 'runs'}; --list prints those that are there"
     )
     assert asked(project, "", "a.csv") == "predict: error: RUN: missing; --help tells more"
     assert call(project, run, "--mimiciv", "x") == "predict: error: --mimic-cxr: missing; --help tells more"

@@ -1,4 +1,4 @@
-"""Fixtures that tests of this folder share."""
+"""Fixtures that tests of several folders share."""
 
 import dataclasses
 
