@@ -4,31 +4,17 @@ import dataclasses
 import logging
 from pathlib import Path
 
-import polars as pl
-
 from pipeline import files
-from pipeline.mimic import cohort, cxr_links
-from pipeline.mimic.variables import load_all
+from pipeline.mimic import cohort
 from pipeline.params import read
 from stages import stage
-
-INTERIM = Path("data/interim")
 
 
 @stage
 def main() -> None:
     """Write stays, image links, attrition and the rules they were made by, and the counts."""
     (rules,) = read("cohort")
-    patients, admissions, icustays, diagnoses, metadata = (
-        pl.read_parquet(INTERIM / f"{name}.parquet")
-        for name in ("patients", "admissions", "icustays", "diagnoses", "cxr_metadata")
-    )
-    vital = cohort.stays_with_vital(pl.scan_parquet(INTERIM / "chart.parquet"), icustays, load_all())
-    every = cohort.describe_stays(patients, admissions, icustays, vital)
-    chosen, attrition = cohort.apply_rules(every, cohort.rules(rules))
-    cohort.check(attrition)
-    links = cxr_links.link_images(metadata, chosen, rules)
-    stays = cohort.finish_stays(chosen, diagnoses, links, metadata, patients)
+    every, stays, attrition, links = cohort.make(Path("data/interim"), rules)
     counts = cohort.summarise(every, stays, attrition, links.counts)
     for name, rows in (counts["oddities"] | links.counts).items():
         if rows:

@@ -1,18 +1,19 @@
-"""Which ICU stays are in the cohort, rule by rule, and what is known of them at admission. Frames in, frames out."""
+"""Which ICU stays are in the cohort, rule by rule, and what is known of them at admission; `make` does all of it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import polars as pl
 
 from pipeline.disclosure import Count, groups, levels, part_of, protected, told
 from pipeline.errors import InputError
 from pipeline.mimic.clock import age_at, death_time, era_at, first_possible_year, hours
-from pipeline.mimic.cxr_links import Links, covered_eras, cxr_status
+from pipeline.mimic.cxr_links import Links, covered_eras, cxr_status, link_images
 from pipeline.mimic.groups import admission_group, is_known_admission_type, race_group
-from pipeline.mimic.variables import Variable
+from pipeline.mimic.variables import Variable, load_all
 from pipeline.params import Cohort
 
 VITALS = ("heart_rate", "sbp", "dbp", "mbp")  # names in variables.yaml: heart rate and blood pressure
@@ -26,6 +27,29 @@ STAYS_COLUMNS = (
 )
 GROUPS = ("race_group", "admission_group", "gender", "era", "icd_version", "insurance")
 IMAGES_OF_THE_COHORT = ("eligible_images", "links", "images_in_windows_of_several_stays")  # the rest: rows
+
+
+class Made(NamedTuple):
+    """A cohort: all stays before any rule, those that are in it (STAYS_COLUMNS), what each rule left, their images."""
+
+    every: pl.DataFrame
+    stays: pl.DataFrame
+    attrition: pl.DataFrame
+    links: Links
+
+
+def make(interim: Path, asked: Cohort) -> Made:
+    """The cohort of the tables in the folder `interim`. Raises InputError where no stay is left."""
+    patients, admissions, icustays, diagnoses, metadata = (
+        pl.read_parquet(interim / f"{name}.parquet")
+        for name in ("patients", "admissions", "icustays", "diagnoses", "cxr_metadata")
+    )
+    vital = stays_with_vital(pl.scan_parquet(interim / "chart.parquet"), icustays, load_all())
+    every = describe_stays(patients, admissions, icustays, vital)
+    chosen, attrition = apply_rules(every, rules(asked))
+    check(attrition)
+    links = link_images(metadata, chosen, asked)
+    return Made(every, finish_stays(chosen, diagnoses, links, metadata, patients), attrition, links)
 
 
 def describe_stays(

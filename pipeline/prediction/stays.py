@@ -19,12 +19,12 @@ from pipeline.data.tensors import most_images
 from pipeline.embedding.card import read_card
 from pipeline.embedding.embed import identity, pictures, write_embeddings
 from pipeline.errors import InputError
-from pipeline.mimic import cohort, cxr_links
+from pipeline.mimic import cohort
 from pipeline.mimic.images import Jpegs, published, write_images
 from pipeline.mimic.manifest import build_manifest, summarise
 from pipeline.mimic.series import write_series
 from pipeline.mimic.tables import ingest
-from pipeline.mimic.variables import EVENT_SOURCES, load_all, load_variables, needed_itemids
+from pipeline.mimic.variables import EVENT_SOURCES, load_variables, needed_itemids
 from pipeline.params import INPUT_HOURS, Cohort, Params, Series
 from pipeline.strict import build
 
@@ -122,17 +122,7 @@ def embed(params: Params, encoder: str, data: Path, folder: Path) -> None:
 
 def _write_cohort(rules: Cohort, folder: Path) -> pl.DataFrame:
     """cohort/stays.parquet and cxr.parquet below `folder`; returns the attrition."""
-    patients, admissions, icustays, diagnoses, metadata = (
-        pl.read_parquet(folder / f"interim/{name}.parquet")
-        for name in ("patients", "admissions", "icustays", "diagnoses", "cxr_metadata")
-    )
-    vital = cohort.stays_with_vital(pl.scan_parquet(folder / "interim/chart.parquet"), icustays, load_all())
-    every = cohort.describe_stays(patients, admissions, icustays, vital)
-    chosen, attrition = cohort.apply_rules(every, cohort.rules(rules))
-    cohort.check(attrition)
-    links = cxr_links.link_images(metadata, chosen, rules)
-    files.write_parquet(
-        cohort.finish_stays(chosen, diagnoses, links, metadata, patients), folder / "cohort/stays.parquet"
-    )
-    files.write_parquet(links.images, folder / "cohort/cxr.parquet")
-    return attrition
+    made = cohort.make(folder / "interim", rules)
+    files.write_parquet(made.stays, folder / "cohort/stays.parquet")
+    files.write_parquet(made.links.images, folder / "cohort/cxr.parquet")
+    return made.attrition
