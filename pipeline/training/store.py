@@ -43,7 +43,6 @@ GRACE_SECONDS = 10.0  # in which a file shows that a process of another machine 
 _PLUMBING = {
     Path(f"pipeline/{name}.py")
     for name in (
-        "params",
         "strict",
         "errors",
         "files",
@@ -55,7 +54,7 @@ _PLUMBING = {
         "training/machine",
         "training/store",
     )
-}
+} | {path.relative_to(ROOT) for path in (ROOT / "pipeline/params").glob("*.py")}
 
 
 def data_fingerprint(folder: Path) -> str:

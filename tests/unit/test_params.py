@@ -202,7 +202,7 @@ def test_no_file_and_no_yaml_are_one_line(tmp_path):
 def test_words_of_errors_are_made_of_errors_alone_and_types_of_a_block_are_read_once(root, monkeypatch):
     """Every stage is a process that reads the file: looking for names that are nearly alike would take most of it."""
     asked = []
-    monkeypatch.setattr("pipeline.params.meant", None)
+    monkeypatch.setattr("pipeline.params.rules.meant", None)
     ask = typing.get_type_hints
     monkeypatch.setattr("typing.get_type_hints", lambda kind: asked.append(kind) or ask(kind))
     type_hints.cache_clear()
