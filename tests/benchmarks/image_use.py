@@ -6,7 +6,7 @@ are asked anew with their weights from its run store, by its own code: this file
 working directory, so that two commits can be compared. Only what both have may be imported here.
 
 The cost of permuted images is the mean AUROC over the image-only and the synergistic labels, less the same where each
-stay has another's image, hour, view and count; its interval is of a bootstrap over patients. All seeds are pooled.
+stay has another's image, hour, view and count. Intervals are of a bootstrap over patients; all runs are pooled.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -38,8 +39,18 @@ from pipeline.training.store import Store, data_fingerprint, work_folder
 TASK, COHORT = "phenotype", "matched"
 KINDS = {"ehr_only": "EHR-only", "cxr_only": "Image-only", "synergistic": "Synergistic"}
 PERMUTATIONS, DRAWS, CONFIDENCE = 10, 500, 0.95
-HEADER = ["Strategy", "Seeds", *KINDS.values(), "Cost of permuted images"]
+HEADER = ["Strategy", "Runs", *KINDS.values(), "Cost of permuted images"]
+Bounds = tuple[float, float | None, float | None]  # a value, its low and its high
 OF_IMAGE = ("images", "image_hours", "image_view", "image_count")
+
+
+class Use(NamedTuple):
+    """What a strategy's runs make of the image; `cost` is None of who looks at none."""
+
+    strategy: str
+    runs: int
+    kinds: dict[str, Bounds]
+    cost: Bounds | None
 
 
 def aurocs(logits: torch.Tensor, truth: Floats, draws: SubjectDraws, rows: Floats) -> Floats:
@@ -60,8 +71,8 @@ def answers(strategy: Strategy, spec: RunSpec, batches: Batches, stays: Floats, 
     return torch.cat([output.logits.float() for output in ask(strategy, spec, parts(), batches.device)])
 
 
-def row(name: str, specs: list[RunSpec], store: Store, data: Path, part: str) -> tuple[str, ...]:
-    """The table's row of a strategy."""
+def use(name: str, specs: list[RunSpec], store: Store, data: Path, part: str) -> Use:
+    """Of a strategy's runs, asked about the stays of `part`."""
     labels = get_task(TASK).labels
     of = {kind: np.array([PHENOTYPES[label].kind == kind for label in labels]) for kind in KINDS}
     needing = of["cxr_only"] | of["synergistic"]
@@ -84,22 +95,38 @@ def row(name: str, specs: list[RunSpec], store: Store, data: Path, part: str) ->
             ]
             lost = [average_labels(own[-1][needing]) - average_labels(each[needing]) for each in swapped]
             cost.append(np.mean(lost, axis=0))
-    mean = np.mean([each[:, 0] for each in own], axis=0)
-    pooled = np.mean(cost, axis=0) if cost else None
-    told = "–" if pooled is None else with_interval(float(pooled[0]), *interval(pooled, CONFIDENCE))
-    return name, str(len(specs)), *(number(float(np.nanmean(mean[of[kind]]))) for kind in KINDS), told
+    mean, lost_mean = np.mean(own, axis=0), np.mean(cost, axis=0) if cost else None
+    kinds = {kind: _bounds(average_labels(mean[chosen])) for kind, chosen in of.items()}
+    return Use(name, len(specs), kinds, None if lost_mean is None else _bounds(lost_mean))
+
+
+def _bounds(found: Floats) -> Bounds:
+    """Of [1 + D]: the value, and then its draws'."""
+    return float(found[0]), *interval(found, CONFIDENCE)
+
+
+def uses(data: Path, store: Store, part: str, cells: str = "*") -> Iterator[Use]:
+    """Of every cell below `data` that has finished runs, or of those with such names."""
+    for cell in sorted(path.parent for path in (data / "runs").glob(f"{cells}/runs.json")):
+        of_task = [spec for spec in read_runs(cell, store) if spec.task == TASK and spec.train_cohort == COHORT]
+        specs = [spec for spec in of_task if not spec.train_missing and store.finished(spec)]
+        if specs:
+            yield use(cell.name, specs, store, data, part)
 
 
 def table(folder: Path, part: str) -> str:
     """The Markdown table of the checkout in `folder`, which is the working directory."""
     data = folder / "data"
     store = Store(work_folder(), data_fingerprint(data))
-    rows = []
-    for cell in sorted(path.parent for path in (data / "runs").glob("*/runs.json")):
-        of_task = [spec for spec in read_runs(cell, store) if spec.task == TASK and spec.train_cohort == COHORT]
-        specs = [spec for spec in of_task if not spec.train_missing and store.finished(spec)]
-        if specs:
-            rows.append(row(cell.name, specs, store, data, part))
+    rows = [
+        (
+            each.strategy,
+            str(each.runs),
+            *(number(each.kinds[kind][0]) for kind in KINDS),
+            "–" if each.cost is None else with_interval(*each.cost),
+        )
+        for each in uses(data, store, part)
+    ]
     return markdown_table(HEADER, rows)
 
 

@@ -71,25 +71,26 @@ def test_the_row_is_the_mean_over_seeds_and_permutations(data, pictured, specs, 
     fold, stays = pictured
     store = Store(tmp_path, data_fingerprint(data))
     monkeypatch.setattr(image_use, "trained", lambda *_: Brightness("cxr"))
-    name, seeds, *kinds, cost = image_use.row("x", specs, store, data, "dev")
+    name, runs, kinds, cost = image_use.use("x", specs, store, data, "dev")
     bright = fold.pixels[fold.places.row[:, 0]].mean(axis=(1, 2), dtype=np.float64)
 
     def auroc(k, images):
         return roc_auc_score(fold.targets[stays, k], bright[images])
 
-    assert (name, seeds) == ("x", "2")
-    for kind, told in zip(KINDS, kinds, strict=True):
+    assert (name, runs, list(kinds)) == ("x", 2, list(KINDS))
+    for kind, (told, low, high) in kinds.items():
         of_kind = [k for k, label in enumerate(TASK.labels) if PHENOTYPES[label].kind == kind]
-        assert told.replace("−", "-") == f"{np.mean([auroc(k, stays) for k in of_kind]):.3f}"
+        assert told == pytest.approx(np.mean([auroc(k, stays) for k in of_kind]), abs=1e-9)
+        assert low < told < high
     lost = []
     for seed in (0, 1):
         random = np.random.default_rng([0, seed])
         for _ in range(PERMUTATIONS):
             images = random.permutation(stays)
             lost += [auroc(k, stays) - auroc(k, images) for k in NEEDING]
-    assert cost.split(" ")[0] == f"{np.mean(lost):.3f}"
-    low, high = (float(each) for each in cost.split(" (")[1].rstrip(")").split("–"))
-    assert low < np.mean(lost) < high
+    value, low, high = cost
+    assert value == pytest.approx(np.mean(lost), abs=1e-9)
+    assert low < value < high
 
 
 def test_only_finished_runs_are_told_of_and_who_sees_no_image_has_no_cost(data, specs, tmp_path, monkeypatch):
