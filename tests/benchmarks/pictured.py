@@ -6,7 +6,8 @@ image shows (cxr_NAME of data/truth/planted.parquet), as a frozen encoder's: a l
 (docs/encoders.md). Who finds no synergy of causes that are given finds none for another reason than the CNN.
 
 The cells lie beside HOSPITAL, their runs in its run store, where whoever is killed finds them. Test stays are asked
-(tests.benchmarks.image_use); docs/image-use.csv gets a row a strategy and way, and keeps those of others.
+(tests.benchmarks.image_use). docs/image-use.csv gets a row a strategy and way, and keeps those of others; `python -m
+pipeline.page.strategies` then has them on the cards.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ import yaml
 from pipeline import files
 from pipeline.closure import ROOT
 from pipeline.data.tensors import FILES
+from pipeline.page.strategies import IMAGE_USE, WAYS
 from pipeline.params import END_TO_END
 from pipeline.training.run import prepare_torch
 from pipeline.training.store import Store, data_fingerprint
 from tests.benchmarks.image_use import COHORT, KINDS, TASK, Use, uses
 
-OUT = ROOT / "docs" / "image-use.csv"
+OUT = ROOT / IMAGE_USE
 CAUSES = "causes"  # training.image
-WAYS = (END_TO_END, CAUSES)
 HOSPITALS = (*FILES, "truth/planted.parquet", "audit.ok")  # of data/; a folder's own are embeddings, tuned, runs
 COLUMNS = (
     "strategy",
@@ -96,7 +97,7 @@ def line(use: Use, image: str) -> dict[str, str]:
 def table(found: Sequence[dict[str, str]], written: str = "") -> str:
     """CSV, by strategy and way; of `written`, such a table, the rows stay that are not in `found`."""
     rows = {(row["strategy"], row["image"]): row for row in (*csv.DictReader(written.splitlines()), *found)}
-    ordered = sorted(rows, key=lambda key: (key[0], WAYS.index(key[1])))
+    ordered = sorted(rows, key=lambda key: (key[0], tuple(WAYS).index(key[1])))
     lines = [",".join(rows[key][column] for column in COLUMNS) for key in ordered]
     return "\n".join([",".join(COLUMNS), *lines]) + "\n"
 
@@ -106,7 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.pictured", description=__doc__)
     parser.add_argument("hospital", type=Path)
     parser.add_argument("names", nargs="+", metavar="NAME")
-    parser.add_argument("--image", choices=WAYS, action="append", help="default: both")
+    parser.add_argument("--image", choices=tuple(WAYS), action="append", help="default: both")
     chosen = parser.parse_args()
     prepare_torch()
     for name in chosen.names:  # a strategy's rows as soon as they are known

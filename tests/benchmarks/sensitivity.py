@@ -25,7 +25,7 @@ from pipeline.modelling.encoders import ImageEncoder, LSTMEncoder, TransformerEn
 from pipeline.modelling.examples import example_batch, example_targets
 from pipeline.modelling.fitted import Fitted
 from pipeline.modelling.interface import Epoch, Shapes, Strategy
-from pipeline.page.strategies import DOCUMENT, SENSITIVITY, STUDY, found, read_sensitivity, render
+from pipeline.page.strategies import DOCUMENT, SENSITIVITY, read_sensitivity, render, told
 from pipeline.params import load
 from pipeline.tasks import get_task
 from pipeline.training.run import prepare_torch
@@ -100,7 +100,7 @@ def main() -> None:
             print(lines[-1], flush=True)
     files.write_text("\n".join(lines) + "\n", SENSITIVITY)
     cards = [read_card(name) for name in registry.names()]
-    files.write_text(render(cards, found(STUDY), read_sensitivity(SENSITIVITY)), DOCUMENT)
+    files.write_text(render(cards, told(), read_sensitivity(SENSITIVITY)), DOCUMENT)
 
 
 if __name__ == "__main__":

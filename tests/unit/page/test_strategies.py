@@ -6,13 +6,24 @@ from pipeline.closure import ROOT
 from pipeline.modelling.cards import Card, read_card
 from pipeline.modelling.fitted import Fitted
 from pipeline.modelling.registry import names, strategy_class
-from pipeline.page.strategies import COMMAND, DOCUMENT, MOVES, SENSITIVITY, STUDY, found, read_sensitivity, render
+from pipeline.page.strategies import (
+    COMMAND,
+    DOCUMENT,
+    MOVES,
+    SENSITIVITY,
+    found,
+    of_images,
+    read_sensitivity,
+    render,
+    told,
+)
 from pipeline.questions.which.own import FILES
 
 
-def test_the_document_is_fresh(root):
+def test_the_document_is_fresh(root, monkeypatch):
+    monkeypatch.chdir(root)
     written = (root / DOCUMENT).read_text(encoding="utf-8")
-    fresh = render([read_card(name) for name in names()], found(root / STUDY), read_sensitivity(root / SENSITIVITY))
+    fresh = render([read_card(name) for name in names()], told(), read_sensitivity(SENSITIVITY))
     assert written == fresh, f"{DOCUMENT} is stale: run `{COMMAND}`"
 
 
@@ -21,7 +32,7 @@ def test_cards_stand_in_groups_with_what_they_declare_and_what_was_found():
     kinds = {"b": ("cxr", "ehr"), "a": ("cxr", "ehr"), "z": ("ehr",), "y": ("ehr", "metadata", "presence")}
     cards = [Card(name, f"of {name}", entries, sees, "native", "joint", ()) for name, sees in kinds.items()]
     moves = pl.DataFrame([["a", 0.021, 1.5, 0.3, None]], schema=["strategy", *MOVES], orient="row")
-    text = render(cards, {"a": "much."}, moves)
+    text = render(cards, {"Found": {"a": "much."}, "Images": {"b": "more."}}, moves)
     places = [
         text.index(f"\n{line}\n") for line in ("## One modality", "### z", "### y", "## Fusion", "### a", "### b")
     ]
@@ -30,7 +41,7 @@ def test_cards_stand_in_groups_with_what_they_declare_and_what_was_found():
     card = "\n\n**Paper.** p\n\n**Idea.** i\n\n**Missing image.** m\n\n**Changed.** c\n"
     head = f"| strategy | {' | '.join(MOVES.values())} |\n| --- | ---: | ---: | ---: | ---: |\n"
     assert text.endswith(f"{head}| a | 0.021 | 1.5 | 0.3 | – |\n")
-    assert f"### a\n\nof a{card}\n**Found.** much.\n\n### b\n\nof b{card}" in text
+    assert f"### a\n\nof a{card}\n**Found.** much.\n\n### b\n\nof b{card}\n**Images.** more.\n" in text
 
 
 def test_who_has_an_own_table_says_where():
@@ -88,3 +99,19 @@ def test_found_is_of_the_mean_over_labels_the_synergistic_ones_and_removed_image
 def test_the_table_before_training_is_of_every_strategy_that_descends(root):
     descending = [name for name in names() if not issubclass(strategy_class(name), Fitted)]
     assert read_sensitivity(root / SENSITIVITY)["strategy"].to_list() == descending
+
+
+def test_images_are_told_of_end_to_end_and_with_their_causes_given(tmp_path):
+    kinds = {"cxr_only": 0.7, "synergistic": 0.5, "cost": 0.1}
+    ends = (("", 0), ("_low", -0.1), ("_high", 0.1))
+    numbers = {f"{kind}{end}": value + d for kind, value in kinds.items() for end, d in ends}
+    first, second = ({"strategy": "x", "image": image, **numbers} for image in ("end_to_end", "causes"))
+    second |= {"cxr_only": 0.8, "cxr_only_low": None, "cxr_only_high": None}
+    lone = {**dict.fromkeys(first), "strategy": "y", "image": "causes", "synergistic": 0.25}
+    pl.DataFrame([first, second, lone]).write_csv(tmp_path / "use.csv")
+    both = "{0} end to end, {0} causes given".format
+    assert of_images(tmp_path / "use.csv") == {
+        "x": "image-only 0.700 (0.600–0.800) end to end, 0.800 causes given; "
+        f"synergistic {both('0.500 (0.400–0.600)')}; others' images cost {both('0.100 (0.000–0.200)')}.",
+        "y": "synergistic 0.250 causes given.",
+    }
