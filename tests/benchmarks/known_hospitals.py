@@ -40,7 +40,19 @@ STRATEGIES = (
     "medfuse",
 )
 FOLDS = [0, 1, 2]  # one run tells no luck of training, and nothing is said of it
-DATA = ("synthesize", "manifest", "ingest", "cohort", "labels", "series", "images", "splits", "masks", "statistics")
+DATA = (
+    "synthesize",
+    "paths",
+    "manifest",
+    "ingest",
+    "cohort",
+    "labels",
+    "series",
+    "images",
+    "splits",
+    "masks",
+    "statistics",
+)
 MARGIN = 0.01  # verdicts.margins.auroc of params.yaml
 EDGES = (MARGIN, 0.03, 0.06)  # of the attainable gain in AUROC
 
@@ -56,6 +68,12 @@ def changed(params: dict[str, Any], seed: int) -> dict[str, Any]:
     return params
 
 
+def commands() -> list[str]:
+    """The stages in order, with their arguments."""
+    cells = ["tune"] + [f"train {name}" for name in STRATEGIES] + [f"probe {name}" for name in STRATEGIES]
+    return [*DATA, "audit", *cells, "exposure", "gain", "known"]
+
+
 def make(seed: int, folder: Path) -> None:
     """Runs the stages in `folder`, unless its known.csv is there."""
     if (folder / "reports/tables/known.csv").is_file():
@@ -63,8 +81,7 @@ def make(seed: int, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     params = changed(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")), seed)
     files.write_text(yaml.safe_dump(params, sort_keys=False), folder / "params.yaml")
-    cells = ["tune"] + [f"train {name}" for name in STRATEGIES] + [f"probe {name}" for name in STRATEGIES]
-    for stage in (*DATA, "audit", *cells, "gain", "known"):
+    for stage in commands():
         command = [sys.executable, "-m", *f"stages.{stage}".split()]
         subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
 

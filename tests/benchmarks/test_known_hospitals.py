@@ -6,7 +6,7 @@ import yaml
 from pipeline.params import load
 from pipeline.questions.known.known import SCHEMA, judgement
 from pipeline.questions.known.rules import RULES, counted_rules
-from tests.benchmarks.known_hospitals import MARGIN, STRATEGIES, changed, markdown, shares
+from tests.benchmarks.known_hospitals import MARGIN, STRATEGIES, changed, commands, markdown, shares
 
 
 def rows(verdicts):
@@ -39,6 +39,18 @@ def test_the_params_are_legal_and_differ_in_the_seed(root, tmp_path):
     assert found[0].grid == found[1].grid
     assert found[0].grid.strategies == STRATEGIES
     assert found[0].verdicts.margins.auroc == MARGIN
+
+
+def test_what_a_stage_reads_was_written_by_an_earlier_one(root):
+    stages = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]
+    # Cells write below the first ones; common.json is there for DVC alone, and no encoder has a card.
+    written = ["data/raw", "data/runs", "data/probes", "data/tuned", "data/common.json", "data/embeddings/cards.json"]
+    for name in (command.split()[0] for command in commands()):
+        stage = stages[name].get("do", stages[name])
+        reads = [path for path in stage["deps"] if path.startswith(("data/", "reports/")) and "$" not in path]
+        lacking = [path for path in reads if not any(out.startswith(path) or path.startswith(out) for out in written)]
+        assert (name, lacking) == (name, [])
+        written += [path for out in stage.get("outs", []) for path in (out if isinstance(out, dict) else [out])]
 
 
 def test_shares_are_by_what_was_attainable():
