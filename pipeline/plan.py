@@ -1,7 +1,7 @@
 """`python -m pipeline.plan`: what the params ask for, before anything runs.
 
-How many runs there are, those that others need among them, is told at once; then which of them are in the run store,
-and what the others take if none stops early: time from batches of each strategy and cohort on this machine
+How many runs there are, ablations and those that others need among them, is told at once; then which of them are in the
+run store, and what the others take if none stops early: time from batches of each strategy and cohort on this machine
 (pipeline.timing), disk from its weights; and what embedding the images takes. On a GPU also what several runs at a time
 take there: as many as its memory holds, timed. What is not in it is told in a line (INCLUDED).
 """
@@ -39,7 +39,7 @@ INCLUDED = (
     "stays; not: {trials}the start of a cell, probes, questions, the page"
 )
 
-Runs = Mapping[tuple[str, str], list[RunSpec]]  # by strategy and task
+Runs = Mapping[tuple[str, str], list[RunSpec]]  # by strategy (or ablation) and task
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Line:
-    """One strategy and task: its runs, and what the missing ones take with all their epochs.
+    """One strategy (or ablation) and task: its runs, and what the missing ones take with all their epochs.
 
     On a GPU also `per_gpu`, how many run there at a time, and what they take so. `told`: hours by FLOPs, not timed.
     """
@@ -124,7 +124,7 @@ def told_price(price: Price) -> str:
 
 
 def asked(params: Params) -> tuple[Runs, Counter[str]]:
-    """All runs: the grid's, and after them what these need that is not in the grid; of those the count by strategy.
+    """All runs: the grid's, its ablations', and after them what these need and lack; of those the count by strategy.
 
     A run that several need is there once.
     """
@@ -206,12 +206,14 @@ def counts(params: Params, runs: Runs, earlier: Counter[str], cohort: Cohort) ->
     """What is known at once: how many runs, and of whom."""
     scale, total = params.get("scales.training"), sum(map(len, runs.values()))
     known = "" if cohort.measured else " (guessed: there are no data yet)"
+    ablations = sum(len(specs) for (name, _), specs in runs.items() if name not in params.strategies)
     whose = ", ".join(f"{name} {count}" for name, count in sorted(earlier.items()))
     return "\n".join(
         [
             f"scale {params.scale}: {len(params.grid.strategies)} strategies × {len(params.grid.tasks)} tasks, "
             f"{total} runs (cohorts {', '.join(scale.cohorts)}; folds "
             f"{', '.join(map(str, scale.folds))}; seeds {', '.join(map(str, scale.seeds))})",
+            *([f"{ablations} of them are of ablations, for strategies' own tables"] if ablations else []),
             *([f"{earlier.total()} of them are not in the grid, and needed by its runs: {whose}"] if earlier else []),
             f"cohort: {cohort.stays} stays, {cohort.images} with an image{known}",
         ]
@@ -220,14 +222,14 @@ def counts(params: Params, runs: Runs, earlier: Counter[str], cohort: Cohort) ->
 
 def head(gpu: Gpu | None = None) -> str:
     """The names of the columns of `row`."""
-    text = f"{'strategy':<14}{'task':<11}{'runs':>5}{'to make':>9}{'all epochs':>12}{'MB':>9}"
+    text = f"{'strategy':<24}{'task':<11}{'runs':>5}{'to make':>9}{'all epochs':>12}{'MB':>9}"
     return text + (f"{'a GPU':>7}{'GPU hours':>12}" if gpu else "")
 
 
 def row(line: Line, gpu: Gpu | None = None) -> str:
     """A line as text; ~ before hours by FLOPs."""
     hours = ("~" if line.told else "") + _time(line.hours)
-    text = f"{line.strategy:<14}{line.task:<11}{line.runs:>5}{line.missing:>9}{hours:>12}{line.megabytes:>9.1f}"
+    text = f"{line.strategy:<24}{line.task:<11}{line.runs:>5}{line.missing:>9}{hours:>12}{line.megabytes:>9.1f}"
     return text + (f"{line.per_gpu:>7}{_time(line.packed_hours):>12}" if gpu else "")
 
 

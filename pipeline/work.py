@@ -1,8 +1,8 @@
 """`python -m pipeline.work`: makes all runs that the params ask for, here and beside others that do the same elsewhere.
 
-A worker takes what nobody is at, needed runs first, until every run is made: trials of tuning, then training. Probes
-need no others. `dvc repro` finds them all in the run store (FUSION_WORK). `--slurm N` and `--ray N` start N workers on
-a cluster (docs/cluster.md).
+A worker takes what nobody is at, needed runs first, until every run is made: trials of tuning, then training, ablations
+among it. Probes need no others. `dvc repro` finds them all in the run store (FUSION_WORK). `--slurm N` and `--ray N`
+start N workers on a cluster (docs/cluster.md).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Tally:
 
 
 def make_all(params: Params, store: Store, data: Path, workers: Crew, stop: Stop, tally: Tally) -> None:
-    """Makes the trials of tuning, chooses by them as the stage `tune` does, and makes the training runs.
+    """Makes the trials of tuning, chooses by them as the stage `tune` does, and makes the runs of cells and ablations.
 
     Raises Stopped where `stop` said so, and InputError where no run can be made here or trials failed.
     """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,12 @@ from pipeline.modelling.sizes import sized
 from pipeline.params import Grid
 from pipeline.training.cell import predictions, train_cell
 from pipeline.training.executors import execute
-from pipeline.training.grid import RunSpec, ablated, ablation_scale
-from pipeline.training.settings import Common
+from pipeline.training.grid import Ablations, RunSpec, ablated, ablation_scale
+from pipeline.training.settings import Common, Settings, ablation_runs
 from pipeline.training.store import RESULT, Store
 from pipeline.training.tuning import read_tuned
 
 PARAMETERS_SCHEMA: dict[str, Any] = {"cell": pl.String, "task": pl.String, "parameters": pl.Int64}
-Ablations = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 def ablate(common: Common, grid: Grid, ablations: Ablations, store: Store, data: Path, out: Path) -> None:
@@ -35,16 +34,17 @@ def ablate(common: Common, grid: Grid, ablations: Ablations, store: Store, data:
 
     parameters.csv beside them: of each cell, and of the strategy as it is; of teachers, of all together.
     """
-    common = dataclasses.replace(common, scale=ablation_scale(common.scale))
+    asked = [name for name in grid.strategies if ablations.get(name)]
+    settings: dict[str, dict[str, Settings]] = {task: {} for task in grid.tasks}
+    for strategy in grid.strategies if asked else ():
+        tuned = read_tuned(data / "tuned" / f"{strategy}.yaml").tasks
+        for task, of_task in settings.items():
+            of_task.update(tuned[task])
     specs: dict[str, list[RunSpec]] = {}
-    taught: dict[str, list[RunSpec]] = {}
-    for strategy in grid.strategies:
-        of_strategy = ablations.get(strategy, {})
-        if not of_strategy:
-            continue
-        taught[strategy] = _runs(common, grid, strategy, {}, data)
-        for name, changes in of_strategy.items():
-            specs[ablated(strategy, name)] = _runs(common, grid, strategy, changes, data)
+    for (cell, _), each in ablation_runs(common, grid, ablations, settings).items():
+        specs.setdefault(cell, []).extend(each)
+    whole = dataclasses.replace(common, scale=ablation_scale(common.scale))
+    taught = {name: [spec for task in grid.tasks for spec in whole.runs(name, task, settings[task])] for name in asked}
     execute([spec for each in (*taught.values(), *specs.values()) for spec in each], store, data)
     out.mkdir(parents=True, exist_ok=True)
     for name, own in specs.items():
@@ -53,17 +53,6 @@ def ablate(common: Common, grid: Grid, ablations: Ablations, store: Store, data:
     counts += [_teachers(name, own, store, data, out) for name, own in taught.items()]
     rows = [row for each in counts for row in each]
     files.write_csv(pl.DataFrame(rows, schema=PARAMETERS_SCHEMA, orient="row"), out / "parameters.csv")
-
-
-def _runs(common: Common, grid: Grid, strategy: str, changes: Mapping[str, Any], data: Path) -> list[RunSpec]:
-    """The strategy's runs on all tasks with its settings, as chosen by tuning, but for `changes`."""
-    tuned = read_tuned(data / "tuned" / f"{strategy}.yaml").tasks
-    found = []
-    for task in grid.tasks:
-        own = tuned[task][strategy]
-        own = dataclasses.replace(own, hyper={**own.hyper, **changes})
-        found += common.runs(strategy, task, {**tuned[task], strategy: own})
-    return found
 
 
 def _count(spec: RunSpec, store: Store) -> int:

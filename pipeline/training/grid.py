@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -22,6 +23,8 @@ class RunKey(NamedTuple):
     def __str__(self) -> str:
         return ", ".join(f"{name}={value}" for name, value in self._asdict().items())
 
+
+Ablations = Mapping[str, Mapping[str, Mapping[str, Any]]]  # by strategy and name, the knobs that are otherwise
 
 # The columns that tell one run of a cell and task from another, in predictions.parquet and history.csv.
 KEY = RunKey._fields

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from pipeline.errors import InputError
 from pipeline.modelling.cards import parts, read_card
 from pipeline.modelling.sizes import require_teaching, scaled, sized
-from pipeline.params import Encoders, Params, Training, TrainingScale
-from pipeline.training.grid import RunSpec, runs
+from pipeline.params import Encoders, Grid, Params, Training, TrainingScale
+from pipeline.training.grid import Ablations, RunSpec, ablated, ablation_scale, runs
 
 
 @dataclass(frozen=True)
@@ -66,20 +66,46 @@ class Common:
         ]
 
 
-def all_runs(
-    params: Params, settings: Mapping[str, Mapping[str, Settings]] | None = None
-) -> dict[tuple[str, str], list[RunSpec]]:
-    """The runs of every strategy and task of the grid; trials are not among them.
+Chosen = Mapping[str, Mapping[str, Settings]]  # by task and strategy
 
-    `settings` by task and strategy, as tuning has chosen them; those of params.yaml where it is None.
+
+def all_runs(params: Params, settings: Chosen | None = None) -> dict[tuple[str, str], list[RunSpec]]:
+    """The runs of every cell and task: strategies of the grid, then their ablations (`ablated`); no trials.
+
+    `settings` as tuning has chosen them; those of params.yaml where it is None. Raises InputError as `ablation_runs`.
     """
-    common = Common.of(params)
-    written = {name: common.written(hyper) for name, hyper in params.strategies.items()}
-    return {
-        (strategy, task): common.runs(strategy, task, settings[task] if settings else written)
-        for strategy in params.grid.strategies
-        for task in params.grid.tasks
+    common, grid = Common.of(params), params.grid
+    if settings is None:
+        written = {name: common.written(hyper) for name, hyper in params.strategies.items()}
+        settings = dict.fromkeys(grid.tasks, written)
+    found = {
+        (strategy, task): common.runs(strategy, task, settings[task])
+        for strategy in grid.strategies
+        for task in grid.tasks
     }
+    return found | ablation_runs(common, grid, params.ablations, settings)
+
+
+def ablation_runs(
+    common: Common, grid: Grid, ablations: Ablations, settings: Chosen
+) -> dict[tuple[str, str], list[RunSpec]]:
+    """By cell (`ablated`) and task, the runs of the grid's strategies with knobs otherwise, in ablation_scale.
+
+    Raises InputError where an ablation needs a strategy that has not been tuned.
+    """
+    common = dataclasses.replace(common, scale=ablation_scale(common.scale))
+    found: dict[tuple[str, str], list[RunSpec]] = {}
+    for strategy in grid.strategies:
+        for name, changes in ablations.get(strategy, {}).items():
+            for task in grid.tasks:
+                own = settings[task][strategy]
+                own = dataclasses.replace(own, hyper={**own.hyper, **changes})
+                for need in needed(strategy, own.hyper, common.training.start):
+                    if need not in settings[task]:
+                        told = f"ablations.{strategy}.{name}: needs {need}, which is not tuned for the grid"
+                        raise InputError(f"{told}; add it to grid.strategies")
+                found[ablated(strategy, name), task] = common.runs(strategy, task, {**settings[task], strategy: own})
+    return found
 
 
 class Need(NamedTuple):

@@ -97,8 +97,25 @@ def test_teachers_of_other_sizes_are_runs_of_their_own(root, timed):
     assert earlier == {"transformer": 4, "resnet": 4}  # two sizes in two cohorts; that of 1 is the grid's
     assert len(runs["transformer", "mortality"]) == 6
     text = plan.counts(params, runs, earlier, Cohort(1000, 400, True))
-    assert "3 strategies × 1 tasks, 14 runs" in text
+    assert "3 strategies × 1 tasks, 17 runs" in text  # three of ablations
     assert "8 of them are not in the grid, and needed by its runs: resnet 4, transformer 4" in text
+
+
+def test_ablations_are_counted_and_timed_with_knobs_and_cohort_of_their_own(root, timed):
+    changes = ["scale=tiny", "grid.tasks=[mortality]", "training.start=scratch", "grid.strategies=[mind]"]
+    params = load(root / "params.yaml", [*changes, "strategies.mind.sizes=[1.0]"])
+    runs, earlier = asked(params)
+    cohorts, ablations = 2, {"mind.untaught": 1.0, "mind.half": 0.5, "mind.half_untaught": 0.5}
+    assert earlier == {"transformer": cohorts, "resnet": cohorts}  # those of ablations are the strategy's
+    told = {name: [(spec.hyper["size"], spec.train_cohort) for spec in runs[name, "mortality"]] for name in ablations}
+    assert told == {name: [(size, "matched")] for name, size in ablations.items()}
+    text = plan.counts(params, runs, earlier, Cohort(1000, 400, True))
+    assert "1 strategies × 1 tasks, 9 runs" in text
+    assert "3 of them are of ablations, for strategies' own tables" in text
+    lines = {line.strategy: line for line in lines_of(params, Cohort(1000, 400, True))}
+    assert set(lines) == {"mind", "transformer", "resnet", *ablations}
+    assert all(0 < lines[name].hours < lines["mind"].hours for name in ablations)
+    assert plan.row(lines["mind.half"]).split()[:4] == ["mind.half", "mortality", "1", "1"]
 
 
 def test_a_slow_batch_is_timed_once_and_tells_of_others_by_their_flops(params, monkeypatch):

@@ -13,15 +13,22 @@ import yaml
 from pipeline import work
 from pipeline.params import load
 from pipeline.training import executors
-from pipeline.training.cell import train_cell
+from pipeline.training.ablations import ablate
+from pipeline.training.cell import read_runs, train_cell
 from pipeline.training.settings import Common, all_runs
 from pipeline.training.store import Store, data_fingerprint
 from pipeline.training.tuning import read_tuned, tune
 from tests.support.made_up_data import fabricate
 from tests.support.processes import wait_until
 
-SMALL = ("scale=tiny", "grid.strategies=[late_fusion,lstm]", "grid.tasks=[mortality]", "training.device=cpu")
-RUNS = 8  # of lstm, late_fusion, and of transformer and resnet, which that needs; base and matched
+SMALL = (
+    "scale=tiny",
+    "grid.strategies=[late_fusion,lstm]",
+    "grid.tasks=[mortality]",
+    "ablations={lstm: {slow: {lr: 0.0001}}}",
+    "training.device=cpu",
+)
+RUNS = 9  # of lstm, late_fusion, and of transformer and resnet, which that needs; base and matched; the ablation's
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +92,18 @@ def test_every_cell_then_finds_its_runs(filled, data, tmp_path, monkeypatch):
         assert (tmp_path / strategy / "mortality/predictions.parquet").is_file()
 
 
+def test_the_stage_ablate_then_finds_its_runs(filled, data, tmp_path, monkeypatch):
+    for each in data.iterdir():
+        (tmp_path / each.name).symlink_to(each)
+    params, store = load(changes=SMALL), Store(filled[0], data_fingerprint(data))
+    monkeypatch.setattr(executors, "work_off", None)
+    common, judged = Common.of(params), params.get("scales.tuning")
+    tune(common, params.grid, params.strategies, params.tuning, judged, store, data, tmp_path / "tuned")
+    ablate(common, params.grid, params.ablations, store, tmp_path, tmp_path / "ablations")
+    (spec,) = read_runs(tmp_path / "ablations/lstm.slow", store)
+    assert (spec.hyper, spec.train_cohort) == (params.strategies["lstm"] | {"lr": 0.0001}, "matched")
+
+
 @pytest.mark.parametrize("copied", [False, True])
 def test_nothing_is_made_again_whether_the_data_are_those_or_a_copy(
     filled, data, tmp_path, monkeypatch, capsys, copied
@@ -138,7 +157,7 @@ def test_what_fails_is_told_in_a_line_each_and_the_others_go_on(data, tmp_path, 
     assert lines[:2] == [fault, fault]
     needs = "late_fusion mortality {} fold 0 seed 0: not made; it needs a run that failed: " + fault
     assert lines[2:4] == [needs.format("base"), needs.format("matched")]
-    assert lines[4].startswith("4 runs made here (0 from a checkpoint), 0 by others, 0 were there, 4 failed; ")
+    assert lines[4].startswith("5 runs made here (0 from a checkpoint), 0 by others, 0 were there, 4 failed; ")
     assert [path.read_text() for path in tmp_path.glob("runs/*/failed.txt")] == [f"{fault}\n"] * 2
     # mended, nothing is left of it
     status, text = called(monkeypatch, capsys, data, tmp_path)

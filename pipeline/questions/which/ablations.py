@@ -22,9 +22,8 @@ from pipeline.evaluation.reading import there
 from pipeline.evaluation.scores import Sampler, estimate_interval
 from pipeline.params import Evaluation, Grid, TrainingScale
 from pipeline.tasks import Task, get_task
-from pipeline.training.grid import ablation_scale
+from pipeline.training.grid import Ablations, ablation_scale
 
-Ablations = Mapping[str, Mapping[str, Mapping[str, Any]]]
 Strata = Mapping[paired.Stratum, pl.Expr]
 KEY: dict[str, Any] = {"task": pl.String, "cohort": pl.String}
 SCORE: dict[str, Any] = {

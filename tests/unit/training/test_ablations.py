@@ -9,12 +9,13 @@ import pytest
 from safetensors.numpy import load_file
 
 from pipeline import files
+from pipeline.errors import InputError
 from pipeline.modelling.sizes import sized
 from pipeline.params import Grid
 from pipeline.training.ablations import ablate
 from pipeline.training.cell import read_runs
 from pipeline.training.grid import ablation_scale
-from pipeline.training.settings import Common, Settings
+from pipeline.training.settings import Common, Settings, ablation_runs
 from pipeline.training.store import Store, data_fingerprint
 from pipeline.training.tuning import Tuned
 from tests.support.runs import SCALE
@@ -32,7 +33,8 @@ def made(data, training, tmp_path_factory):
         (root / each.name).symlink_to(each)
     settings = {name: Settings({"lr": 0.003}, 0.1, 0.01) for name in ("transformer", "resnet")}
     tuned = Tuned(0, {}, {"mortality": settings | {"mind": Settings(HYPER, 0.1, 0.01)}})
-    files.write_yaml(dataclasses.asdict(tuned), root / "tuned" / "mind.yaml")
+    for name in ("mind", "transformer"):
+        files.write_yaml(dataclasses.asdict(tuned), root / "tuned" / f"{name}.yaml")
     scale = dataclasses.replace(SCALE, max_epochs=2, train_missing=(0.0, 0.5))
     common = Common("core", dataclasses.replace(training, start="unimodal"), ENCODERS, scale)
     store = Store(root / "work", data_fingerprint(data))
@@ -65,6 +67,16 @@ def test_a_cell_differs_in_its_knobs_alone_and_is_of_the_grid(made):
     )
     assert untaught.drop("p_icu_mortality").equals(half.drop("p_icu_mortality"))
     assert not untaught.equals(half)
+
+
+def test_an_ablation_that_needs_who_is_not_tuned_is_told_in_a_line(training):
+    common = Common("core", training, ENCODERS, SCALE)
+    settings = {"los": {"climd": Settings({"base": "drfuse"}, 0.1, 0.01), "drfuse": Settings({}, 0.1, 0.01)}}
+    grid, ablations = Grid(("climd",), ("los",)), {"climd": {"other": {"base": "medfuse"}}}
+    with pytest.raises(InputError) as fault:
+        ablation_runs(common, grid, ablations, settings)
+    told = "ablations.climd.other: needs medfuse, which is not tuned for the grid; add it to grid.strategies"
+    assert str(fault.value) == told
 
 
 @pytest.mark.parametrize("teacher", ["transformer", "resnet"])
