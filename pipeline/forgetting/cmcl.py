@@ -14,13 +14,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
 from pipeline.disclosure import FEW
+from pipeline.estimation.bootstrap import Floats, quotient
+from pipeline.estimation.metrics import weighted_sums
+from pipeline.evaluation.scores import Sampler
 from pipeline.forgetting.replay import Replay, replays
-from pipeline.forgetting.tables import JOINT, KEPT, PLAIN
+from pipeline.forgetting.tables import JOINT, KEPT, MEAN, PLAIN, mean_row
 from pipeline.modelling.interface import Batch
 from pipeline.presentation.tables import HEADLINE_ORDER
 from pipeline.strategies.cmcl import CMCL, IMAGE, Alignment, Projected, contrast
@@ -45,20 +49,30 @@ class Vectors(NamedTuple):
         own, there = (torch.cat(each) for each in zip(*found, strict=True))
         return cls((own - model.centre) / model.scale[:, None], there)
 
+    def both(self, pair: tuple[int, int]) -> Tensor:
+        """The samples that have both sides, bool [n]."""
+        return self.there[:, pair[0]] & self.there[:, pair[1]]
+
     def of_pair(self, pair: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """[m, D] of either side, of the samples that have both."""
-        a, b = pair
-        both = self.there[:, a] & self.there[:, b]
-        return self.own[both, a], self.own[both, b]
+        both = self.both(pair)
+        return self.own[both, pair[0]], self.own[both, pair[1]]
 
 
-def forgetting_cmcl(store: Store, data: Path, tasks: Sequence[str]) -> list[dict[str, Any]]:
+class Aligned(NamedTuple):
+    """Of a pair after its own step: its test samples' similarities [m, m], and the share of directions taken."""
+
+    similar: Tensor
+    directions: float
+
+
+def forgetting_cmcl(store: Store, data: Path, tasks: Sequence[str], sampler: Sampler) -> list[dict[str, Any]]:
     """Rows of each run of the train cell `cmcl` on one of the tasks, by which its encoders were trained.
 
     No label enters here: a second task would say the same. Raises InputError as `replays` does.
     """
     task = next(name for name in HEADLINE_ORDER if name in tasks)
-    return [row for replay in replays(STRATEGY, store, data, [task]) for row in of_run(replay)]
+    return [row for replay in replays(STRATEGY, store, data, [task], sampler) for row in of_run(replay)]
 
 
 def of_run(replay: Replay) -> Rows:
@@ -70,16 +84,16 @@ def of_run(replay: Replay) -> Rows:
     moments, last = model.alignment.moments.clone(), len(model.pairs)
     for method, explained in ((KEPT, model.alignment.explained), (PLAIN, 0.0)):
         alignment = _fresh(model, explained, moments)
-        aligned: list[Tensor] = []  # similarities of a pair's test samples, after its own step
-        for step in range(last):
+        aligned: list[Aligned] = []
+        for step, pair in enumerate(model.pairs):
             _align(replay, model, alignment, train, [step])
-            kept = _kept(alignment, model.pairs[step])
+            kept = _kept(alignment, pair)
             alignment.finish(step)
-            aligned.append(_similar(alignment, test, model.pairs[step]))
-            yield from _rows(replay, model, method, step, alignment, test, aligned, kept)
+            aligned.append(Aligned(_similar(alignment, test, pair), kept))
+            yield from _rows(replay, model, method, step, alignment, test, aligned)
     alignment = _fresh(model, 0.0, moments)
     _align(replay, model, alignment, train, list(range(last)))
-    yield from _rows(replay, model, JOINT, last - 1, alignment, test, [], None)
+    yield from _rows(replay, model, JOINT, last - 1, alignment, test, None)
 
 
 def _fresh(model: CMCL, explained: float, moments: Tensor) -> Alignment:
@@ -112,11 +126,18 @@ def _similar(alignment: Alignment, test: Vectors, pair: tuple[int, int]) -> Tens
     return linear(a, weights[pair[0]]) @ linear(b, weights[pair[1]]).T
 
 
-def recall(similar: Tensor, nearest: int) -> float:
-    """How often a sample's own partner is among the `nearest` of all, the mean of both directions."""
+def found(similar: Tensor, nearest: int) -> Tensor:
+    """Whether each sample's own partner is among the `nearest` of all, [m]: 0 to 1, the mean of both directions."""
     own = similar.diagonal()
-    ahead = [(similar > own[:, None]).sum(dim=1), (similar > own[None, :]).sum(dim=0)]
-    return float(torch.cat(ahead).lt(nearest).double().mean())
+    ahead = torch.stack([(similar > own[:, None]).sum(dim=1), (similar > own[None, :]).sum(dim=0)])
+    return ahead.lt(nearest).double().mean(dim=0)
+
+
+def recall(replay: Replay, similar: Tensor, both: Tensor, nearest: int) -> Floats:
+    """How often, [1 + D]. A draw is of the stays that look for their partner; they look among all stays in each."""
+    hits = found(similar, nearest).cpu().numpy()
+    sums = weighted_sums(np.stack([hits, np.ones_like(hits)], axis=1), replay.at[both.cpu().numpy()], replay.draws)
+    return quotient(*sums)
 
 
 def _kept(alignment: Alignment, pair: tuple[int, int]) -> float:
@@ -135,19 +156,29 @@ def _rows(
     step: int,
     alignment: Alignment,
     test: Vectors,
-    aligned: list[Tensor],
-    kept: float | None,
+    aligned: list[Aligned] | None,
 ) -> Rows:
-    """A row a pair so far. `drift`: how far its similarities have moved since its own step, the largest."""
+    """A row a pair so far, and their mean; recall as draws [1 + D].
+
+    `aligned`: of each pair after its own step. `drift`: how far its similarities have moved since, the largest.
+    """
     names = [*map(str, range(len(alignment.maps) - 1)), IMAGE]
+    rows = []
     for place, pair in enumerate(model.pairs[: step + 1]):
-        similar = _similar(alignment, test, pair)
+        similar, both = _similar(alignment, test, pair), test.both(pair)
         row: dict[str, Any] = replay.key | {"method": method, "step": step + 1, "place": place + 1}
         row["pair"] = "-".join(names[side] for side in pair)
+        then = aligned[place] if aligned else None
+        if then:
+            row["directions"] = then.directions
         if len(similar) >= FEW:
-            row |= {f"recall_{n}": recall(similar, n) for n in FOUND} | {"chance_1": 1 / len(similar)}
-            if aligned:
-                then = aligned[place]
-                row["drift"] = float((similar - then).abs().max() / then.abs().max())
-        row["directions"] = kept if place == step else None
-        yield row
+            row["chance_1"] = 1 / len(similar)
+            for nearest in FOUND:
+                row[f"recall_{nearest}"] = now = recall(replay, similar, both, nearest)
+                if then:
+                    row[f"recall_{nearest}_lost"] = recall(replay, then.similar, both, nearest) - now
+            if then:
+                row["drift"] = float((similar - then.similar).abs().max() / then.similar.abs().max())
+        rows.append(row)
+    yield from rows
+    yield mean_row(rows, place=0, pair=MEAN)

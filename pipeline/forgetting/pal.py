@@ -17,10 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.estimation.bootstrap import SubjectDraws
-from pipeline.estimation.metrics import rank_metrics
+from pipeline.disclosure import FEW
+from pipeline.estimation.bootstrap import Floats, average_labels, quotient
+from pipeline.estimation.metrics import rank_metrics, weighted_sums
+from pipeline.evaluation.scores import Sampler
 from pipeline.forgetting.replay import REPLAY, Replay, replays
-from pipeline.forgetting.tables import JOINT, KEPT, PLAIN
+from pipeline.forgetting.tables import JOINT, KEPT, MEAN, PLAIN, mean_row
 from pipeline.modelling.interface import Batch
 from pipeline.modelling.losses import sample_losses
 from pipeline.strategies.pal import PAL
@@ -47,10 +49,10 @@ class Vectors(NamedTuple):
         return cls(*(torch.cat(each) for each in zip(*found, strict=True)))
 
 
-def forgetting_pal(store: Store, data: Path, tasks: Sequence[str]) -> list[dict[str, Any]]:
+def forgetting_pal(store: Store, data: Path, tasks: Sequence[str], sampler: Sampler) -> list[dict[str, Any]]:
     """Rows of each run of the train cell `pal` on the tasks. Raises InputError as `replays` does."""
     several = [name for name in TASKS if name in tasks]
-    return [row for replay in replays(STRATEGY, store, data, several) for row in of_run(replay)]
+    return [row for replay in replays(STRATEGY, store, data, several, sampler) for row in of_run(replay)]
 
 
 def of_run(replay: Replay) -> Iterator[dict[str, Any]]:
@@ -58,21 +60,22 @@ def of_run(replay: Replay) -> Iterator[dict[str, Any]]:
     model = cast(PAL, replay.strategy)
     last = len(model.groups)
     test, train = Vectors.of(model, replay.asked()), Vectors.of(model, replay.ready())
+    learned: dict[int, Floats] = {}
     with torch.no_grad():
         found = model.statistics(replay.ready())
         for phase in range(1, last + 1):
             model.solve(found, phase)
             scores = model.features(test.pooled, test.heard) @ model.weights
             answers = (scores * model.slopes + model.offsets).float() + model.prior
-            yield from _rows(replay, model, KEPT, phase, answers, test.targets)
-    learner = Learner(replay, model, train)
+            yield from _rows(replay, model, KEPT, phase, answers, test.targets, learned)
+    learner, learned = Learner(replay, model, train), {}
     for phase in range(1, last + 1):
         learner.learn([phase - 1], replay.spec.max_epochs)
-        yield from _rows(replay, model, PLAIN, phase, learner.answer(test), test.targets)
+        yield from _rows(replay, model, PLAIN, phase, learner.answer(test), test.targets, learned)
     learner = Learner(replay, model, train)
     together = 1 if model.classes or model.parts else last  # phases that see every stay see it as often
     learner.learn(list(range(last)), replay.spec.max_epochs * together)
-    yield from _rows(replay, model, JOINT, last, learner.answer(test), test.targets)
+    yield from _rows(replay, model, JOINT, last, learner.answer(test), test.targets, None)
 
 
 class Learner:
@@ -113,26 +116,45 @@ class Learner:
 
 
 def _rows(
-    replay: Replay, model: PAL, method: str, phase: int, answers: Tensor, targets: Tensor
+    replay: Replay,
+    model: PAL,
+    method: str,
+    phase: int,
+    answers: Tensor,
+    targets: Tensor,
+    learned: dict[int, Floats] | None,
 ) -> Iterator[dict[str, Any]]:
-    """A row a group so far. Classes are told among those so far."""
+    """A row a group so far, and their mean; scores as draws [1 + D]. Classes are told among those so far.
+
+    `learned`: of each group its score right after it was learned, which the group's own phase puts there.
+    """
     seen = answers[:, : model.groups[phase - 1].stop].double().cpu().numpy()
     truth = targets.cpu().numpy()
+    rows = []
     for number, group in enumerate(model.groups[:phase], 1):
-        about = replay.key | {"method": method, "phase": phase, "group": number}
-        about |= {"outputs": f"{group.start + 1}-{group.stop}"}
-        if model.classes:
-            own = (truth[:, 0] >= group.start) & (truth[:, 0] < group.stop)
-            right = seen[own].argmax(axis=1) == truth[own, 0]
-            yield about | {"metric": "accuracy", "value": float(right.mean()) if own.any() else None}
-        else:
-            each = [auroc(seen[:, k], truth[:, k] > 0.5) for k in range(group.start, group.stop)]
-            known = [value for value in each if value is not None]
-            yield about | {"metric": "auroc", "value": float(np.mean(known)) if known else None}
+        row = replay.key | {"method": method, "phase": phase, "group": number}
+        row |= {"outputs": f"{group.start + 1}-{group.stop}", "metric": "accuracy" if model.classes else "auroc"}
+        score = _accuracy if model.classes else _auroc
+        value = score(replay, seen, truth, group)
+        if not np.isnan(value[0]):
+            row["value"] = value
+            if learned is not None:
+                row["value_lost"] = learned.setdefault(number, value) - value
+        rows.append(row)
+    yield from rows
+    yield mean_row(rows, group=0, outputs=MEAN)
 
 
-def auroc(scores: Any, truth: Any) -> float | None:
-    """Of the sample itself; None with one class alone."""
-    rows = np.arange(len(scores))
-    value = float(rank_metrics(scores, truth, rows, SubjectDraws(rows, (np.ones((len(rows), 1)),)))[0][0])
-    return None if np.isnan(value) else value
+def _accuracy(replay: Replay, seen: Floats, truth: Floats, group: slice) -> Floats:
+    """Among the stays of the group's classes, [1 + D]; NaN where they are FEW."""
+    own = (truth[:, 0] >= group.start) & (truth[:, 0] < group.stop)
+    right = own & (seen.argmax(axis=1) == truth[:, 0])
+    sums = weighted_sums(np.stack([right, own], axis=1).astype(np.float64), replay.at, replay.draws)
+    return quotient(*sums) if own.sum() >= FEW else np.full(sums.shape[1], np.nan)
+
+
+def _auroc(replay: Replay, seen: Floats, truth: Floats, group: slice) -> Floats:
+    """The mean over the group's labels, [1 + D], of those that are estimable."""
+    labels = range(group.start, group.stop)
+    each = [rank_metrics(seen[:, k], truth[:, k] > 0.5, replay.at, replay.draws)[0] for k in labels]
+    return average_labels(np.array(each))

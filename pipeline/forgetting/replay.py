@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 from torch import Tensor, nn
 
 from pipeline.data.batches import Batches
 from pipeline.data.statics import model_variables
 from pipeline.data.tensors import FoldTensors, load_fold
+from pipeline.estimation.bootstrap import SubjectDraws
+from pipeline.estimation.metrics import Ints
+from pipeline.evaluation.reading import read_columns
+from pipeline.evaluation.scores import Sampler
 from pipeline.modelling.device import pick_device
 from pipeline.modelling.interface import Batch, Epoch, Strategy
 from pipeline.modelling.optimiser import AdamW, schedule
@@ -28,7 +34,10 @@ REPLAY = 4  # of the random streams of a run's seed and fold, its own (training.
 
 @dataclass(frozen=True)
 class Replay:
-    """A finished run: its strategy in eval mode, and its training and test stays, of its own cohort."""
+    """A finished run: its strategy in eval mode, and its training and test stays, of its own cohort.
+
+    `at` [n] is the row of each test stay's subject in `draws`.
+    """
 
     spec: RunSpec
     strategy: Strategy
@@ -36,20 +45,26 @@ class Replay:
     train: Tensor
     test: Tensor
     removed: Tensor
+    at: Ints
+    draws: SubjectDraws
 
     @classmethod
-    def of(cls, spec: RunSpec, store: Store, tensors: FoldTensors, batches: Batches) -> Replay:
-        """From the run store."""
+    def of(
+        cls, spec: RunSpec, store: Store, tensors: FoldTensors, batches: Batches, subjects: Ints, sampler: Sampler
+    ) -> Replay:
+        """From the run store; `subjects` are those of the stays of `tensors`."""
         train, _ = rows_of(tensors, spec, batches.device)
         test = (tensors.part == "test") & (tensors.pictured | (spec.train_cohort == "base"))
         removed = torch.from_numpy(tensors.removed_at < spec.train_missing).to(batches.device)
         rows = torch.from_numpy(np.flatnonzero(test)).to(batches.device)
-        return cls(spec, trained(spec, store, tensors, batches.device), batches, train, rows, removed)
+        draws = sampler.subjects("test", spec.fold)
+        strategy, at = trained(spec, store, tensors, batches.device), draws.rows(subjects[test])
+        return cls(spec, strategy, batches, train, rows, removed, at, draws)
 
     @property
-    def key(self) -> dict[str, str]:
-        """Task and cohort, as the tables name them."""
-        return {"task": self.spec.task, "cohort": self.spec.train_cohort}
+    def key(self) -> dict[str, Any]:
+        """Task and cohort, as the tables name them, and the fold."""
+        return {"task": self.spec.task, "cohort": self.spec.train_cohort, "fold": self.spec.fold}
 
     def ready(self) -> Iterator[tuple[Batch, Tensor]]:
         """The training stays with their targets, as a strategy is given them between epochs."""
@@ -97,7 +112,7 @@ class Replay:
                 step += 1
 
 
-def replays(strategy: str, store: Store, data: Path, tasks: Iterable[str]) -> Iterator[Replay]:
+def replays(strategy: str, store: Store, data: Path, tasks: Iterable[str], sampler: Sampler) -> Iterator[Replay]:
     """The runs of a train cell with the least removed, of these tasks, fold by fold.
 
     Raises InputError as `cell.read_runs` does.
@@ -106,6 +121,7 @@ def replays(strategy: str, store: Store, data: Path, tasks: Iterable[str]) -> It
     least = min(spec.train_missing for spec in specs)
     prepare_torch()
     device = pick_device(specs[0].training.device)
+    subjects = read_columns(data / "cohort/stays.parquet", ["subject_id"])["subject_id"].cast(pl.Int64).to_numpy()
     wanted = [spec for spec in specs if spec.train_missing == least and spec.task in tasks]
     for task, fold in dict.fromkeys((spec.task, spec.fold) for spec in wanted):
         variables = model_variables(specs[0].tier, specs[0].training.statics)
@@ -113,4 +129,4 @@ def replays(strategy: str, store: Store, data: Path, tasks: Iterable[str]) -> It
         batches = Batches(tensors, device)
         for spec in wanted:
             if (spec.task, spec.fold) == (task, fold):
-                yield Replay.of(spec, store, tensors, batches)
+                yield Replay.of(spec, store, tensors, batches, subjects, sampler)

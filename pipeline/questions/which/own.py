@@ -44,15 +44,17 @@ TAUGHT = (
 )
 ARRIVED = (
     "Groups of {1} arrive one after another. {0} of each, on the test stays: right after it was learned, at the end, "
-    "and what was lost between. PAL: its recursion. Descent: the network behind the same frozen encoders learns on, "
-    "from the new group alone. All at once: from all groups, as long. Means over runs, without intervals."
+    "and what was lost between, with its interval (paired, over patients and runs). PAL: its recursion. Descent: the "
+    "network behind the same frozen encoders learns on, from the new group alone. All at once: from all groups, as "
+    "long. Means over runs."
 )
 ALIGNED = (
     "Pairs of modalities (groups of the record's variables, by number, and the image) are aligned one after another on "
     "frozen encoders, each for as many epochs as the run had. How often a test stay's two sides find each other first, "
-    "or among five, of all: when the pair was just aligned, and at the end. Drift: how far its similarities have moved "
-    "between, at most, relative to the largest. Directions taken: the share in which the pair's maps could not move, "
-    "for the sake of earlier pairs. CMCL: projected. Plain: not. Means over runs, without intervals."
+    "or among five, of all: when the pair was just aligned, and at the end; what was lost between, with its interval "
+    "(paired, over patients and runs). Drift: how far its similarities have moved between, at most, relative to the "
+    "largest. Directions taken: the share in which the pair's maps could not move, for the sake of earlier pairs. "
+    "CMCL: projected. Plain: not. Means over runs."
 )
 ANSWERS = {
     "mind": "mind",
@@ -139,36 +141,38 @@ def _distillation(tables: Path) -> list[AnswerTable]:
     return found
 
 
-def _forgotten(tables: Path, name: str, place: str, time: str) -> list[tuple[str, str, pl.DataFrame]]:
-    """(task, cohort, rows) with a row a method and group (`place`): its values when learned and at the end (`time`)."""
+def _forgotten(tables: Path, name: str, time: str, *scores: str) -> list[tuple[str, str, pl.DataFrame]]:
+    """(task, cohort, rows): at the end (the last `time`), a row a method and group, and the mean over groups.
+
+    With SCORE_then of each score: what it was when it was learned.
+    """
     read = read_table(tables / f"{name}.csv", FORGETTING[name])
-    last = pl.col(time) == pl.col(time).max().over("task", "cohort")
-    keys = ["task", "cohort", "method", place]
-    then = read.filter((pl.col(time) == pl.col(place)) & (pl.col("method") != JOINT))
-    both = read.filter(last).join(then, on=keys, how="left", suffix="_then", maintain_order="left")
-    return [(task, cohort, rows) for (task, cohort), rows in groups(both, "task", "cohort")]
+    then = [(pl.col(score) + pl.col(f"{score}_lost")).alias(f"{score}_then") for score in scores]
+    last = read.filter(pl.col(time) == pl.col(time).max().over("task", "cohort")).with_columns(then)
+    return [(task, cohort, rows) for (task, cohort), rows in groups(last, "task", "cohort")]
 
 
-def _lines(rows: pl.DataFrame, names: dict[str, str], label: str, columns: tuple[str, ...]) -> list[Row]:
-    """A line a group, then its method's mean. What is learned all at once has no before, and loses nothing."""
+def _lines(rows: pl.DataFrame, names: dict[str, str], label: str, columns: Iterable[str]) -> list[Row]:
+    """A line a row, what was lost with its interval. What is learned all at once has no before, and loses nothing."""
     found: list[Row] = []
-    for (method,), each in groups(rows, "method"):
-        mean = each.select(pl.lit("mean").alias(label), *(pl.col(name).mean() for name in columns))
-        for row in (*each.iter_rows(named=True), *mean.iter_rows(named=True)):
-            never = [method == JOINT and name.endswith(("_then", "_lost", "drift", "directions")) for name in columns]
-            cells = ["–" if no else Cell(row[name], None, None) for name, no in zip(columns, never, strict=True)]
-            found.append((f"{names.get(method, 'all at once')}: {row[label]}", *cells))
+    for row in rows.iter_rows(named=True):
+        cells: list[Value] = []
+        for name in columns:
+            if row["method"] == JOINT and name.endswith(("_then", "_lost", "drift", "directions")):
+                cells.append("–")
+            else:
+                cells.append(_score(row, name) if name.endswith("_lost") else Cell(row[name], None, None))
+        found.append((f"{names.get(row['method'], 'all at once')}: {row[label]}", *cells))
     return found
 
 
 def _forgetting_pal(tables: Path) -> list[AnswerTable]:
     found = []
-    for task, cohort, rows in _forgotten(tables, "forgetting_pal", "group", "phase"):
+    for task, cohort, rows in _forgotten(tables, "forgetting_pal", "phase", "value"):
         what, metric = "labels" if rows["metric"][0] == "auroc" else "classes", METRIC_TITLES[rows["metric"][0]]
-        rows = rows.with_columns(
-            value_lost=pl.col("value_then") - pl.col("value"), label=pl.format(f"{what} {{}}", "outputs")
-        )
-        lines = _lines(rows, NAMES["forgetting_pal"], "label", ("value_then", "value", "value_lost"))
+        group = pl.when(pl.col("group") == 0).then(pl.col("outputs")).otherwise(pl.format(f"{what} {{}}", "outputs"))
+        columns = ("value_then", "value", "value_lost")
+        lines = _lines(rows.with_columns(label=group), NAMES["forgetting_pal"], "label", columns)
         header = ("Group", "When learned", "At the end", "Lost")
         title = f"pal: {title_of(task, cohort)}, what is forgotten"
         found.append(_table(title, ARRIVED.format(metric, what), header, lines, "forgetting_pal", "forgetting"))
@@ -183,15 +187,13 @@ def _forgetting_cmcl(tables: Path) -> list[AnswerTable]:
         "chance_1": "By chance",
         "recall_5_then": "Among five, when aligned",
         "recall_5": "Among five, at the end",
+        "recall_5_lost": "Among five, lost",
         "drift": "Drift",
         "directions": "Directions taken",
     }
     found = []
-    for task, cohort, rows in _forgotten(tables, "forgetting_cmcl", "place", "step"):
-        rows = rows.with_columns(
-            recall_1_lost=pl.col("recall_1_then") - pl.col("recall_1"), directions=pl.col("directions_then")
-        )
-        lines = _lines(rows, NAMES["forgetting_cmcl"], "pair", tuple(columns))
+    for task, cohort, rows in _forgotten(tables, "forgetting_cmcl", "step", "recall_1", "recall_5"):
+        lines = _lines(rows, NAMES["forgetting_cmcl"], "pair", columns)
         title = f"cmcl: {title_of(task, cohort)}, what is forgotten"
         found.append(_table(title, ALIGNED, ("Pair", *columns.values()), lines, "forgetting_cmcl", "forgetting"))
     return found

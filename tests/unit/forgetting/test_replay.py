@@ -8,6 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from pipeline.estimation.variance import estimate
+from pipeline.evaluation.cells import read_people
+from pipeline.evaluation.scores import Sampler
 from pipeline.forgetting.replay import replays
 from pipeline.forgetting.tables import SCHEMAS, over_runs
 from pipeline.modelling.optimiser import schedule
@@ -27,7 +30,8 @@ def test_the_runs_of_a_cell_with_the_least_removed_come_with_the_stays_of_their_
         make_run(spec, store, data, silent)
     removed = dataclasses.replace(specs[0], train_missing=0.5, train_mechanism="mcar")
     write_runs([*specs, removed], store, tmp_path / "runs/resnet")
-    found = list(replays("resnet", store, tmp_path, ["los", "phenotype"]))
+    sampler = Sampler(read_people(data, [], [0]), 5, 1)
+    found = list(replays("resnet", store, tmp_path, ["los", "phenotype"], sampler))
     assert [(each.spec.task, each.spec.train_cohort) for each in found] == [("los", "base"), ("los", "matched")]
     splits = pl.read_parquet(data / "splits.parquet").filter(fold=0)
     stays = pl.read_parquet(data / "cohort/stays.parquet").join(splits, on="stay_id")
@@ -36,6 +40,9 @@ def test_the_runs_of_a_cell_with_the_least_removed_come_with_the_stays_of_their_
             assert len(rows) == stays.filter(of, part=part).height
             assert sum(batch.size for batch, _ in told()) == len(rows)
         assert not replay.strategy.training
+        subjects = stays.filter(of, part="test")["subject_id"]
+        assert replay.draws.subjects[replay.at].tolist() == subjects.to_list()
+        assert replay.draws is sampler.subjects("test", 0)
 
 
 def test_parts_take_turns_and_the_learning_rate_falls_over_all_of_them(training):
@@ -63,10 +70,18 @@ def test_parts_take_turns_and_the_learning_rate_falls_over_all_of_them(training)
 
 def test_numbers_are_means_over_the_runs_that_have_them():
     about = {"task": "los", "cohort": "base", "method": "kept", "group": 1, "outputs": "1-2", "metric": "accuracy"}
-    rows = [{**about, "phase": phase, "value": value} for phase, value in ((2, 0.2), (1, None), (2, 0.4), (1, 0.5))]
-    found = over_runs(rows, "forgetting_pal")
+    draws = np.random.default_rng(0).normal(0.2, 0.1, (3, 50))
+    rows = [
+        {**about, "phase": phase, "fold": fold, "value": np.full(50, value), "value_lost": lost}
+        for phase, fold, value, lost in ((2, 0, 0.2, draws[0]), (1, 0, 0.5, draws[1]), (2, 1, 0.4, draws[2]))
+    ]
+    rows.append({**about, "phase": 1, "fold": 1})
+    found = over_runs(rows, "forgetting_pal", 0.25, 0.9)
     assert dict(found.schema) == SCHEMAS["forgetting_pal"]
     assert found.select("phase", "runs").rows() == [(2, 2), (1, 2)]
     assert found["value"].to_list() == pytest.approx([0.3, 0.5])
+    lost = [[row[f"value_lost{bound}"] for bound in ("", "_low", "_high")] for row in found.iter_rows(named=True)]
+    for told, of, folds in zip(lost, (draws[[0, 2]], draws[[1]]), ([0, 1], [0]), strict=True):
+        assert told == pytest.approx([of[:, 0].mean(), *estimate(of, folds, 0.25).interval(0.9)])
     for name, schema in SCHEMAS.items():
-        assert dict(over_runs([], name).schema) == schema
+        assert dict(over_runs([], name, 0.25, 0.9).schema) == schema

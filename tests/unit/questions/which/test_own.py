@@ -101,19 +101,22 @@ def test_students_stand_before_their_teachers_with_what_teaching_gave(tmp_path):
 
 
 def test_what_pal_forgets_is_what_was_learned_less_what_is_left(tmp_path):
-    def row(method, phase, group, value):
-        about = {"method": method, "phase": phase, "group": group, "outputs": f"{group}-{group}", "runs": 3}
-        return about | {"metric": "accuracy", "value": value}
+    def row(method, phase, group, value, lost):
+        about = {"method": method, "phase": phase, "group": group, "outputs": f"{group}-{group}" if group else "mean"}
+        about |= {"runs": 3, "metric": "accuracy", "value": value}
+        bounds = {"value_lost_low": lost - 0.1, "value_lost_high": lost + 0.1} if lost else {}
+        return about | {"value_lost": lost} | bounds
 
-    values = {(1, 1): 0.9, (2, 1): 0.4, (2, 2): 0.8}
-    rows = [row(method, *at, value) for method in (KEPT, PLAIN) for at, value in values.items()]
-    rows += [row(JOINT, 2, 1, 0.7), row(JOINT, 2, 2, None)]
+    values = {(1, 1): (0.9, 0.0), (2, 1): (0.4, 0.5), (2, 2): (0.8, 0.0), (2, 0): (0.6, 0.25)}
+    rows = [row(method, *at, *value) for method in (KEPT, PLAIN) for at, value in values.items()]
+    rows += [row(JOINT, 2, group, value, None) for group, value in ((1, 0.7), (2, None), (0, 0.7))]
     (found,) = shown(tmp_path, "pal", forgetting_pal=rows)
-    forgot = [(0.9, 0.4, 0.5), (0.8, 0.8, 0.0), (0.85, 0.6, 0.25)]
+    forgot = [(0.9, 0.4, Cell(0.5, 0.4, 0.6)), (0.8, 0.8, plain(0.0)), (0.85, 0.6, Cell(0.25, 0.15, 0.35))]
     names = ["classes 1-1", "classes 2-2", "mean"]
     for i, who in enumerate(("PAL", "descent")):
         assert found.rows[3 * i : 3 * i + 3] == tuple(
-            (f"{who}: {name}", *map(plain, each)) for name, each in zip(names, forgot, strict=True)
+            (f"{who}: {name}", plain(then), plain(now), lost)
+            for name, (then, now, lost) in zip(names, forgot, strict=True)
         )
     assert found.rows[6:] == tuple(
         (f"all at once: {name}", "–", plain(value), "–") for name, value in zip(names, (0.7, None, 0.7), strict=True)
@@ -123,21 +126,25 @@ def test_what_pal_forgets_is_what_was_learned_less_what_is_left(tmp_path):
 
 def test_what_cmcl_forgets_is_told_with_chance_drift_and_what_could_not_move(tmp_path):
     def row(method, step, place, first, **more):
-        about = {"method": method, "step": step, "place": place, "pair": f"{place}-cxr", "recall_1": first}
-        return about | {"recall_5": first + 0.1, "chance_1": 0.02} | more
+        about = {"method": method, "step": step, "place": place, "pair": f"{place}-cxr" if place else "mean"}
+        return about | {"recall_1": first, "recall_5": first + 0.1, "chance_1": 0.02} | more
 
+    bounds = {"recall_1_lost_low": 0.02, "recall_1_lost_high": 0.18}
     rows = [
-        row(KEPT, 1, 1, 0.5, drift=0.0, directions=0.0),
-        row(KEPT, 2, 1, 0.4, drift=0.3),
-        row(KEPT, 2, 2, 0.6, drift=0.0, directions=0.1),
+        row(KEPT, 1, 1, 0.5, recall_1_lost=0.0, recall_5_lost=0.0, drift=0.0, directions=0.0),
+        row(KEPT, 2, 1, 0.4, recall_1_lost=0.1, **bounds, recall_5_lost=-0.2, drift=0.3, directions=0.0),
+        row(KEPT, 2, 2, 0.6, recall_1_lost=0.0, recall_5_lost=0.0, drift=0.0, directions=0.1),
+        row(KEPT, 2, 0, 0.5, recall_1_lost=0.05, recall_5_lost=-0.1, drift=0.15, directions=0.05),
         row(JOINT, 2, 1, 0.7),
+        row(JOINT, 2, 0, 0.7),
     ]
     (found,) = shown(tmp_path, "cmcl", forgetting_cmcl=rows)
+    lost = Cell(0.1, 0.02, 0.18)
     assert found.header[1:4] == ("First, when aligned", "First, at the end", "Lost")
     assert found.rows == (
-        ("CMCL: 1-cxr", *map(plain, (0.5, 0.4, 0.1, 0.02, 0.6, 0.5, 0.3, 0.0))),
-        ("CMCL: 2-cxr", *map(plain, (0.6, 0.6, 0.0, 0.02, 0.7, 0.7, 0.0, 0.1))),
-        ("CMCL: mean", *map(plain, (0.55, 0.5, 0.05, 0.02, 0.65, 0.6, 0.15, 0.05))),
-        ("all at once: 1-cxr", "–", plain(0.7), "–", plain(0.02), "–", plain(0.8), "–", "–"),
-        ("all at once: mean", "–", plain(0.7), "–", plain(0.02), "–", plain(0.8), "–", "–"),
+        ("CMCL: 1-cxr", *map(plain, (0.5, 0.4)), lost, *map(plain, (0.02, 0.3, 0.5, -0.2, 0.3, 0.0))),
+        ("CMCL: 2-cxr", *map(plain, (0.6, 0.6, 0.0, 0.02, 0.7, 0.7, 0.0, 0.0, 0.1))),
+        ("CMCL: mean", *map(plain, (0.55, 0.5, 0.05, 0.02, 0.5, 0.6, -0.1, 0.15, 0.05))),
+        ("all at once: 1-cxr", "–", plain(0.7), "–", plain(0.02), "–", plain(0.8), "–", "–", "–"),
+        ("all at once: mean", "–", plain(0.7), "–", plain(0.02), "–", plain(0.8), "–", "–", "–"),
     )
