@@ -157,6 +157,7 @@ def test_its_card_is_of_a_group_of_its_own_and_names_its_components(data, cell):
     assert set(theirs) <= set(card)
     assert (card["group"], card["needs"]) == ("ensemble", ["lstm", "resnet", "transformer"])
     assert set(card["entries"]) == set(theirs["entries"])
+    assert "Not reproduced" in card["entries"]["Changed"]
     assert read_card(data, "both").kind == "ensemble"
     assert read_card(data, "late_fusion").kind == "fusion"
 

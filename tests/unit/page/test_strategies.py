@@ -1,6 +1,9 @@
 """docs/strategies.md is what the cards and the study's tables say."""
 
+import re
+
 import polars as pl
+import pytest
 
 from pipeline.closure import ROOT
 from pipeline.modelling.cards import Card, read_card
@@ -18,6 +21,15 @@ from pipeline.page.strategies import (
     told,
 )
 from pipeline.questions.which.own import FILES
+
+NEIGHBOURS = ["moddrop", "qmf", "hypermm", "deq", "unseen", "mind", "climd", "pal", "cmcl", "fusemoe", "medpatch"]
+
+
+@pytest.mark.parametrize("name", NEIGHBOURS)
+def test_a_card_says_which_of_the_papers_sentences_were_reproduced_and_which_not(name):
+    told = read_card(name).entries["Changed"]
+    assert re.search(r"\b[Rr]eproduced?\b", told)
+    assert re.search(r"Not (reproduced|tested)|was not reproduced|; not that", told)
 
 
 def test_the_document_is_fresh(root, monkeypatch):
