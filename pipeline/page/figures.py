@@ -65,7 +65,6 @@ def forest(rows: pl.DataFrame, metric: str, metric_title: str, name: str, title:
         if metric == "auroc":
             axes.axvline(0.5, color=MUTED, linewidth=0.8, linestyle=DASHED)
         axes.set_xlabel(metric_title)
-        axes.set_title(title)
         legend_below(figure, axes)
         told = {
             f"{cohort} cohort": extremes(
@@ -89,7 +88,7 @@ def _curves(
     """A panel a strategy: its curve, the median of all (where they share their places) and what chance reaches."""
     rows = frame.filter(cohort=cohort).cast({x: pl.Float64, y: pl.Float64})  # a CSV without rows tells no types
     median = rows.group_by(x).agg(pl.col(y).median()).sort(x)
-    with panels(rows["strategy"].unique(maintain_order=True).to_list(), *of, title) as (figure, grid):
+    with panels(rows["strategy"].unique(maintain_order=True).to_list(), *of) as (figure, grid):
         for strategy, axes in grid.items():
             chance(axes)
             axes.plot(median[x], median[y], color=MUTED, linewidth=0.8, linestyle=DOTTED, label="median of all")
@@ -131,7 +130,7 @@ def reliability(frame: pl.DataFrame, cohort: str, name: str, title: str) -> str:
     shown = rows.select("predicted", "observed").max().row(0)
     top = min(1.0, max([each for each in shown if each is not None], default=1.0) * 1.08)
     strategies = rows["strategy"].unique(maintain_order=True).to_list()
-    with panels(strategies, "Mean predicted probability", "Observed share", title) as (figure, grid):
+    with panels(strategies, "Mean predicted probability", "Observed share") as (figure, grid):
         for strategy, axes in grid.items():
             axes.plot([0, top], [0, top], color=MUTED, linewidth=0.7, linestyle=DASHED, label="perfect")
             curve = rows.filter(strategy=strategy)
@@ -156,7 +155,7 @@ def history(frame: pl.DataFrame, metric_title: str, name: str, title: str) -> st
     `frame` are rows of plots/history.csv of one task and cohort, with nothing removed.
     """
     strategies, means = _by_epoch(frame, pl.col("val_loss", "train_loss", "metric").mean())
-    with panels(strategies, "Epoch", "Loss", title) as (figure, grid):
+    with panels(strategies, "Epoch", "Loss") as (figure, grid):
         for strategy, axes in grid.items():
             mean = means.filter(strategy=strategy)
             epochs = mean["epoch"].to_numpy()
@@ -176,16 +175,7 @@ def history(frame: pl.DataFrame, metric_title: str, name: str, title: str) -> st
 
 def monitor(frame: pl.DataFrame, metric_title: str, name: str, title: str) -> str:
     """The validation metric that selects models, by epoch, a panel a strategy; `frame` as for `history`."""
-    strategies, means = _by_epoch(frame, pl.col("metric").mean())
-    with panels(strategies, "Epoch", metric_title, title) as (figure, grid):
-        for strategy, axes in grid.items():
-            mean = means.filter(strategy=strategy)
-            look: dict[str, Any] = {"color": PALETTE[0], "marker": "o", "markersize": 2}
-            axes.plot(mean["epoch"].to_numpy(), _points(mean["metric"]), **look)
-            axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
-        last = means.filter(pl.col("epoch") == pl.col("epoch").max().over("strategy"))
-        told = extremes(dict(last.select("strategy", "metric").iter_rows()))
-        return as_svg(figure, name, title, f"At the last epoch, {told}")
+    return _score_by_epoch(frame, pl.col("metric"), metric_title, "At the last epoch", name, title)
 
 
 def branches(frame: pl.DataFrame, metric_title: str, name: str, title: str) -> str:
@@ -193,17 +183,26 @@ def branches(frame: pl.DataFrame, metric_title: str, name: str, title: str) -> s
 
     `frame` as for `history`, of the strategies that have both branches.
     """
-    strategies, means = _by_epoch(frame, (pl.col("ehr") - pl.col("cxr")).mean().alias("imbalance"))
-    with panels(strategies, "Epoch", f"{metric_title}, EHR less image", title) as (figure, grid):
+    less, up = pl.col("ehr") - pl.col("cxr"), f"{metric_title}, EHR less image"
+    return _score_by_epoch(frame, less, up, "Record less image at the last epoch", name, title, zero=True)
+
+
+def _score_by_epoch(
+    frame: pl.DataFrame, score: pl.Expr, up: str, finding: str, name: str, title: str, zero: bool = False
+) -> str:
+    """A panel a strategy, the score's mean over folds and seeds, with a line at 0 if `zero`."""
+    strategies, means = _by_epoch(frame, score.mean().alias("score"))
+    look: dict[str, Any] = {"color": PALETTE[0], "marker": "o", "markersize": 2}
+    with panels(strategies, "Epoch", up) as (figure, grid):
         for strategy, axes in grid.items():
             mean = means.filter(strategy=strategy)
-            axes.axhline(0, color=MUTED, linewidth=0.8)
-            look: dict[str, Any] = {"color": PALETTE[0], "marker": "o", "markersize": 2}
-            axes.plot(mean["epoch"].to_numpy(), _points(mean["imbalance"]), **look)
+            if zero:
+                axes.axhline(0, color=MUTED, linewidth=0.8)
+            axes.plot(mean["epoch"].to_numpy(), _points(mean["score"]), **look)
             axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
         last = means.filter(pl.col("epoch") == pl.col("epoch").max().over("strategy"))
-        told = extremes(dict(last.select("strategy", "imbalance").iter_rows()))
-        return as_svg(figure, name, title, f"Record less image at the last epoch, {told}")
+        told = extremes(dict(last.select("strategy", "score").iter_rows()))
+        return as_svg(figure, name, title, f"{finding}, {told}")
 
 
 def _by_epoch(frame: pl.DataFrame, *of: pl.Expr) -> tuple[list[str], pl.DataFrame]:
@@ -254,7 +253,6 @@ def phenotypes(rows: Sequence[tuple[str, Mapping[str, float | None], Mapping[str
         axes.spines["left"].set_visible(False)
         axes.set_ylim(len(rows) - 0.5, -0.9)
         axes.set_xlabel("AUROC")
-        axes.set_title(title)
         legend_below(figure, axes)
         pairs = [[values.get(of.get(role, "")) for role in ("fusion", "ehr")] for _, values, of in rows]
         both = [(fusion, ehr) for fusion, ehr in pairs if fusion is not None and ehr is not None]

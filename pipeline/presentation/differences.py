@@ -80,7 +80,6 @@ def forest(
         axes.grid(axis="y", visible=False)
         axes.set_ylim(max(1, len(rows)) - 0.4, -0.7)
         axes.set_xlabel(axis)
-        axes.set_title(title)
         legend_below(figure, axes)
         of = {label: {row.name: row.cells[i] for row in rows} for i, label in enumerate(series)}
         told = {label: _told(cells, margin is not None) for label, cells in of.items()}
@@ -125,7 +124,6 @@ def caterpillar(blocks: Sequence[Block], axis: str, target: str, name: str, titl
         axes.spines["left"].set_visible(False)
         axes.set_ylim(top, 0)
         axes.set_xlabel(axis)
-        axes.set_title(title)
         legend_below(figure, axes)
         chosen = {block.name: next((cell for cell, own in block.cells if own), None) for block in blocks}
         return as_svg(figure, name, title, f"Of those that validation chose, {sides(chosen)}")
@@ -155,7 +153,6 @@ def scatter(points: Sequence[Point], groups: Sequence[str], name: str, title: st
             )
         axes.set_xlabel("Attainable gain of AUROC")
         axes.set_ylabel("Found difference of AUROC")
-        axes.set_title(title)
         legend_below(figure, axes)
         above = sum(point.found.low is not None and point.found.low > 0 for point in points)
         below = sum(point.found.high is not None and point.found.high < 0 for point in points)

@@ -7,6 +7,7 @@ theme's; `themed` swaps them for the page's CSS variables: an inlined figure fol
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from zlib import crc32
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 
 INK, MUTED, RULE = "#1b1f24", "#5b6571", "#d8dde3"
 # Okabe & Ito (2008); each has a contrast of at least 3 : 1 on white, so that yellow is left out, orange and purple are
@@ -35,10 +38,6 @@ STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -57,6 +56,8 @@ STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.5,
 }
 SMALL: dict[Any, Any] = {"font.size": 7, "legend.fontsize": 8.5, "lines.linewidth": 1.3}
+LABEL: dict[str, Any] = {"size": 9.0}
+TITLE: dict[str, Any] = {"size": 10.0, "weight": "bold"}
 
 
 class Looks:
@@ -88,7 +89,7 @@ def canvas(width: float, height: float, rows: int = 1) -> Iterator[tuple[Figure,
 
 
 @contextmanager
-def panels(names: Sequence[str], across: str, up: str, title: str) -> Iterator[tuple[Figure, Mapping[str, Axes]]]:
+def panels(names: Sequence[str], across: str, up: str) -> Iterator[tuple[Figure, Mapping[str, Axes]]]:
     """Small multiples: a panel a name, all on the same axes, so that no line hides another."""
     columns = min(COLUMNS, max(1, len(names)))
     lines = -(-max(1, len(names)) // columns)
@@ -104,9 +105,8 @@ def panels(names: Sequence[str], across: str, up: str, title: str) -> Iterator[t
                 axes.remove()
             else:
                 axes.text(0.5, 0.5, "not estimable", ha="center", color=MUTED, transform=axes.transAxes)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold", color=INK)
-        figure.supxlabel(across, x=0.01, ha="left", fontsize=9)  # the legend is at the right
-        figure.supylabel(up, fontsize=9)
+        figure.supxlabel(across, x=0.01, ha="left", **LABEL)  # the legend is at the right
+        figure.supylabel(up, **LABEL)
         yield figure, dict(zip(names, grid, strict=False))
 
 
@@ -118,12 +118,13 @@ def band(axes: Axes, places: Any, low: Any, high: Any, color: str) -> None:
 
 
 def as_svg(figure: Figure, name: str, title: str, finding: str) -> str:
-    """The figure as an SVG with a title and a description for screen readers, and ids that no other figure has.
+    """The figure under its title as an SVG, with a description for screen readers, and ids that no other figure has.
 
     `finding` is what it shows, in words (pipeline.presentation.findings).
     """
     buffer = io.StringIO()
     with mpl.rc_context(STYLE):
+        _head(figure, title)
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
@@ -140,6 +141,24 @@ def as_svg(figure: Figure, name: str, title: str, finding: str) -> str:
     )
     told = escape(description(figure, title, finding))
     return text.replace(">", f'>\n <desc id="{name}-desc">{told}</desc>', 1)
+
+
+def _width(text: str, **font: Any) -> float:
+    """Of a line of text in the figures' own font, in points; browsers' fonts are narrower."""
+    look = FontProperties(family=STYLE["font.family"], **font)
+    return float(TextPath((0, 0), text, prop=look).get_extents().width)
+
+
+def _head(figure: Figure, title: str) -> None:
+    """The title at the figure's edge, where it has the most room, in as many lines as it takes."""
+    room, whole, lines = 0.97 * 72 * figure.get_figwidth(), _width(title, **TITLE), [""]
+    if whole > room:  # no word alone
+        room = min(room, 1.15 * whole / math.ceil(whole / room))
+    for word in title.split():
+        longer = f"{lines[-1]} {word}".strip()
+        lines[-1:] = [longer] if not lines[-1] or _width(longer, **TITLE) <= room else [lines[-1], word]
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", color=INK, **TITLE)
+    figure.set_figheight(figure.get_figheight() + 0.17 * (len(lines) - 1))
 
 
 def description(figure: Figure, title: str, finding: str) -> str:
@@ -175,11 +194,15 @@ def legend_below(figure: Figure, axes: Axes) -> None:
     """Below the axes, of panels beside their label; from its third row on the figure grows with it."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        columns = min(len(handles), 2 if len(handles) <= 4 else 3)
+        columns, beside = min(len(handles), 2 if len(handles) <= 4 else 3), figure.get_supxlabel()
+        size = float(SMALL["legend.fontsize"])
+        entry = max(_width(str(label), size=size) for label in labels) + 5.5 * size  # its line, and the space around
+        if beside and _width(beside, **LABEL) + columns * entry > 72 * figure.get_figwidth():
+            columns = 1
         figure.legend(
             handles,
             labels,
-            loc="outside lower right" if figure.get_supxlabel() else "outside lower left",
+            loc="outside lower right" if beside else "outside lower left",
             ncols=columns,
             handlelength=2.4,
         )

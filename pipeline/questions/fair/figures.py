@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.disclosure import FEW, HIDDEN
-from pipeline.presentation.figures import INK, MARKERS, MUTED, PALETTE, WIDTH, as_svg, canvas, legend_below
+from pipeline.presentation.figures import MARKERS, MUTED, PALETTE, WIDTH, as_svg, canvas, legend_below
 from pipeline.presentation.findings import by_series, extremes, sides
 from pipeline.presentation.tables import Cell
 from pipeline.presentation.text import number, plural
@@ -38,11 +37,6 @@ def _points(axes: Axes, places: Sequence[float], points: Sequence[Point], look: 
         elinewidth=1.3,
         label=label,
     )
-
-
-def _title(figure: Figure, title: str) -> None:
-    """At the figure's edge: beside long names of rows, the axes are too narrow for it."""
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold", color=INK)
 
 
 def _rows(axes: Axes, names: Sequence[str]) -> None:
@@ -73,7 +67,6 @@ def groups(rows: pl.DataFrame, strategies: Sequence[str], metric: str, label: st
             if heads[place][0] != heads[place - 1][0]:
                 axes.axhline(place - 0.5, color=MUTED, linewidth=0.5)
         axes.set_xlabel(label)
-        _title(figure, title)
         legend_below(figure, axes)
         told = {
             strategy: extremes(
@@ -108,7 +101,6 @@ def gaps(rows: pl.DataFrame, name: str, title: str) -> str:
         _rows(axes, [ATTRIBUTE_TITLES[row["attribute"]] for row in shown])
         axes.set_xlim(left=0)
         axes.set_xlabel("Highest less lowest AUROC of a group")
-        _title(figure, title)
         legend_below(figure, axes)
         widest = max(shown, key=lambda row: row["gap"], default=None)
         told = "No gap is estimable"
@@ -135,7 +127,6 @@ def changes(rows: pl.DataFrame, label: str, name: str, title: str) -> str:
             _points(axes, [place + offset for place, _ in there], points, i, ATTRIBUTE_TITLES[attribute])
         _rows(axes, strategies)
         axes.set_xlabel(label)
-        _title(figure, title)
         legend_below(figure, axes)
         cells = {
             f"{row['strategy']} by {ATTRIBUTE_TITLES[row['attribute']]}": Cell(
@@ -170,7 +161,6 @@ def counts(rows: pl.DataFrame, least: int, name: str, title: str) -> str:
         _rows(axes, [f"{ATTRIBUTE_TITLES[row['attribute']]}: {row['group']}" for row in shown])
         axes.set_xlim(left=0)
         axes.set_xlabel("Test stays with the label")
-        _title(figure, title)
         legend_below(figure, axes)
         enough = sum(n >= least for _, n in known)
         return as_svg(

@@ -59,7 +59,6 @@ def degradation(
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set_xlabel(f"Share of {what} removed at inference")
         axes.set_ylabel(metric)
-        axes.set_title(title)
         legend_below(figure, axes)
         return as_svg(figure, name, title, by_series(told))
 
@@ -84,6 +83,5 @@ def overlap(rows: pl.DataFrame, name: str, title: str) -> str:
         axes.set_xlabel("Propensity of having an image, by patient traits")
         axes.set_ylabel("Stays")
         axes.grid(axis="x", visible=False)
-        axes.set_title(title)
         legend_below(figure, axes)
         return as_svg(figure, name, title, by_series(told))

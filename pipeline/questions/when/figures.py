@@ -102,7 +102,6 @@ def shapley(rows: pl.DataFrame, metric: str, name: str, title: str) -> str:
         axes.set_ylim(len(strategies) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(f"{metric} that each modality adds (Shapley value)")
-        axes.set_title(title)
         legend_below(figure, axes)
         names = {"EHR": "shapley_ehr", "image": "shapley_cxr"}
         told = {

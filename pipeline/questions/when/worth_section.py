@@ -128,7 +128,6 @@ def _curves(rows: pl.DataFrame, name: str, title: str) -> str:
             )
         axes.set_xlabel("Share of stays kept, the surest first")
         axes.set_ylabel("Brier score")
-        axes.set_title(title)
         legend_below(figure, axes)
         return as_svg(figure, name, title, by_series(told))
 

@@ -48,7 +48,6 @@ def rank_figure(rows: pl.DataFrame, name: str, title: str) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("Rank (1 is the best)")
-        axes.set_title(title)
         if not rows.height:
             _nothing(axes)
         legend_below(figure, axes)
@@ -84,7 +83,6 @@ def cost_figure(rows: pl.DataFrame, looks: Looks, name: str, title: str) -> str:
             _nothing(axes)
         axes.set_xlabel("FLOPs of a forward pass over one stay with an image")
         axes.set_ylabel(metric)
-        axes.set_title(title)
         legend_below(figure, axes)
         best = [f"{row['strategy']} ({number(row['value'])})" for row in frontier.iter_rows(named=True)]
         told = f"No strategy that costs as little scores higher than {joined(best)}"
@@ -97,7 +95,7 @@ def calibration_figure(rows: pl.DataFrame, name: str, title: str) -> str:
     shown = rows.select("predicted", "observed").max().row(0) if rows.height else (None, None)
     top = min(1.0, max([each for each in shown if each is not None], default=1.0) * 1.08)
     words = {"none": "as said", "temperature": "at the temperature of validation"}
-    with panels(strategies, "Mean predicted probability", "Observed share", title) as (figure, grid):
+    with panels(strategies, "Mean predicted probability", "Observed share") as (figure, grid):
         for strategy, axes in grid.items():
             axes.plot([0, top], [0, top], color=MUTED, linewidth=0.7, linestyle=DASHED)
             for i, (scaling, word) in enumerate(words.items()):
@@ -124,7 +122,7 @@ def decision_figure(rows: pl.DataFrame, name: str, title: str) -> str:
     known = rows.drop_nulls("net_benefit")
     strategies = [each for each in known["strategy"].unique(maintain_order=True) if each not in REFERENCES]
     best = max([0.0, *known["net_benefit"]]) or 0.1
-    with panels(strategies, "Threshold probability", "Net benefit per patient", title) as (figure, grid):
+    with panels(strategies, "Threshold probability", "Net benefit per patient") as (figure, grid):
         for strategy, axes in grid.items():
             for i, reference in enumerate(("treat_all", "treat_none")):
                 curve, label = known.filter(strategy=reference), REFERENCES[reference].strip("()")
@@ -170,7 +168,6 @@ def days_figure(rows: pl.DataFrame, name: str, title: str) -> str:
         axes.set_ylim(max(1, len(strategies)) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(TITLES["absolute_days"])
-        axes.set_title(title)
         legend_below(figure, axes)
         own = rows.filter(pl.col("strategy").is_in(strategies))
         told = {
@@ -184,7 +181,7 @@ def tuning_figure(rows: pl.DataFrame, metric: str, name: str, title: str) -> str
     """Expected best score on dev by number of trials, a panel a strategy, of one task of tuning_curve.csv."""
     known = rows.drop_nulls("score")
     strategies = known["strategy"].unique(maintain_order=True).to_list()
-    with panels(strategies, "Trials", f"Expected best {metric} on dev", title) as (figure, grid):
+    with panels(strategies, "Trials", f"Expected best {metric} on dev") as (figure, grid):
         for strategy, axes in grid.items():
             curve = known.filter(strategy=strategy)
             axes.plot(curve["k"], curve["score"], marker="o", markersize=2, color=PALETTE[0])

@@ -10,7 +10,7 @@ import pytest
 from pipeline.closure import ROOT
 from pipeline.page.figures import branches, forest, history, monitor, phenotypes, pr, reliability, roc
 from pipeline.presentation import figures
-from pipeline.presentation.figures import PALETTE, Looks, themed
+from pipeline.presentation.figures import PALETTE, WIDTH, Looks, as_svg, canvas, legend_below, panels, themed
 
 NAMES = ("lstm", "<b>&$x$")
 
@@ -231,3 +231,26 @@ def test_what_is_fitted_at_once_has_no_panel_of_losses():
 def test_no_panel_holds_more_than_one_strategy():
     root = ElementTree.fromstring(roc(curve("fpr", "tpr"), "base", "roc", "ROC"))
     assert "".join(root.itertext()).count("False positive rate") == 2  # in the description, and once for all panels
+
+
+def test_a_long_title_takes_two_lines_and_none_is_cut():
+    title = "Length of stay (7 days or more), base cohort: AUROC by group"
+    with canvas(WIDTH, 3) as (figure, _):
+        as_svg(figure, "long", title, "")
+        figure.draw_without_rendering()
+        (head,) = figure.texts
+        assert head.get_text() == "Length of stay (7 days or more),\nbase cohort: AUROC by group"
+        assert head.get_window_extent().x1 <= figure.bbox.x1
+
+
+@pytest.mark.parametrize(
+    "labels", [("chance", "median", "the strategy"), ("as said", "at the temperature of validation")]
+)
+def test_the_legend_of_panels_covers_no_label(labels):
+    with panels(["lstm"], "Mean predicted probability", "Observed share") as (figure, grid):
+        for label in labels:
+            grid["lstm"].plot([0, 1], [0, 1], label=label)
+        legend_below(figure, grid["lstm"])
+        figure.draw_without_rendering()
+        (across,) = [each for each in figure.texts if each.get_text() == "Mean predicted probability"]
+        assert not figure.legends[0].get_window_extent().overlaps(across.get_window_extent())
