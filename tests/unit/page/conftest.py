@@ -11,6 +11,7 @@ from stages.report import SHOWN
 from tests.support.inprocess import run, write_params
 from tests.support.made_up_probes import add_probes
 from tests.support.made_up_runs import MODALITIES, STRENGTH, fabricate, training
+from tests.support.once import once
 from tests.support.pages import AGGREGATES, plant_noise
 
 
@@ -27,22 +28,23 @@ def shown(root):
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory, shown):
-    """Fabricated artefacts, and the tables that the stages make of them."""
-    root = tmp_path_factory.mktemp("page")
+    """Fabricated artefacts, the tables that the stages make of them, and the page: once for all processes."""
     grid, scale = shown["grid"], shown["scales"].training
-    fabricate(root, training(scale.folds, scale.seeds), stays=500)
-    add_probes(root, {name: (MODALITIES.get(name, ["cxr", "ehr"]), "complete") for name in STRENGTH}, grid.tasks)
-    changes = {"grid.strategies": list(grid.strategies), "evaluation.ece_bins": 10}
-    write_params(root, 150, 1, {**changes, "scales.tiny.evaluation.draws": 20})
-    plant_noise(root / "data")
-    run(root, *AGGREGATES)
-    return root
+
+    def make(root):
+        fabricate(root, training(scale.folds, scale.seeds), stays=500)
+        add_probes(root, {name: (MODALITIES.get(name, ["cxr", "ehr"]), "complete") for name in STRENGTH}, grid.tasks)
+        changes = {"grid.strategies": list(grid.strategies), "evaluation.ece_bins": 10}
+        write_params(root, 150, 1, {**changes, "scales.tiny.evaluation.draws": 20})
+        plant_noise(root / "data")
+        run(root, *AGGREGATES)
+        write(*build(root / "data", root / "reports", shown), root / "reports")
+
+    return once(tmp_path_factory, "page", make)
 
 
 @pytest.fixture(scope="session")
-def page(made, shown):
-    html, drawn = build(made / "data", made / "reports", shown)
-    write(html, drawn, made / "reports")
+def page(made):
     return (made / "reports" / "index.html").read_text(encoding="utf-8")
 
 
