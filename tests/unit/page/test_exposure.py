@@ -47,6 +47,7 @@ def test_a_badge_for_those_that_see_images():
     )
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_rows_of_the_page_have_it(own, shown, page):
     (own / "reports/data/exposure.json").write_text(json.dumps(exposure("images seen")))
     grid = {"grid": Grid(("lstm", "resnet"), ("los",))}

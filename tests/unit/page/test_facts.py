@@ -3,11 +3,14 @@
 import json
 import shutil
 
+import pytest
+
 from pipeline.page.facts import blocks, rows_read
 from pipeline.page.page import build
 from tests.support.pages import SMALL
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_markup_anywhere_in_facts_and_manifest_is_escaped(own, shown):
     evil = "<img src=x onerror=alert(1)>"
     (own / "reports" / "data" / "more.json").write_text(json.dumps({evil: {evil: [evil, 1]}, "rows": [{evil: evil}]}))
@@ -22,6 +25,7 @@ def test_markup_anywhere_in_facts_and_manifest_is_escaped(own, shown):
     assert html.count("&lt;img src=x onerror=alert(1)&gt;") >= 6
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_missing_facts_are_said_to_be_missing(own, shown):
     shutil.rmtree(own / "reports" / "data")
     (own / "reports" / "audit.json").unlink()
