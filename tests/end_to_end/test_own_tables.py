@@ -11,10 +11,10 @@ from tests.support.prepared import TO_AUDIT
 STRATEGIES = ["transformer", "resnet", "drfuse", "pal", "cmcl", "climd", "mind"]
 
 
-@pytest.mark.slow
-def test_every_own_table_is_made_and_shown(tmp_path, monkeypatch):
+@pytest.mark.parametrize("tasks", [["phenotype"], pytest.param(["phenotype", "los"], marks=pytest.mark.slow)], ids=len)
+def test_every_own_table_is_made_and_shown(tmp_path, monkeypatch, tasks):
     monkeypatch.delenv("FUSION_WORK", raising=False)
-    grid = {"strategies": STRATEGIES, "tasks": ["phenotype", "los"], "ensembles": []}
+    grid = {"strategies": STRATEGIES, "tasks": tasks, "ensembles": []}
     write_params(tmp_path, 150, 1, {"grid": grid, "scales.tiny.training.batch_size": 16})
     synthesize(tmp_path)
     run(tmp_path, *TO_AUDIT, "common", "tune", *(f"train {name}" for name in STRATEGIES))
