@@ -84,10 +84,16 @@ class Names:
 
 
 def sort_value(text: str) -> str:
-    """What a cell's text sorts by: 9.9 of "9.9 %", -0.1 of "−0.1 (…)", 9.5 of "<10", nothing of "n. e.", "hidden"."""
+    """What a cell's text sorts by: 9.9 of "9.9 %", -0.1 of "−0.1 (…)", 9.5 of "<10", 2.00001 of "2–10" and of
+    "2 of 10", nothing of "n. e.", "hidden".
+    """
     text = text.strip()
     if text in ABSENT:
         return ""
+    parts = re.split("–| of ", text)
+    ends = [sort_value(each) for each in parts] if len(parts) == 2 else []
+    if ends and all(NUMBER.fullmatch(each) for each in ends):  # by the first, then by the second
+        return f"{float(ends[0]) + float(ends[1]) / 1e6:.12g}"
     if text == SMALL:
         return str(int(SMALL.lstrip("<")) - 0.5)
     plain = re.sub(r"\s*%?\s*(\(.*\))?$", "", text.replace("−", "-"))
