@@ -111,6 +111,9 @@ def _with_encoder(spec: RunSpec, name: str, data: Path) -> RunSpec:
 def _list(data: Path) -> None:
     runs, unread = filed.every(work_folder())
     there = data_fingerprint(data) if (data / "audit.ok").is_file() else ""
+    if not runs and not unread:
+        print(f"no finished run in {work_folder() / 'runs'}: dvc repro makes them", file=sys.stderr)
+        return
     rows = filed.table(runs, there)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)

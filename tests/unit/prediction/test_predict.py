@@ -263,6 +263,15 @@ def test_the_list_names_runs_of_these_data(project, capsys):
     assert len(rows) == len(list((project / "work/runs").iterdir()))
 
 
+def test_a_list_of_nothing_says_who_makes_runs(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FUSION_WORK", str(tmp_path / "work"))
+    monkeypatch.setattr(sys, "argv", ["predict", "--list"])
+    predict.main()
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", f"no finished run in {tmp_path / 'work' / 'runs'}: dvc repro makes them\n")
+
+
 def test_what_cannot_be_answered_is_told_in_a_line(project, tmp_path, monkeypatch):
     run = run_of(project, "late_fusion")
     names = sorted(path.name for path in (project / "work/runs").iterdir())
