@@ -80,16 +80,19 @@ def _sentence(shown: dict[str, pl.DataFrame], tasks: list[str]) -> str:
     if not families:
         return NOTHING_TO_LOSE
     there = [name for name in ("native", "complete") if next(iter(families.values()))[name]["strategies"]]
-    lost = {task: _lost(task, rows, there) for task, rows in families.items()}
-    told = [text for text in lost.values() if text]
-    unknown = [title_inside(task) for task, text in lost.items() if not text]
-    who = "strategies built for missing images"
-    if len(there) == 1:
-        which = "all" if there == ["native"] else "none"
-        who = f"the fusion strategies, {which} of them built for missing images,"
-    parts = [f"{REMOVED}, on average, {who} {'; '.join(told)}."] if told else []
+    which = "all" if there == ["native"] else "none"
+    alone = f"the fusion strategies, {which} of them built for missing images"
+    names, told, unknown = [alone] if len(there) == 1 else [FAMILY_TITLES[name] for name in there], [], []
+    for task, rows in families.items():
+        if any(rows[name]["loss"] is None for name in there):
+            unknown.append(title_inside(task))
+        else:
+            told.append(_moves(task, rows, dict(zip(there, names, strict=True))))
+            names = ["them"] if len(there) == 1 else ["the former", "the latter"]
+    parts = [f"{REMOVED}, on average, {'; '.join(told)}."] if told else []
     if told and len(there) > 1:
-        parts.append(_verdict(shown, {task: _sign(families[task]["difference"]) for task in families if lost[task]}))
+        known = [task for task in families if title_inside(task) not in unknown]
+        parts.append(_verdict(shown, {task: _sign(families[task]["difference"]) for task in known}))
     if unknown:
         parts.append(f"What is lost with the images is not estimable for {joined(unknown)}.")
     return " ".join([*parts, _pays(shown, list(families))])
@@ -103,9 +106,7 @@ def _brief(shown: dict[str, pl.DataFrame], tasks: list[str]) -> str:
     for task, rows in families.items():
         there = [name for name in FAMILY_TITLES if rows[name]["strategies"] and rows[name]["loss"] is not None]
         if there:
-            each = [f"{FAMILY_TITLES[name]} {_change(_loss(rows[name]))}" for name in there]
-            metric = METRIC_TITLES[rows[there[0]]["metric"]]
-            first = f"{REMOVED}, on average, {joined(each)} of {metric} on {title_inside(task)}."
+            first = f"{REMOVED}, on average, {_moves(task, rows, {name: FAMILY_TITLES[name] for name in there})}."
             break
     else:
         first = "What is lost with the images is not estimable."
@@ -135,20 +136,12 @@ def _verdict(shown: dict[str, pl.DataFrame], signs: dict[str, str | None]) -> st
     return f"Of the two, {'; '.join(verdicts)}." if verdicts else "Which of the two fare better is too small to tell."
 
 
-def _lost(task: str, rows: dict[str, dict[str, Any]], there: list[str]) -> str:
-    """lose 0.003 (−0.004–0.009) of AUROC on phenotypes; where there are both families, what the other one loses.
-
-    Empty where a loss is not estimable.
-    """
-    losses = {name: _loss(rows[name]) for name in rows}
-    if any(losses[name].value is None for name in there):
-        return ""
+def _moves(task: str, rows: dict[str, dict[str, Any]], who: dict[str, str]) -> str:
+    """AUROC on phenotypes falls by 0.003 (0.001–0.005) for WHO and is not shown to change (…) for WHO."""
     metric = METRIC_TITLES[rows["native"]["metric"]]
     metric = metric if metric.isupper() else metric.lower()
-    found = f"{_change(losses[there[0]])} of {metric} on {title_inside(task)}"
-    if len(there) > 1:
-        found += f", those made for complete pairs {_change(losses[there[1]])}"
-    return found
+    each = [f"{_change(_loss(rows[family]))} for {name}" for family, name in who.items()]
+    return f"{metric} on {title_inside(task)} {joined(each)}"
 
 
 def _loss(row: dict[str, Any]) -> Cell:
@@ -156,10 +149,14 @@ def _loss(row: dict[str, Any]) -> Cell:
 
 
 def _change(loss: Cell) -> str:
-    """lose 0.016 (−0.012 to 0.044); gain 0.009 (0.002–0.016): nobody loses less than nothing."""
-    if loss.value is None or round(loss.value, 3) >= 0:
-        return f"lose {loss.told}"
-    return f"gain {Cell(-loss.value, *(None if each is None else -each for each in (loss.high, loss.low))).told}"
+    """falls by 0.016 (0.012–0.044); rises by 0.009 (0.002–0.016); where its interval denies either, no claim."""
+    value, low, high = loss
+    if value is None:
+        return "is not estimable"
+    gain = Cell(-value, *(None if each is None else -each for each in (high, low)))
+    if low is None or high is None or low <= 0 <= high:
+        return f"is not shown to change ({gain.estimate}, {gain.interval or 'too few stays for an interval'})"
+    return f"falls by {loss.text}" if value > 0 else f"rises by {gain.text}"
 
 
 def _sign(difference: dict[str, Any]) -> str | None:

@@ -99,11 +99,12 @@ def test_the_sentence_holds_the_numbers_of_the_table(tables):
         for row in rows.filter(task=task, metric=metric).iter_rows(named=True):
             loss, low, high = (row[name] for name in ("loss", "loss_low", "loss_high"))
             if row["family"] != "difference":
-                told = (
-                    f"gain {with_interval(-loss, -high, -low)}"
-                    if loss < 0
-                    else f"lose {with_interval(loss, low, high)}"
-                )
+                if low is None or high is None or low <= 0 <= high:
+                    told = f"is not shown to change ({Cell(-loss, None, None).estimate}, "
+                elif loss > 0:
+                    told = f"falls by {with_interval(loss, low, high)}"
+                else:
+                    told = f"rises by {with_interval(-loss, -high, -low)}"
                 assert told in sentence
 
 
@@ -136,7 +137,8 @@ def test_a_loss_that_is_not_estimable_is_told_so(own):
         return answer(own, 0.95).sentence
 
     some = without(["mortality"])
-    assert some.startswith("With every image removed at inference, on average, strategies built for missing images ")
+    assert some.startswith("With every image removed at inference, on average, accuracy on length of stay ")
+    assert " for strategies built for missing images and " in some
     assert "What is lost with the images is not estimable for ICU mortality." in some
     none = without(["mortality", "los"])
     assert none.startswith("What is lost with the images is not estimable for ICU mortality and length of stay. ")
@@ -231,9 +233,9 @@ def test_a_grid_of_one_unimodal_strategy_says_what_is_missing(made, tmp_path):
 @pytest.mark.parametrize(("strategy", "which"), [("drfuse", "all"), ("late_fusion", "none")])
 def test_a_grid_of_one_family_compares_nothing(made, tmp_path, strategy, which):
     sentence = answer(write(made, tmp_path, [strategy], ["mortality"]), 0.95).sentence
-    who = f"the fusion strategies, {which} of them built for missing images, "
-    assert re.search(rf"on average, {who}(lose|gain) [\d.]+", sentence)
-    assert "those made for complete pairs" not in sentence
+    who = f"for the fusion strategies, {which} of them built for missing images."
+    assert re.search(rf"on average, AUROC on ICU mortality .*\) {who}", sentence)
+    assert "strategies made for complete pairs" not in sentence
     assert sentence.endswith("There is no EHR-only strategy to compare with.")
 
 
@@ -251,11 +253,20 @@ def test_a_table_that_is_not_there_or_not_a_table_is_named(own):
         reliance(own)
 
 
-def test_nobody_loses_less_than_nothing():
-    assert _change(Cell(0.016, -0.012, 0.044)) == "lose 0.016 (−0.012 to 0.044)"
-    assert _change(Cell(-0.009, -0.016, -0.002)) == "gain 0.009 (0.002–0.016)"
-    assert _change(Cell(-0.009, None, None)) == "gain 0.009 (too few stays for an interval)"
-    assert _change(Cell(-0.0001, -0.1, 0.1)) == "lose 0.000 (−0.100 to 0.100)"
+def test_a_change_is_claimed_where_its_interval_carries_it():
+    assert _change(Cell(0.016, 0.012, 0.044)) == "falls by 0.016 (0.012–0.044)"
+    assert _change(Cell(-0.009, -0.016, -0.002)) == "rises by 0.009 (0.002–0.016)"
+    assert _change(Cell(0.016, -0.012, 0.044)) == "is not shown to change (−0.016, −0.044 to 0.012)"
+    assert _change(Cell(0.0, 0.0, 0.044)) == "is not shown to change (0.000, −0.044 to 0.000)"
+    assert _change(Cell(-0.009, None, None)) == "is not shown to change (0.009, too few stays for an interval)"
+
+
+def test_of_later_tasks_the_families_are_told_in_short(tables):
+    first, later = answer(tables, 0.95).sentence.split(". ")[0].split("; ")
+    assert " for strategies built for missing images and " in first
+    assert first.endswith(" for strategies made for complete pairs")
+    assert " for the former and " in later
+    assert later.endswith(" for the latter")
 
 
 def test_the_brief_says_what_a_missing_image_costs_and_who_leads(own):
@@ -267,8 +278,8 @@ def test_the_brief_says_what_a_missing_image_costs_and_who_leads(own):
     native, complete = (rows.filter(family=name, metric="auroc").row(0, named=True) for name in ("native", "complete"))
     each = [_change(Cell(row["loss"], row["loss_low"], row["loss_high"])) for row in (native, complete)]
     assert text.startswith(
-        f"With every image removed at inference, on average, strategies built for missing images {each[0]} and "
-        f"strategies made for complete pairs {each[1]} of AUROC on ICU mortality. "
+        f"With every image removed at inference, on average, AUROC on ICU mortality {each[0]} for strategies built for "
+        f"missing images and {each[1]} for strategies made for complete pairs. "
     )
     assert "1 strategy leads it on ICU mortality" in text
     set_leads(own, -0.01, "always", None)
