@@ -292,6 +292,6 @@ def write(
     """Writes NAME.csv of each table, and NAME.md of those in MARKDOWN."""
     about = About(evaluation, settings, budget(tables["tuning"], grid))
     for name, table in tables.items():
-        files.write_csv(table, folder / f"{name}.csv", digits=6 if name in ("ranking", "tuning") else 4)
+        files.write_csv(table, folder / f"{name}.csv", digits=6 if name in ("ranking", "score_cost", "tuning") else 4)
     for name, text in MARKDOWN.items():
         files.write_text(text(tables[name], about), folder / f"{name}.md")

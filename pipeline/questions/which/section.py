@@ -132,13 +132,11 @@ def brief(ranking: pl.DataFrame, trials: int | None) -> str:
         else:
             open_ones.append(title_inside(task))
     if open_ones:
-        told.append(f"which strategy is best is too small to tell on {joined(open_ones)}")
+        told.append(f"the data are too small to tell which strategy is best on {joined(open_ones)}")
     untuned_ones = "unequally" if trials is None else "for no strategy"
     claim = "" if trials else f"; settings were tuned {untuned_ones}, so that nothing is claimed about which is better"
-    scores = [f"{name} on {joined(of)}" for name, of in highest.items()]
-    second = (
-        f" In the {headline['cohort'][0]} cohort the highest scores have {joined(scores)}{claim}." if scores else ""
-    )
+    scores = ", ".join(f"{name}'s on {joined(of)}" for name, of in highest.items())
+    second = f" In the {headline['cohort'][0]} cohort the highest score is {scores}{claim}." if scores else ""
     return f"{sentence_case('; '.join(told))}.{second}"
 
 

@@ -304,6 +304,19 @@ def test_the_answer_claims_only_what_the_sets_carry(tables, tmp_path):
     assert "ICU mortality: too small to tell, any of 3 strategies may be first" in vague.sentence
 
 
+def test_a_score_has_the_same_digits_beside_its_rank_and_beside_its_cost(tables, tmp_path):
+    write(tables, tmp_path, GRID, EVALUATION, SETTINGS)
+    keys = ["task", "cohort", "metric", "strategy"]
+    ranking, cost = (
+        pl.read_csv(tmp_path / f"{name}.csv", infer_schema_length=None).select(*keys, "value", "low", "high")
+        for name in ("ranking", "score_cost")
+    )
+    both = cost.join(ranking, on=keys, suffix="_ranked")
+    assert both.height == cost.height > 0
+    for name in ("value", "low", "high"):
+        assert both[name].to_list() == both[f"{name}_ranked"].to_list()
+
+
 def test_a_handful_of_stays_names_no_best_strategy(tables, tmp_path):
     """On five stays one strategy may be right about all: its confidence set is one place, and means nothing."""
     write(tables, tmp_path, GRID, EVALUATION, SETTINGS)
@@ -325,13 +338,15 @@ def test_a_handful_of_stays_names_no_best_strategy(tables, tmp_path):
     assert sentence(unknown.clear(), 1) == brief(unknown.clear(), 1) == "There is no task to compare strategies on."
     sure = two.with_columns(set_low=1, set_high=1)
     first, score = two["strategy"][0], f"{two['value'][0]:.3f}"
-    told = f"In the base cohort the highest scores have {first} on ICU mortality (AUROC {score})"
+    told = f"In the base cohort the highest score is {first}'s on ICU mortality (AUROC {score})"
     assert brief(sure, 1) == f"On ICU mortality {first} scores highest for certain. {told}."
-    vague = "Which strategy is best is too small to tell on ICU mortality."
+    vague = "The data are too small to tell which strategy is best on ICU mortality."
     assert brief(sure.with_columns(set_high=2), 1) == f"{vague} {told}."
     claim = "; settings were tuned for no strategy, so that nothing is claimed about which is better."
     assert brief(sure.with_columns(set_high=2), 0) == f"{vague} {told}{claim}"
     assert brief(unknown, 1) == vague
+    both = pl.concat([sure, sure.with_columns(task=pl.lit("los"), metric=pl.lit("kappa"), strategy=pl.lit("other"))])
+    assert f"on ICU mortality (AUROC {score}), other's on length of stay (κ {score})." in brief(both, 1)
 
 
 def test_the_answer_names_a_missing_and_a_broken_table(tables, tmp_path):
