@@ -37,6 +37,7 @@ from pipeline.evaluation.scores import Sampler, estimate_interval
 from pipeline.params import END_TO_END, Params, load
 from pipeline.presentation.text import markdown_table, number, plural, with_interval
 from pipeline.synthetic.model import PHENOTYPES, VERSION
+from pipeline.synthetic.studies import FINDINGS
 from pipeline.tasks import get_task
 from tests.benchmarks import findings_encoder
 
@@ -294,8 +295,9 @@ def difference_rows(rows: pl.DataFrame) -> list[tuple[str, ...]]:
 def markdown(rows: pl.DataFrame, told: pl.DataFrame, facts: dict[str, Any]) -> str:
     """docs/encoders-study.md; `facts` as `facts_of` gives them."""
     size, taught = facts["size"], facts["taught"]
-    told_of = [value for value in taught["auroc"].values() if value is not None]
-    learned = number(float(np.mean(told_of)) if told_of else None)
+    shown = [taught["auroc"].get(name) for name, (cause, *_) in FINDINGS.items() if cause]
+    learned = sorted(value for value in shown if value is not None)
+    learned = f"between {number(learned[0])} and {number(learned[-1])}" if learned else "not estimable"
     findings = told["finding"].unique(maintain_order=True).to_list()
     control_rows = [
         (TITLES.get(source, str(source)), *(number(of.filter(finding=each)["auroc"].item()) for each in findings))
@@ -303,13 +305,13 @@ def markdown(rows: pl.DataFrame, told: pl.DataFrame, facts: dict[str, Any]) -> s
     ]
     record = rows.filter(pl.col("image").is_null()).select("strategy", "seconds_per_epoch").unique().rows()
     alone = "".join(f"; `{name}`, the record alone: {number(spent)}" for name, spent in record)
-    scores = markdown_table(["Strategy", "Image", "The encoder has", *KINDS.values()], score_rows(rows), 3)
+    scores = markdown_table(["Strategy", "Image", "Badge", *KINDS.values()], score_rows(rows), 3)
     header = ["Strategy", "Image", *KINDS.values(), "s an epoch", "× as fast"]
     varies = "patients and folds" if size.folds > 1 else "patients; one run tells no luck of training"
     return f"""# Frozen encoders beside training end to end
 
-`python -m tests.benchmarks.encoders`: a synthetic hospital (version {VERSION}) of {size.patients:,} patients, images
-of {size.image_px} px packed at {size.px}; {plural(size.folds, "fold")}, one seed each; {facts["trained"]} stays with
+`python -m tests.benchmarks.encoders --folds {size.folds}`: a synthetic hospital (version {VERSION}) of {size.patients:,}
+patients, images of {size.image_px} px packed at {size.px}; {plural(size.folds, "fold")}, one seed each; {facts["trained"]} stays with
 an image are trained on, {facts["tested"]} are tested. Phenotypes, matched cohort. The scale `study` but for these
 sizes and {size.epochs} epochs; learning rates are those of params.yaml, for all sources of the image alike. Sizes
 follow from what an hour of a busy machine gives, and were set before any score was seen; nothing was chosen by one.
@@ -319,7 +321,8 @@ follow from what an hour of a busy machine gives, and were set before any score 
   {len(taught["auroc"])} findings of reports (CheXpert's labels) on {taught["images"]:,} frontal images of
   {taught["patients"]:,} patients who have no stay in the cohort: {taught["epochs"]} epochs, of which the last counts.
   Its card names the list of just these images (`pretrained_on: mimic_cxr: LIST.csv`). On
-  {taught["held_out_images"]:,} images of other such patients its mean AUROC over {len(told_of)} findings is {learned}.
+  {taught["held_out_images"]:,} images of other such patients the AUROC of a finding that the hospital draws by what the
+  picture shows is {learned}.
 
 Mean AUROC over the labels of a kind, 95 % interval ({varies}), test stays with an image:
 
@@ -358,7 +361,7 @@ def study(folder: Path, size: Size) -> tuple[pl.DataFrame, str]:
     make_hospital(hospital, size)
     for source in SOURCES:
         make_runs(folders[source], size, source, hospital)
-    measured = folders[END_TO_END] / "seconds.json"
+    measured = folder / "seconds.json"  # of fold 0, however many there are
     if not measured.is_file():
         files.write_json(seconds(folders), measured, digits=6)
     epochs = json.loads(measured.read_text(encoding="utf-8"))

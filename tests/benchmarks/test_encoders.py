@@ -12,9 +12,10 @@ from sklearn.metrics import roc_auc_score
 from pipeline.embedding.card import read_card
 from pipeline.embedding.loaders import load_encoder
 from pipeline.params import END_TO_END, load
+from pipeline.presentation.text import markdown_table
 from pipeline.synthetic.model import PHENOTYPES
 from tests.benchmarks import encoders, findings_encoder
-from tests.benchmarks.encoders import KINDS, READY, SOURCES, Size, study
+from tests.benchmarks.encoders import KINDS, READY, SOURCES, Size, difference_rows, score_rows, study
 from tests.benchmarks.findings_encoder import NAME, held_out, learn, outsiders
 from tests.support import inprocess
 
@@ -161,7 +162,16 @@ def test_the_page_has_a_row_a_strategy_and_source(folder):
     assert page.count("| resnet | end to end |") == 2
     assert page.count(f"| resnet | {NAME} |") == 2
     assert page.count("| transformer | – | – |") == 1
-    assert "200 patients, images\nof 24 px packed at 32" in page
+    assert "200\npatients, images of 24 px packed at 32; 2 folds" in page
+
+
+def test_the_page_in_docs_tells_the_table_in_docs(root):
+    rows = pl.read_csv(root / "docs/encoders-study.csv", schema_overrides={"seen_of_test": pl.String})
+    page = (root / "docs/encoders-study.md").read_text(encoding="utf-8")
+    assert rows.height == len(KINDS) * (1 + 4 * len(SOURCES))
+    for told in (score_rows(rows), difference_rows(rows)):
+        for line in markdown_table([""] * len(told[0]), told).splitlines()[2:]:
+            assert line in page
 
 
 def test_what_is_made_is_not_made_again(folder, monkeypatch):
