@@ -143,6 +143,13 @@ def blocks(content: Any, title: str = "") -> list[Block]:
     return found
 
 
+def besides(counts: Any) -> Any:
+    """What ingest.json has of a raw table besides what `rows_read` shows; of other entries all."""
+    if not isinstance(counts, dict) or "rows_read" not in counts:
+        return counts
+    return {key: each for key, each in counts.items() if key not in ("rows_read", "kept", "dropped") and each != {}}
+
+
 def rows_read(counts: Any) -> list[dict[str, Any]]:
     """Of ingest.json, a row a raw table: how many rows were read and kept, and why the others were not."""
     found = []

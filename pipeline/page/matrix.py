@@ -11,6 +11,15 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from pipeline.estimation.verdicts import (
+    EQUIVALENT,
+    GAINS,
+    LOSES,
+    NO_RELEVANT_GAIN,
+    NO_RELEVANT_LOSS,
+    NOT_TESTABLE,
+    UNDETERMINED,
+)
 from pipeline.evaluation.reading import read_table
 from pipeline.params import Verdicts
 from pipeline.presentation.answers import Chip
@@ -22,6 +31,15 @@ from pipeline.questions.when.section_tables import FIRST
 from pipeline.questions.when.tables import OWN
 
 COHORTS = ("base", "matched")
+MEANINGS = {  # for who has not read the rule
+    GAINS: "fusion scores higher than the record alone and than the image alone, by more than chance",
+    LOSES: "fusion scores lower than the record alone or than the image alone, by more than chance",
+    EQUIVALENT: "fusion and the better of the two differ by less than matters",
+    NO_RELEVANT_GAIN: "a gain large enough to matter is ruled out",
+    NO_RELEVANT_LOSS: "a loss large enough to matter is ruled out",
+    UNDETERMINED: "these data leave open whether fusion gains or loses",
+    NOT_TESTABLE: "fewer than {} test stays with the rarer outcome, or a single run",
+}
 HIGHER, LOWER = Chip("higher", "▲", "even"), Chip("lower", "▼", "even")
 NOT_APART, NO_INTERVAL = Chip("not told apart", "?", "open"), Chip("no interval", "–", "open")
 
@@ -43,11 +61,12 @@ class Row(NamedTuple):
 
 
 class Matrix(NamedTuple):
-    """The verdicts at a glance, and every fusion strategy by (task, cohort): `heads`."""
+    """The verdicts at a glance, what their words mean, and every fusion strategy by (task, cohort): `heads`."""
 
     cohorts: tuple[str, ...]
     rows: tuple[Row, ...]
     note: str
+    words: tuple[tuple[str, str], ...]
     heads: tuple[tuple[str, str], ...]
     strategies: tuple[Row, ...]
 
@@ -62,7 +81,9 @@ def matrix(tables: Path, tasks: tuple[str, ...], trained: tuple[str, ...], rule:
         cells = tuple(_entry(by.get((task, cohort)), cohort in trained, rule) for cohort in COHORTS)
         rows.append(Row(short_title(task), cells, task))
     heads = tuple((task, cohort) for task in tasks for cohort in COHORTS if cohort in trained)
-    return Matrix(COHORTS, tuple(rows), texts.ADJUSTED, heads, _strategies(table, heads))
+    said = {row["verdict"] for (task, cohort), row in by.items() if task in tasks and cohort in COHORTS}
+    words = tuple((word, of.format(rule.least_positives)) for word, of in MEANINGS.items() if word in said)
+    return Matrix(COHORTS, tuple(rows), texts.ADJUSTED, words, heads, _strategies(table, heads))
 
 
 def _entry(row: dict[str, Any] | None, trained: bool, rule: Verdicts) -> Entry:

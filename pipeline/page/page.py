@@ -28,7 +28,7 @@ from pipeline.errors import InputError
 from pipeline.evaluation.cells import cell_folder
 from pipeline.page import figures
 from pipeline.page.exposure import badges, banner
-from pipeline.page.facts import Block, blocks, rows_read, value, words
+from pipeline.page.facts import Block, besides, blocks, rows_read, value, words
 from pipeline.page.labels import Names, about, kind_of, sort_value, unique_ids
 from pipeline.page.matrix import matrix
 from pipeline.page.questions import answers, trials_of_each
@@ -212,6 +212,9 @@ def _facts(folder: Path) -> list[tuple[str, str, list[Block] | None]]:
     found = {stage: _json(folder / f"{stage}.json") for stage in titles}
     if isinstance(found["cohort"], dict):  # the flow has a section of its own
         found["cohort"] = {key: each for key, each in found["cohort"].items() if key != "attrition"}
+    if isinstance(found["ingest"], dict):  # and so have the rows read
+        found["ingest"] = {key: rest for key, each in found["ingest"].items() if (rest := besides(each))}
+        titles = {stage: title for stage, title in titles.items() if stage != "ingest" or found["ingest"]}
     return [
         (title, f"data/{stage}.json", None if found[stage] is None else blocks(found[stage]))
         for stage, title in titles.items()

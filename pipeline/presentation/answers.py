@@ -6,7 +6,7 @@ page lays them out. Numbers are formatted by pipeline.presentation.text and tabl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from pipeline.presentation.tables import Cell
@@ -55,6 +55,23 @@ class AnswerTable:
     stage: str
     folded: bool = True
     anchors: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> AnswerTable:
+        """Without the columns that are blank in every row, as notes are where there is nothing to note."""
+        if not self.rows:
+            return self
+        columns = enumerate(zip(*self.rows, strict=True))
+        kept = [place for place, column in columns if any(cell != "" for cell in column)]
+        header = tuple(self.header[place] for place in kept)
+        return replace(self, header=header, rows=tuple(tuple(row[place] for place in kept) for row in self.rows))
+
+    @property
+    def bounded(self) -> tuple[bool, ...]:
+        """Which columns hold an interval: in those that hold none at all, its absence is nothing to tell."""
+        return tuple(
+            any(isinstance(cell, Cell) and cell.interval for cell in column) for column in zip(*self.rows, strict=True)
+        )
 
     @property
     def numeric(self) -> tuple[bool, ...]:

@@ -56,12 +56,16 @@ def test_tables_sort_in_a_browser(chromium, page, tmp_path):
     assert len(set(first_values)) > 1
 
 
-def shown_after(chromium, page, folder, script, *options):
-    """What `script`, which calls `put(...)`, found in the page."""
+def shown_after(chromium, page, folder, script, *options, screen=None):
+    """What `script`, which calls `put(...)`, found in the page; `screen`: width and height, as no window is narrow."""
     file = folder / "asked.html"
-    put = "const put = (x) => { document.body.append(Object.assign(document.createElement('pre'), {id: 'found', "
-    put += "textContent: JSON.stringify(x)})); };"
-    file.write_text(page.replace("</body>", f"<script>{put}{script}</script></body>"), encoding="utf-8")
+    put = "const put = (x) => { parent.document.body.append(Object.assign(parent.document.createElement('pre'), "
+    put += "{id: 'found', textContent: JSON.stringify(x)})); };"
+    asked = page.replace("</body>", f"<script>{put}{script}</script></body>")
+    if screen:
+        size = f'style="border: 0; width: {screen[0]}px; height: {screen[1]}px"'
+        asked = f'<!doctype html><body><iframe {size} srcdoc="{html.escape(asked)}"></iframe></body>'
+    file.write_text(asked, encoding="utf-8")
     dom = browse(chromium, file, folder, "--dump-dom", *options).stdout
     return json.loads(html.unescape(re.search(r'<pre id="found">(.*?)</pre>', dom, re.DOTALL)[1]))
 
@@ -75,8 +79,21 @@ def test_the_page_is_short_while_closed(chromium, page, tmp_path):
 
 @pytest.mark.parametrize(("width", "height", "last"), [(1280, 900, ".briefs"), (390, 844, "#verdicts")])
 def test_the_answers_stand_on_the_first_screen(chromium, page, tmp_path, width, height, last):
-    ask = f"put(document.querySelector('{last}').getBoundingClientRect().bottom)"
-    assert shown_after(chromium, page, tmp_path, ask, f"--window-size={width},{height}") < height
+    ask = f"put([innerWidth, document.querySelector('{last}').getBoundingClientRect().bottom])"
+    seen, bottom = shown_after(chromium, page, tmp_path, ask, screen=(width, height))
+    assert seen == width
+    assert bottom < height
+
+
+@pytest.mark.parametrize("width", [390, 768, 1280])
+def test_nothing_is_wider_than_the_screen_and_every_verdict_is_on_it(chromium, page, tmp_path, width):
+    script = """
+      document.querySelectorAll("details").forEach((each) => { each.open = true; });
+      put([document.documentElement.scrollWidth, [...document.querySelectorAll(".verdict, #verdicts td")]
+        .filter((each) => each.getBoundingClientRect().right > innerWidth).map((each) => each.textContent)]);"""
+    wide, off = shown_after(chromium, page, tmp_path, script, screen=(width, 900))
+    assert wide <= width
+    assert off == []
 
 
 def test_no_table_is_cut_on_paper(chromium, page, tmp_path):

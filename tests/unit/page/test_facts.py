@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from pipeline.page.facts import blocks, rows_read
+from pipeline.page.facts import besides, blocks, rows_read
 from pipeline.page.page import build
 from tests.support.pages import SMALL
 
@@ -86,3 +86,10 @@ def test_rows_read_is_a_row_a_raw_table():
         {"name": "lab", "read": 1376, "kept": 10, "why": "no number 366, in no ICU stay <10"}
     ]
     assert rows_read(None) == []
+
+
+def test_besides_is_what_the_table_of_rows_read_does_not_show():
+    lab = {"dropped": {"no number": 366}, "kept": 10, "rows_read": 1376, "noted": {"without hadm_id": 3}}
+    assert besides(lab) == {"noted": {"without hadm_id": 3}}
+    assert besides({"kept": 10, "rows_read": 10, "dropped": {}, "noted": {}}) == {}
+    assert besides(3) == 3

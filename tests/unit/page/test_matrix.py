@@ -4,8 +4,8 @@ import polars as pl
 import pytest
 
 from pipeline import params
-from pipeline.estimation.verdicts import GAINS, UNDETERMINED, WORDS
-from pipeline.page.matrix import HIGHER, LOWER, NO_INTERVAL, NOT_APART, matrix
+from pipeline.estimation.verdicts import GAINS, NOT_TESTABLE, UNDETERMINED, WORDS
+from pipeline.page.matrix import HIGHER, LOWER, MEANINGS, NO_INTERVAL, NOT_APART, matrix
 from pipeline.questions.when.contest import CONFIRMATORY, SCHEMA, UNCHOSEN
 from pipeline.questions.when.tables import SIGNS
 
@@ -44,6 +44,17 @@ def test_an_interval_that_told_nothing_is_said_to_be_unadjusted(entries):
 def test_a_gain_beyond_the_margin(entries):
     told = {"verdict": GAINS, "beyond": True, "difference": 0.1, "family_low": 0.05, "family_high": 0.2}
     assert entries(TOLD | told)[0].chip.text == "gains by more than 0.01"
+
+
+def test_the_words_of_the_verdicts_that_are_there_are_explained(root, tmp_path):
+    rule = params.load(root / "params.yaml").verdicts
+    rows = [ROW | TOLD, ROW | {"cohort": "matched", "verdict": NOT_TESTABLE}]
+    table = pl.DataFrame([dict.fromkeys(SCHEMA) | row for row in rows], schema=SCHEMA, orient="row")
+    table.write_csv(tmp_path / "gain.csv")
+    told = dict(matrix(tmp_path, ("mortality",), ("base", "matched"), rule).words)
+    assert list(told) == [UNDETERMINED, NOT_TESTABLE]
+    assert told[NOT_TESTABLE] == "fewer than 50 test stays with the rarer outcome, or a single run"
+    assert set(MEANINGS) == set(WORDS) == set(SIGNS)
 
 
 def test_why_a_cell_is_empty(entries):

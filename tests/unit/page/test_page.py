@@ -101,7 +101,7 @@ def test_the_cohort_flow_shows_no_number_and_no_bar_where_a_step_is_hidden(page)
     flow = page[page.index('<table class="flow"') :]
     rows = re.findall(r"<tr>(.*?)</tr>", flow[: flow.index("</table>")])[1:]
     cells = [re.findall(r'<td class="number">(.*?)</td>', row) for row in rows]
-    assert cells[0] == ["1,000", "540", ""]
+    assert cells[0] == ["1,000", "540", "–"]
     assert cells[1] == ["550", "480", "450"]
     assert cells[2] == ["hidden", "hidden", "hidden"]
     assert cells[3][0] == "500"
@@ -271,6 +271,31 @@ def test_words_of_the_first_screen_are_explained_there(page):
     named = set(re.findall(r'<a href="#card-(\w+)">', head[head.index('class="briefs"') :]))
     assert named
     assert all(f"<b>{name}</b>: " in head for name in named)
+    assert "<b>not testable</b>: fewer than 50 test stays with the rarer outcome, or a single run." in head
+
+
+def test_no_cell_is_blank_and_every_column_has_a_name(page):
+    assert re.findall(r"<t[dh][^>]*>\s*</t[dh]>", page) == []
+
+
+def test_where_no_number_of_a_column_has_an_interval_none_is_missed(page):
+    table = page[page.index('id="t-where-the-uncertainty-comes-from"') :]
+    assert "no interval" not in table[: table.index("</table>")]
+
+
+INGEST = {"lab": {"dropped": {"no number": 366}, "kept": 1010, "rows_read": 1376, "noted": {"a bound for a number": 7}}}
+
+
+def test_rows_read_stand_in_one_table(own, shown):
+    (own / "reports" / "data" / "ingest.json").write_text(json.dumps(INGEST))
+    html, _ = build(own / "data", own / "reports", shown)
+    facts = html[html.index('<section id="facts"') : html.index('<section id="splits"')]
+    assert facts.count("1,376") == 1
+    assert "<summary>Reading the raw files</summary>" in facts
+    assert "a bound for a number" in facts
+    (own / "reports" / "data" / "ingest.json").write_text(json.dumps({"lab": INGEST["lab"] | {"noted": {}}}))
+    html, _ = build(own / "data", own / "reports", shown)
+    assert html.count("Reading the raw files") == 0
 
 
 def test_the_first_screen_answers_each_of_the_four_questions_in_at_most_two_sentences(page):
