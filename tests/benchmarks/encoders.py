@@ -310,11 +310,12 @@ def markdown(rows: pl.DataFrame, told: pl.DataFrame, facts: dict[str, Any]) -> s
     varies = "patients and folds" if size.folds > 1 else "patients; one run tells no luck of training"
     return f"""# Frozen encoders beside training end to end
 
-`python -m tests.benchmarks.encoders --folds {size.folds}`: a synthetic hospital (version {VERSION}) of {size.patients:,}
-patients, images of {size.image_px} px packed at {size.px}; {plural(size.folds, "fold")}, one seed each; {facts["trained"]} stays with
-an image are trained on, {facts["tested"]} are tested. Phenotypes, matched cohort. The scale `study` but for these
-sizes and {size.epochs} epochs; learning rates are those of params.yaml, for all sources of the image alike. Sizes
-follow from what an hour of a busy machine gives, and were set before any score was seen; nothing was chosen by one.
+`python -m tests.benchmarks.encoders --folds {size.folds}`: a synthetic hospital (version {VERSION}) of
+{size.patients:,} patients, images of {size.image_px} px packed at {size.px}; {plural(size.folds, "fold")}, one seed each;
+{facts["trained"]} stays with an image are trained on, {facts["tested"]} are tested. Phenotypes, matched cohort. The
+scale `study` but for these sizes and {size.epochs} epochs; learning rates are those of params.yaml, for all sources of
+the image alike. Sizes follow from what an hour of a busy machine gives, and were set before any score was seen; nothing
+was chosen by one.
 
 - `{READY}`: ImageNet's weights, never shown a radiograph; sees the JPEG at 224 px.
 - `{findings_encoder.NAME}`: the very CNN that strategies train end to end, at the same px, taught the

@@ -162,7 +162,7 @@ def test_the_page_has_a_row_a_strategy_and_source(folder):
     assert page.count("| resnet | end to end |") == 2
     assert page.count(f"| resnet | {NAME} |") == 2
     assert page.count("| transformer | – | – |") == 1
-    assert "200\npatients, images of 24 px packed at 32; 2 folds" in page
+    assert "\n200 patients, images of 24 px packed at 32; 2 folds" in page
 
 
 def test_the_page_in_docs_tells_the_table_in_docs(root):
