@@ -311,7 +311,7 @@ def markdown(rows: pl.DataFrame, told: pl.DataFrame, facts: dict[str, Any]) -> s
     return f"""# Frozen encoders beside training end to end
 
 `python -m tests.benchmarks.encoders --folds {size.folds}`: a synthetic hospital (version {VERSION}) of
-{size.patients:,} patients, images of {size.image_px} px packed at {size.px}; {plural(size.folds, "fold")}, one seed each;
+{size.patients:,} patients, images of {size.image_px} px packed at {size.px}; {plural(size.folds, "fold")}, one seed;
 {facts["trained"]} stays with an image are trained on, {facts["tested"]} are tested. Phenotypes, matched cohort. The
 scale `study` but for these sizes and {size.epochs} epochs; learning rates are those of params.yaml, for all sources of
 the image alike. Sizes follow from what an hour of a busy machine gives, and were set before any score was seen; nothing
