@@ -293,9 +293,10 @@ def test_nothing_to_choose_from_nothing_estimable_and_single_subjects_are_empty_
 def test_the_same_bytes_twice_and_back(made, found, tmp_path):
     for folder in ("one", "two"):
         reading = known(made)
-        write(gain(reading), beside(reading), RULE, tmp_path / folder)
+        more = beside(reading)
+        write(found if folder == "one" else gain(reading), more, RULE, tmp_path / folder)
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
-    both, alone = ("gain", "variance", *beside(reading)), ("chosen", "image_use")
+    both, alone = ("gain", "variance", *more), ("chosen", "image_use")
     assert names == sorted([f"{name}.{end}" for name in both for end in ("csv", "md")] + [f"{n}.csv" for n in alone])
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
