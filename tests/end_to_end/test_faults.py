@@ -120,7 +120,7 @@ def lock(folder: Path) -> dict:
     return yaml.safe_load((folder / "dvc.lock").read_text())
 
 
-def ending(process: subprocess.Popen, seconds: float = 120) -> str:
+def ending(process: subprocess.Popen, seconds: float = 600) -> str:
     text, _ = process.communicate(timeout=seconds)
     return text
 
