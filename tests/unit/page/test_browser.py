@@ -107,6 +107,24 @@ def test_no_table_is_cut_on_paper(chromium, page, tmp_path):
     assert shown_after(chromium, paper, tmp_path, script, "--window-size=688,1000") == []
 
 
+def test_no_word_is_broken_on_paper_but_where_columns_are_too_many(chromium, page, tmp_path):
+    script = """
+      document.querySelectorAll("details").forEach((each) => { each.open = true; });
+      const broken = [];
+      document.querySelectorAll(".wide:not(:has(thead :nth-child(15))) :is(th, td)").forEach((cell) => {
+        const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT), range = document.createRange();
+        for (let text = texts.nextNode(); text; text = texts.nextNode())
+          for (const word of text.data.matchAll(/[A-Za-z_]+/g)) {
+            range.setStart(text, word.index);
+            range.setEnd(text, word.index + word[0].length);
+            if (new Set([...range.getClientRects()].map((each) => each.top)).size > 1) broken.push(word[0]);
+          }
+      });
+      put(broken);"""
+    paper = page.replace("@media print {", "@media all {")
+    assert shown_after(chromium, paper, tmp_path, script, "--window-size=688,1000") == []
+
+
 def printed(chromium, file, folder):
     browse(chromium, file, folder, f"--print-to-pdf={folder / 'page.pdf'}", "--no-pdf-header-footer")
     return len(re.findall(rb"/Type\s*/Page[^s]", (folder / "page.pdf").read_bytes()))
