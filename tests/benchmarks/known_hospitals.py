@@ -153,7 +153,8 @@ or "equivalent" where no more than that is; the other words say nothing of it. L
 the shares are of labels, not of independent data sets.
 
 {markdown_table(header, shares(rows), numbers_from=2)}
-The field's usual rules of claiming a gain, on the very same predictions (docs/reading-the-report.md):
+The field's usual rules of claiming a gain, on the very same predictions (docs/reading-the-report.md). Attainable are
+labels of which more than {MARGIN:g} is; a gain is right where anything is:
 
 {markdown_table(["Cohort", "Rule", *COUNTS.values()], rule_rows(of_rules), numbers_from=2)}"""
 
