@@ -40,14 +40,15 @@ from pipeline.synthetic.model import PHENOTYPES, VERSION
 from pipeline.synthetic.studies import FINDINGS
 from pipeline.tasks import get_task
 from tests.benchmarks import findings_encoder
+from tests.benchmarks.image_use import COHORT, CONFIDENCE, KINDS, TASK
+from tests.support.inprocess import DATA_STAGES
 
 OUT = ROOT / "docs" / "encoders-study"
 READY = "efficientnet-lite0"
 SOURCES = (END_TO_END, READY, findings_encoder.NAME)
 STRATEGIES = ("transformer", "resnet", "late_fusion", "medfuse", "drfuse")
-TASK, COHORT, METRIC, CONFIDENCE = "phenotype", "matched", "auroc", 0.95
-KINDS = {"ehr_only": "EHR-only", "cxr_only": "Image-only", "synergistic": "Synergistic"}
-DATA = ("synthesize", "manifest", "ingest", "cohort", "labels", "series", "images", "splits", "masks", "statistics")
+METRIC = "auroc"
+DATA = ("synthesize", *(name for name in DATA_STAGES if name != "exposure"))  # which each source has of its own
 OWN = ("raw", "runs", "tuned", "probes", "exposure.parquet")  # of data/: not the hospital's
 ROUNDS = 5  # of measuring an epoch; the least counts
 COLUMNS = ("strategy", "image", "badge", "seen_of_test", "seconds_per_epoch", "kind", "auroc", "low", "high")

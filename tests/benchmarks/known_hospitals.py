@@ -25,6 +25,7 @@ from pipeline.questions.known import rules
 from pipeline.questions.known.known import RIGHT, SCHEMA, WRONG
 from pipeline.questions.known.tables import COUNTS
 from pipeline.synthetic.model import VERSION
+from tests.support.inprocess import DATA_STAGES
 
 OUT = ROOT / "docs" / "known-hospitals"
 STRATEGIES = (
@@ -40,19 +41,7 @@ STRATEGIES = (
     "medfuse",
 )
 FOLDS = [0, 1, 2]  # one run tells no luck of training, and nothing is said of it
-DATA = (
-    "synthesize",
-    "paths",
-    "manifest",
-    "ingest",
-    "cohort",
-    "labels",
-    "series",
-    "images",
-    "splits",
-    "masks",
-    "statistics",
-)
+DATA = ("synthesize", "paths", *DATA_STAGES)
 MARGIN = 0.01  # verdicts.margins.auroc of params.yaml
 EDGES = (MARGIN, 0.03, 0.06)  # of the attainable gain in AUROC
 
@@ -71,7 +60,7 @@ def changed(params: dict[str, Any], seed: int) -> dict[str, Any]:
 def commands() -> list[str]:
     """The stages in order, with their arguments."""
     cells = ["tune"] + [f"train {name}" for name in STRATEGIES] + [f"probe {name}" for name in STRATEGIES]
-    return [*DATA, "audit", *cells, "exposure", "gain", "known"]
+    return [*DATA, "audit", *cells, "gain", "known"]
 
 
 def make(seed: int, folder: Path) -> None:
