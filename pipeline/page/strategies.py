@@ -50,10 +50,11 @@ intervals; *synergistic* is of the phenotypes that only both modalities together
 0, the strategy does not show there what its paper claims.
 
 *Images* (`python -m tests.benchmarks.pictured`, [image-use.csv](image-use.csv)): AUROC on the test stays of a synthetic
-hospital of the scale `study` (32 px, phenotypes, matched cohort, untuned, three folds), of the phenotypes that the
-image alone tells, of those that only both tell, and what of both is lost with other patients' images, with 95 %
-intervals of patients. *End to end* is with the CNN; *causes given* is with a linear map of the planted causes that the
-image shows, in the CNN's place: who finds nothing synergistic there (0.5) does so for another reason than the CNN.
+hospital of the scale `study` (32 px, phenotypes, matched cohort, three folds), of the phenotypes that the image alone
+tells, of those that only both tell, and what of both is lost with other patients' images, with 95 % intervals of
+patients. *End to end* is with the CNN; *causes given* is with a linear map of the planted causes that the image shows,
+in the CNN's place: who finds nothing synergistic there (0.5) does so for another reason than the CNN. Settings are
+those of params.yaml, or, *tuned*, the best on dev of so many trials.
 """
 BEFORE = """## Before training
 
@@ -102,13 +103,17 @@ def found(study: Path) -> dict[str, str]:
 def of_images(path: Path) -> dict[str, str]:
     """What each strategy makes of images and of their causes. Raises InputError where file or column is absent."""
     numbers = [f"{use}{end}" for use in USES for end in ("", "_low", "_high")]
-    rows = read_table(path, {"strategy": pl.String, "image": pl.String, **dict.fromkeys(numbers, pl.Float64)})
+    schema = {"strategy": pl.String, "image": pl.String, "trials": pl.Int64, **dict.fromkeys(numbers, pl.Float64)}
+    rows = read_table(path, schema)
     texts: dict[str, str] = {}
     for (name,), own in rows.group_by("strategy", maintain_order=True):
         told = []
         for use, what in USES.items():
-            known = own.select("image", use, f"{use}_low", f"{use}_high").drop_nulls(use)
-            cells = [f"{with_interval(*row[1:])} {WAYS[row[0]]}" for row in known.rows()]
+            known = own.select("image", "trials", use, f"{use}_low", f"{use}_high").drop_nulls(use)
+            cells = [
+                f"{with_interval(*bounds)} {WAYS[image]}" + f", tuned ({trials} trials)" * (trials > 0)
+                for image, trials, *bounds in known.rows()
+            ]
             if cells:
                 told.append(f"{what} {', '.join(cells)}")
         texts[str(name)] = "; ".join(told) + "."

@@ -5,9 +5,11 @@ cohort, with its params: end to end, and with a vector in each image's place tha
 image shows (cxr_NAME of data/truth/planted.parquet), as a frozen encoder's: a linear map then stands where the CNN did
 (docs/encoders.md). Who finds no synergy of causes that are given finds none for another reason than the CNN.
 
+With `--trials N` settings are chosen first, of as many, on the dev stays (stage tune).
+
 The cells lie beside HOSPITAL, their runs in its run store, where whoever is killed finds them. Test stays are asked
-(tests.benchmarks.image_use). docs/image-use.csv gets a row a strategy and way, and keeps those of others; `python -m
-pipeline.page.strategies` then has them on the cards.
+(tests.benchmarks.image_use). docs/image-use.csv gets a row a strategy, way and number of trials, and keeps those of
+others; `python -m pipeline.page.strategies` then has them on the cards.
 """
 
 from __future__ import annotations
@@ -40,15 +42,17 @@ HOSPITALS = (*FILES, "truth/planted.parquet", "audit.ok")  # of data/; a folder'
 COLUMNS = (
     "strategy",
     "image",
+    "trials",
     "runs",
     *(f"{kind}{end}" for kind in (*KINDS, "cost") for end in ("", "_low", "_high")),
 )
 
 
-def changed(params: dict[str, Any], names: Sequence[str], image: str) -> dict[str, Any]:
-    """Params of the hospital, for the cells of `names` that see images so."""
-    scale = params["scales"][params["scale"]]["training"]
-    scale["cohorts"], scale["train_missing"] = [COHORT], [0.0]
+def changed(params: dict[str, Any], names: Sequence[str], image: str, trials: int) -> dict[str, Any]:
+    """Params of the hospital, for the cells of `names` that see images so, with settings that `trials` chose."""
+    scale = params["scales"][params["scale"]]
+    scale["training"] |= {"cohorts": [COHORT], "train_missing": [0.0]}
+    scale["tuning"]["cohorts"], params["tuning"]["trials"] = [COHORT], trials
     params["grid"] = {"strategies": list(names), "tasks": [TASK], "ensembles": []}
     params["training"]["image"] = image
     params["embedding"]["encoders"] = [] if image == END_TO_END else [image]
@@ -66,9 +70,9 @@ def embed_causes(data: Path) -> None:
     told.select(pl.int_range(pl.len(), dtype=pl.Int32).alias("row"), "dicom_id").write_parquet(folder / "index.parquet")
 
 
-def make(hospital: Path, names: Sequence[str], image: str) -> Path:
+def make(hospital: Path, names: Sequence[str], image: str, trials: int) -> Path:
     """The folder of the cells, each made unless the run store has it."""
-    folder = hospital.with_name(f"{hospital.name}-{image}")
+    folder = hospital.with_name(f"{hospital.name}-{image}" + f"-{trials}-trials" * (trials > 0))
     data = folder / "data"
     for name in HOSPITALS:
         (data / name).parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +81,7 @@ def make(hospital: Path, names: Sequence[str], image: str) -> Path:
     if image == CAUSES:
         embed_causes(data)
     params = yaml.safe_load((hospital / "params.yaml").read_text(encoding="utf-8"))
-    files.write_text(yaml.safe_dump(changed(params, names, image), sort_keys=False), folder / "params.yaml")
+    files.write_text(yaml.safe_dump(changed(params, names, image, trials), sort_keys=False), folder / "params.yaml")
     own = {"PYTHONPATH": str(ROOT), "FUSION_WORK": str(hospital.resolve() / "work")}
     for stage in ("tune", *(f"train {each}" for each in names)):
         command = [sys.executable, "-m", *f"stages.{stage}".split()]
@@ -85,9 +89,9 @@ def make(hospital: Path, names: Sequence[str], image: str) -> Path:
     return folder
 
 
-def line(use: Use, image: str) -> dict[str, str]:
+def line(use: Use, image: str, trials: int) -> dict[str, str]:
     """A row of the table."""
-    row = {"strategy": use.strategy, "image": image, "runs": str(use.runs)}
+    row = {"strategy": use.strategy, "image": image, "trials": str(trials), "runs": str(use.runs)}
     for name, bounds in {**use.kinds, "cost": use.cost or (None,) * 3}.items():
         for end, value in zip(("", "_low", "_high"), bounds, strict=True):
             row[f"{name}{end}"] = "" if value is None else f"{value:.4f}"
@@ -95,9 +99,10 @@ def line(use: Use, image: str) -> dict[str, str]:
 
 
 def table(found: Sequence[dict[str, str]], written: str = "") -> str:
-    """CSV, by strategy and way; of `written`, such a table, the rows stay that are not in `found`."""
-    rows = {(row["strategy"], row["image"]): row for row in (*csv.DictReader(written.splitlines()), *found)}
-    ordered = sorted(rows, key=lambda key: (key[0], tuple(WAYS).index(key[1])))
+    """CSV, by strategy, way and trials; of `written`, such a table, the rows stay that are not in `found`."""
+    every = (*csv.DictReader(written.splitlines()), *found)
+    rows = {(row["strategy"], row["image"], int(row["trials"])): row for row in every}
+    ordered = sorted(rows, key=lambda key: (key[0], tuple(WAYS).index(key[1]), key[2]))
     lines = [",".join(rows[key][column] for column in COLUMNS) for key in ordered]
     return "\n".join([",".join(COLUMNS), *lines]) + "\n"
 
@@ -108,13 +113,14 @@ def main() -> None:
     parser.add_argument("hospital", type=Path)
     parser.add_argument("names", nargs="+", metavar="NAME")
     parser.add_argument("--image", choices=tuple(WAYS), action="append", help="default: both")
+    parser.add_argument("--trials", type=int, default=0, help="default: 0, the settings of params.yaml")
     chosen = parser.parse_args()
     prepare_torch()
     for name in chosen.names:  # a strategy's rows as soon as they are known
         for image in chosen.image or WAYS:
-            data = make(chosen.hospital, [name], image) / "data"
+            data = make(chosen.hospital, [name], image, chosen.trials) / "data"
             store = Store(chosen.hospital.resolve() / "work", data_fingerprint(data), data)
-            rows = [line(each, image) for each in uses(data, store, "test", name)]
+            rows = [line(each, image, chosen.trials) for each in uses(data, store, "test", name)]
             written = OUT.read_text(encoding="utf-8") if OUT.is_file() else ""
             files.write_text(table(rows, written), OUT)
 

@@ -30,27 +30,31 @@ def test_every_image_has_the_causes_that_its_own_stay_shows(tmp_path):
         assert embeddings[row, 0] == pytest.approx(shown[stay], abs=1e-3)
 
 
-@pytest.mark.parametrize("image", [END_TO_END, CAUSES])
-def test_params_of_the_cells_are_the_hospitals_but_for_cohort_grid_and_image(tmp_path, image):
+@pytest.mark.parametrize(("image", "trials"), [(END_TO_END, 0), (CAUSES, 0), (CAUSES, 4)])
+def test_params_of_the_cells_are_the_hospitals_but_for_cohort_grid_image_and_trials(tmp_path, image, trials):
     given = yaml.safe_load((ROOT / "params.yaml").read_text())
     given["scale"], given["scales"]["study"]["training"]["max_epochs"] = "study", 5
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(changed(given, ["mmtm"], image)))
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(changed(given, ["mmtm"], image, trials)))
     params = load(tmp_path / "params.yaml")
     assert (params.grid.strategies, params.grid.tasks, params.training.image) == (("mmtm",), ("phenotype",), image)
-    scale = params.scales["study"].training
-    assert (scale.cohorts, scale.train_missing, scale.max_epochs) == (("matched",), (0.0,), 5)
+    scale = params.scales["study"]
+    assert (scale.training.cohorts, scale.training.train_missing) == (("matched",), (0.0,))
+    assert (scale.training.max_epochs, scale.tuning.cohorts, params.tuning.trials) == (5, ("matched",), trials)
 
 
 def test_a_row_takes_the_place_of_the_one_that_was_there_and_others_stay():
     def use(value, cost=None):
         return Use("mmtm", 3, dict.fromkeys(KINDS, (value, value - 0.1, value + 0.1)), cost)
 
-    first = table([line(use(0.5), CAUSES), line(use(0.6, (0.1, None, None)), END_TO_END)])
-    again = list(csv.DictReader(table([line(use(0.7), CAUSES)], first).splitlines()))
-    assert [(row["strategy"], row["image"]) for row in again] == [("mmtm", END_TO_END), ("mmtm", CAUSES)]
-    assert [(row["synergistic"], row["synergistic_high"]) for row in again] == [
-        ("0.6000", "0.7000"),
-        ("0.7000", "0.8000"),
+    first = table([line(use(0.5), CAUSES, 0), line(use(0.6, (0.1, None, None)), END_TO_END, 0)])
+    first = table([line(use(0.8), CAUSES, 16), line(use(0.9), CAUSES, 4)], first)
+    again = list(csv.DictReader(table([line(use(0.7), CAUSES, 0)], first).splitlines()))
+    assert {row["strategy"] for row in again} == {"mmtm"}
+    assert [(row["image"], row["trials"], row["synergistic"], row["synergistic_high"]) for row in again] == [
+        (END_TO_END, "0", "0.6000", "0.7000"),
+        (CAUSES, "0", "0.7000", "0.8000"),
+        (CAUSES, "4", "0.9000", "1.0000"),
+        (CAUSES, "16", "0.8000", "0.9000"),
     ]
-    assert [(row["cost"], row["cost_low"]) for row in again] == [("0.1000", ""), ("", "")]
+    assert [(row["cost"], row["cost_low"]) for row in again] == [("0.1000", ""), ("", ""), ("", ""), ("", "")]
     assert tuple(again[0]) == COLUMNS
