@@ -133,17 +133,18 @@ def _earlier(strategy: str, hyper: Mapping[str, Any], start: str) -> dict[str, N
     for name in card.needs if teachers != "none" else ():
         base = teachers == "base" and "ehr" in read_card(name).modalities
         found |= {name: Need(name)} if sizes is None else {sized(name, x): Need(name, x, base) for x in sizes}
-    if start == "unimodal" and card.group == "fusion" and "lr" in hyper:  # what is fitted begins nowhere
-        found |= {name: Need(name, size) for name in (str(hyper.get("series", "transformer")), "resnet")}
+    if start == "unimodal" and card.group != "unimodal" and "lr" in hyper:  # what is fitted begins nowhere
+        encoders = {"ehr": str(hyper.get("series", "transformer")), "cxr": "resnet"}
+        found |= {name: Need(name, size) for modality, name in encoders.items() if modality in card.modalities}
     return found
 
 
 def needed(strategy: str, hyper: Mapping[str, Any], start: str) -> tuple[str, ...]:
     """Strategies that must be tuned before, as a run needs theirs, or is built around them.
 
-    `start`: training.start. With `unimodal` the shared encoders of a fusion strategy begin with the weights of the
-    unimodal runs: the record's is a transformer, or what the knob `series` says; the image's is the CNN. What is
-    wrapped says itself what it needs.
+    `start`: training.start. With `unimodal` the shared encoders of a fusion strategy or a control begin with the
+    weights of the unimodal runs: the record's is a transformer, or what the knob `series` says; the image's is the CNN.
+    What is wrapped says itself what it needs.
     """
     wrapped = parts(strategy, hyper)[1:]
     runs_of = () if wrapped else (need.strategy for need in _earlier(strategy, hyper, start).values())

@@ -2,9 +2,10 @@
 
 That there is an image is a proxy of era, route of admission and coding; so are its hour, view and number. Rungs are of
 one architecture, the transformer on the record with one linear head: the EHR alone; + whether there is an image; + its
-metadata; + its pixels (`late_fusion`). A last rung shows the same fusion model the images of others: what it loses is
-what the pixels of the right patient are worth. It needs the model again, and comes from the probe. All steps are
-exploratory: they have intervals and no verdict.
+metadata; + its pixels (`late_fusion`). With `training.start: unimodal` all but the first go on from the first's
+weights, so that the first step is a second training's, too. A last rung shows the same fusion model the images of
+others: what it loses is what the pixels of the right patient are worth. It needs the model again, and comes from the
+probe. All steps are exploratory: they have intervals and no verdict.
 """
 
 from __future__ import annotations

@@ -280,8 +280,9 @@ def _ladder(ladder: pl.DataFrame) -> AnswerTable:
         )
     header = ("Rung", "Task", "Cohort", "Strategy", "Score", "Less", "Difference")
     note = (
-        "Exploratory. All rungs have one architecture. What the pixels add to the metadata is what the image itself "
-        "adds. Of another patient: among the patients who have an image."
+        "Exploratory. All rungs have one architecture; with training.start unimodal those above the record go on from "
+        "its weights, so that the first step is a second training's, too. What the pixels add to the metadata is what "
+        "the image itself adds. Of another patient: among the patients who have an image."
     )
     return AnswerTable("The ladder", note, header, tuple(body), "tables/ladder.csv", STAGE)
 
