@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import csv
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ from pipeline import files
 from pipeline.closure import ROOT
 from pipeline.data.tensors import FILES
 from pipeline.page.strategies import IMAGE_USE, WAYS
-from pipeline.params import END_TO_END
+from pipeline.params import END_TO_END, content
 from pipeline.training.run import prepare_torch
 from pipeline.training.store import Store, data_fingerprint
 from tests.benchmarks.image_use import COHORT, KINDS, TASK, Use, uses
@@ -70,9 +71,10 @@ def embed_causes(data: Path) -> None:
     told.select(pl.int_range(pl.len(), dtype=pl.Int32).alias("row"), "dicom_id").write_parquet(folder / "index.parquet")
 
 
-def make(hospital: Path, names: Sequence[str], image: str, trials: int) -> Path:
-    """The folder of the cells, each made unless the run store has it."""
-    folder = hospital.with_name(f"{hospital.name}-{image}" + f"-{trials}-trials" * (trials > 0))
+def make(hospital: Path, names: Sequence[str], image: str, trials: int = 0, changes: Sequence[str] = ()) -> Path:
+    """The folder of the cells, each made unless the run store has it; `changes` as `dvc exp run -S` has them."""
+    of = [image, *([f"{trials}-trials"] if trials else []), *(re.sub(r"[^\w.]+", "-", each) for each in changes)]
+    folder = hospital.with_name("-".join([hospital.name, *of]))
     data = folder / "data"
     for name in HOSPITALS:
         (data / name).parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +82,7 @@ def make(hospital: Path, names: Sequence[str], image: str, trials: int) -> Path:
             (data / name).symlink_to((hospital / "data" / name).resolve())
     if image == CAUSES:
         embed_causes(data)
-    params = yaml.safe_load((hospital / "params.yaml").read_text(encoding="utf-8"))
+    params = content(hospital / "params.yaml", changes)
     files.write_text(yaml.safe_dump(changed(params, names, image, trials), sort_keys=False), folder / "params.yaml")
     own = {"PYTHONPATH": str(ROOT), "FUSION_WORK": str(hospital.resolve() / "work")}
     for stage in ("tune", *(f"train {each}" for each in names)):
@@ -89,13 +91,24 @@ def make(hospital: Path, names: Sequence[str], image: str, trials: int) -> Path:
     return folder
 
 
+def bounds(use: Use) -> dict[str, str]:
+    """Columns of a row: each kind's AUROC and the cost, with their bounds."""
+    return {
+        f"{name}{end}": "" if value is None else f"{value:.4f}"
+        for name, of in {**use.kinds, "cost": use.cost or (None,) * 3}.items()
+        for end, value in zip(("", "_low", "_high"), of, strict=True)
+    }
+
+
 def line(use: Use, image: str, trials: int) -> dict[str, str]:
     """A row of the table."""
-    row = {"strategy": use.strategy, "image": image, "trials": str(trials), "runs": str(use.runs)}
-    for name, bounds in {**use.kinds, "cost": use.cost or (None,) * 3}.items():
-        for end, value in zip(("", "_low", "_high"), bounds, strict=True):
-            row[f"{name}{end}"] = "" if value is None else f"{value:.4f}"
-    return row
+    return {
+        "strategy": use.strategy,
+        "image": image,
+        "trials": str(trials),
+        "runs": str(use.runs),
+        **bounds(use),
+    }
 
 
 def table(found: Sequence[dict[str, str]], written: str = "") -> str:
