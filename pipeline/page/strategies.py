@@ -25,7 +25,12 @@ from pipeline.questions.which.own import FILES
 DOCUMENT, STUDY, SENSITIVITY = Path("docs/strategies.md"), Path("docs/study"), Path("docs/sensitivity.csv")
 IMAGE_USE = Path("docs/image-use.csv")
 WAYS = {"end_to_end": "end to end", "causes": "causes given"}
-USES = {"cxr_only": "image-only", "synergistic": "synergistic", "cost": "others' images cost"}
+USES = {
+    "ehr_only": "record-only",
+    "cxr_only": "image-only",
+    "synergistic": "synergistic",
+    "cost": "others' images cost",
+}
 COMMAND = "python -m pipeline.page.strategies"
 BOUNDS, LOSS = ("difference", "low", "high"), ("loss", "loss_low", "loss_high")
 GROUPS = {"unimodal": "One modality", "control": "Controls that see no pixel", "fusion": "Fusion"}
@@ -50,11 +55,11 @@ intervals; *synergistic* is of the phenotypes that only both modalities together
 0, the strategy does not show there what its paper claims.
 
 *Images* (`python -m tests.benchmarks.pictured`, [image-use.csv](image-use.csv)): AUROC on the test stays of a synthetic
-hospital of the scale `study` (32 px, phenotypes, matched cohort, three folds), of the phenotypes that the image alone
-tells, of those that only both tell, and what of both is lost with other patients' images, with 95 % intervals of
-patients. *End to end* is with the CNN; *causes given* is with a linear map of the planted causes that the image shows,
-in the CNN's place: who finds nothing synergistic there (0.5) does so for another reason than the CNN. Settings are
-those of params.yaml, or, *tuned*, the best on dev of so many trials.
+hospital of the scale `study` (32 px, phenotypes, matched cohort, three folds, a seed each), of the phenotypes that the
+record alone tells, those that the image alone tells, those that only both tell, and what of the last two is lost with
+other patients' images, with 95 % intervals of patients. *End to end* is with the CNN; *causes given* is with a linear
+map of the planted causes that the image shows, in the CNN's place: who finds nothing synergistic there (0.5) does so
+for another reason than the CNN. Settings are those of params.yaml, or, *tuned*, the best on dev of so many trials.
 """
 BEFORE = """## Before training
 

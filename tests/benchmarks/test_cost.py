@@ -1,8 +1,11 @@
 """The smallest pieces of tests/benchmarks/cost.py: one strategy measured, and the table."""
 
+import csv
 import platform
 
-from tests.benchmarks.cost import FIELDS, MACHINE, comparison, machine, measure, table
+from pipeline.modelling.fitted import Fitted
+from pipeline.modelling.registry import names, strategy_class
+from tests.benchmarks.cost import FIELDS, MACHINE, OUT, comparison, machine, measure, table
 from tests.support.made_up_data import fabricate
 
 
@@ -34,6 +37,13 @@ def test_the_table_names_the_kind_of_machine_and_not_the_machine():
     assert first.startswith("a,1.23,0.123,813,400,A  B,")
     assert second.startswith("b,")
     assert len(first.split(",")) == len(head.split(","))
+
+
+def test_the_committed_table_is_of_every_strategy_that_descends_with_its_limit():
+    rows = list(csv.DictReader(OUT.read_text(encoding="utf-8").splitlines()))
+    descending = [name for name in names() if not issubclass(strategy_class(name), Fitted)]
+    assert [row["strategy"] for row in rows] == descending
+    assert [row["strategy"] for row in rows if not row["arithmetic_seconds"]] == []
 
 
 def test_rows_of_strategies_that_are_not_measured_stay():

@@ -114,7 +114,7 @@ def test_the_table_before_training_is_of_every_strategy_that_descends(root):
 
 
 def test_images_are_told_of_end_to_end_and_with_their_causes_given(tmp_path):
-    kinds = {"cxr_only": 0.7, "synergistic": 0.5, "cost": 0.1}
+    kinds = {"ehr_only": 0.9, "cxr_only": 0.7, "synergistic": 0.5, "cost": 0.1}
     ends = (("", 0), ("_low", -0.1), ("_high", 0.1))
     numbers = {f"{kind}{end}": value + d for kind, value in kinds.items() for end, d in ends}
     first, second = ({"strategy": "x", "image": image, "trials": 0} | numbers for image in ("end_to_end", "causes"))
@@ -123,7 +123,8 @@ def test_images_are_told_of_end_to_end_and_with_their_causes_given(tmp_path):
     pl.DataFrame([first, second, lone, lone | {"trials": 4}]).write_csv(tmp_path / "use.csv")
     both = "{0} end to end, {0} causes given".format
     assert of_images(tmp_path / "use.csv") == {
-        "x": "image-only 0.700 (0.600–0.800) end to end, 0.800 causes given; "
+        "x": f"record-only {both('0.900 (0.800–1.000)')}; "
+        "image-only 0.700 (0.600–0.800) end to end, 0.800 causes given; "
         f"synergistic {both('0.500 (0.400–0.600)')}; others' images cost {both('0.100 (0.000–0.200)')}.",
         "y": "synergistic 0.250 causes given, 0.250 causes given, tuned (4 trials).",
     }
