@@ -1,6 +1,10 @@
-"""What the documents name is there: files of the project, and the documents that the index leads to."""
+"""What the documents name is there, and what they say of params holds: files of the project, the index, defaults."""
 
 import re
+
+import yaml
+
+from pipeline.modelling.cards import read_card
 
 PATH = re.compile(r"`((?:pipeline|stages|tests)/[\w/]+\.\w+|\w+\.yaml)`")
 
@@ -18,3 +22,13 @@ def test_the_index_of_the_documents_leads_to_files(root):
     links = re.findall(r"\]\(([^)]+)\)", (root / "docs/README.md").read_text(encoding="utf-8"))
     assert "third-modality.md" in links
     assert [link for link in links if not (root / "docs" / link).exists()] == []
+
+
+def test_the_candidates_of_a_verdict_are_those_that_the_reading_names(root):
+    params = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
+    text = " ".join((root / "docs/reading-the-report.md").read_text(encoding="utf-8").split())
+    strategies = params["grid"]["strategies"]
+    record = [name for name in strategies if read_card(name).modalities == ("ehr",)]
+    fusion = [name for name in params["verdicts"]["fusion"] if name in strategies][: len(record)]
+    named = [" and ".join(f"`{name}`" for name in names) for names in (fusion, record)]
+    assert f"{named[0]} by default, beside {named[1]}" in text

@@ -54,6 +54,13 @@ def test_the_doc_has_the_tables_of_docs_simulations(name, table):
     assert world.told(name) == world.lines(*table(world.read(name)))
 
 
+def test_the_doc_says_how_far_coverage_falls_where_luck_is_large(root):
+    found = [(int(row["seeds"]), float(row["coverage"])) for row in world.read("coverage") if float(row["luck"]) == 3]
+    apart = [f"{100 * min(each for seeds, each in found if (seeds == 3) == few):.1f}" for few in (False, True)]
+    text = " ".join((root / "docs/reading-the-report.md").read_text(encoding="utf-8").split())
+    assert "coverage falls to {} (to {} with three seeds".format(*apart) in text
+
+
 def test_folds_cover_as_their_table_says_and_about_as_well_as_any_rule_can():
     kept = world.read("folds")
     for row in kept:
