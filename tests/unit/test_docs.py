@@ -32,3 +32,11 @@ def test_the_candidates_of_a_verdict_are_those_that_the_reading_names(root):
     fusion = [name for name in params["verdicts"]["fusion"] if name in strategies][: len(record)]
     named = [" and ".join(f"`{name}`" for name in names) for names in (fusion, record)]
     assert f"{named[0]} by default, beside {named[1]}" in text
+
+
+def test_what_is_to_be_copied_stands_on_one_line(root):
+    broken = []
+    for path in (*root.glob("*.md"), *(root / "docs").rglob("*.md")):
+        text = re.sub("```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+        broken += [(path.name, code) for code in re.findall("`([^`]+)`", text) if "\n" in code]
+    assert broken == []
