@@ -1,5 +1,6 @@
 """What the documents name is there, and what they say of params holds: files of the project, the index, defaults."""
 
+import csv
 import re
 
 import yaml
@@ -40,3 +41,14 @@ def test_what_is_to_be_copied_stands_on_one_line(root):
         text = re.sub("```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
         broken += [(path.name, code) for code in re.findall("`([^`]+)`", text) if "\n" in code]
     assert broken == []
+
+
+def test_tables_that_tell_tasks_apart_have_the_task_among_their_keys(root):
+    rows = re.findall(
+        r"\| `(reports/tables/\w+\.csv)` \| (.*)", (root / "docs/artefacts.md").read_text(encoding="utf-8")
+    )
+    keyed = {name: ", ".join(re.findall(r"\*\*(.+?)\*\*", text)).split(", ") for name, text in rows}
+    there = {name: root / name for name in keyed if (root / name).is_file()}
+    heads = {name: next(csv.reader(path.read_text(encoding="utf-8").splitlines())) for name, path in there.items()}
+    assert "reports/tables/gain.csv" in heads
+    assert [name for name, head in heads.items() if "task" in head and "task" not in keyed[name]] == []
