@@ -1,6 +1,7 @@
 """What the documents name is there, and what they say of params holds: files of the project, the index, defaults."""
 
 import csv
+import functools
 import re
 
 import yaml
@@ -52,3 +53,15 @@ def test_tables_that_tell_tasks_apart_have_the_task_among_their_keys(root):
     heads = {name: next(csv.reader(path.read_text(encoding="utf-8").splitlines())) for name, path in there.items()}
     assert "reports/tables/gain.csv" in heads
     assert [name for name, head in heads.items() if "task" in head and "task" not in keyed[name]] == []
+
+
+def test_what_the_readme_changes_is_a_knob_and_not_its_default(root):
+    params = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
+    table = (root / "README.md").read_text(encoding="utf-8").split("| with `-S …` | |")[1].split("\n\n")[0]
+    changes = re.findall(
+        r"([a-z_.]+)=(\[.*?\]|[\w.]+)", " ".join(line.split("|")[1] for line in table.splitlines()[2:])
+    )
+    assert changes
+    for key, value in changes:
+        default = functools.reduce(lambda block, name: block[name], key.split("."), params)
+        assert yaml.safe_load(value) != default, key
