@@ -49,9 +49,8 @@ def example_batch(shapes: Shapes, size: int, with_image: Tensor, seed: int = 0) 
 def _images(shapes: Shapes, count: int, g: torch.Generator) -> Tensor:
     """Noise in the place of `count` pictures, or of their embeddings."""
     if shapes.embedding:
-        side, width = shapes.embedding
-        return torch.randn(count, 1 + side**2, width, generator=g).half()
-    return torch.rand(count, 1, shapes.px, shapes.px, generator=g)
+        return torch.randn(count, *shapes.image, generator=g).half()
+    return torch.rand(count, *shapes.image, generator=g)
 
 
 def example_targets(shapes: Shapes, size: int, seed: int = 0) -> Tensor:

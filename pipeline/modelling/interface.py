@@ -58,6 +58,14 @@ class Shapes:
         return tuple(self.channel_variable.count(variable) > 1 for variable in self.channel_variable)
 
     @property
+    def image(self) -> tuple[int, ...]:
+        """One image in Batch.images: [1, px, px], or [N, E] of embeddings, the pooled vector and the grid's."""
+        if self.embedding is None:
+            return 1, self.px, self.px
+        side, width = self.embedding
+        return 1 + side**2, width
+
+    @property
     def outputs(self) -> int:
         """K, the number of logits."""
         return len(self.task.outputs)

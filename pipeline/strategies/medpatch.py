@@ -106,7 +106,7 @@ class MedPatch(Strategy):
         self.missingness = nn.Linear(len(NAMES), outputs)
         self.weights = nn.Parameter(torch.ones(len(NAMES) + 3, outputs))  # of each alone, missingness, low, high
         with torch.no_grad():
-            cells = self.image(torch.zeros(0, 1, shapes.px, shapes.px)).tokens.shape[1]
+            cells = self.image(torch.zeros(0, *shapes.image)).tokens.shape[1]
         for name, count in (("ehr", shapes.hours), ("cxr", cells)):
             self.register_buffer(f"temperature_{name}", torch.ones(count, pools))
         self.register_buffer("second", torch.zeros((), dtype=torch.bool))  # whether the second phase has begun
