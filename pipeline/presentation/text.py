@@ -9,6 +9,7 @@ from pipeline.disclosure import HIDDEN
 
 NOT_ESTIMABLE = "n. e."  # in a table
 UNKNOWN = "not estimable"  # in a sentence
+FINEST = 5  # decimals of a bound
 HOW = {"none": "", "mcar": "at random", "mar": "by patient traits"}  # images are removed
 
 
@@ -39,9 +40,14 @@ def number(value: float | None, digits: int = 3) -> str:
     return NOT_ESTIMABLE if value is None else f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
 
+def bound(value: float, digits: int = 3) -> str:
+    """As `number`, with more digits, `FINEST` at most, where it would look like 0 and is not: −0.0003 has a sign."""
+    return number(value, next((each for each in range(digits, FINEST + 1) if round(value, each)), digits))
+
+
 def bounds(low: float, high: float, digits: int = 3) -> str:
     """0.750–0.871; with "to" where a minus sign would stand beside the dash."""
-    return f"{number(low, digits)}{'–' if min(low, high) >= 0 else ' to '}{number(high, digits)}"
+    return f"{bound(low, digits)}{'–' if min(low, high) >= 0 else ' to '}{bound(high, digits)}"
 
 
 def with_interval(value: float | None, low: float | None, high: float | None, digits: int = 3) -> str:

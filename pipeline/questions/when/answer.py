@@ -26,8 +26,8 @@ def answer(table: pl.DataFrame) -> dict[str, dict[str, float | str | None]]:
 
 
 def _short(value: float) -> str:
-    """−.081: beside the sweep's columns, 120 are just enough."""
-    return number(value).replace("0.", ".", 1)
+    """−.081, and −.000 of what is below 0: beside the sweep's columns, 120 are just enough."""
+    return ("−" if value < 0 else "") + number(abs(value)).replace("0.", ".", 1)
 
 
 def write(table: pl.DataFrame, folder: Path) -> None:

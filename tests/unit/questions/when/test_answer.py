@@ -65,6 +65,11 @@ def test_a_loss_to_the_modality_that_validation_thought_the_worse_is_told_with_i
     assert answer(table)["los_base"] == {"verdict": "loses", "gain": -0.09, "interval": "−.130, −.050"}
 
 
+def test_a_bound_just_below_zero_keeps_its_sign():
+    rows = [row("los", "base", "macro", verdict="loses", difference=-0.07, low=-0.144, high=-0.0002)]
+    assert answer(pl.DataFrame(rows, schema=SCHEMA, orient="row"))["los_base"]["interval"] == "−.144, −.000"
+
+
 def test_every_answer_changed_is_under_twenty_lines_and_120_columns(found):
     """As `dvc metrics diff` and `dvc metrics show` lay them out."""
     paths = {f"reports/metrics/answer/{name}.json": each for name, each in answer(found.table).items()}
