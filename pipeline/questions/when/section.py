@@ -81,7 +81,7 @@ def verdicts(family: pl.DataFrame, rule: Verdicts) -> AnswerTable | None:
             texts.told(row),
             METRIC_TITLES[row["metric"]],
             row["strategy"] or "",
-            row["single"] or "",
+            row[texts.opponent(row)] or "",
             row["n"],
             row["positives"] or "",
             Link("label by label", row_of(row)),
@@ -103,8 +103,7 @@ def verdicts(family: pl.DataFrame, rule: Verdicts) -> AnswerTable | None:
     )
     note = (
         "A verdict is on fusion against the record alone and against the image alone, and allows for the number of "
-        "comparisons made. The difference is to the better one of the two, as validation patients have it. "
-        f"{texts.ADJUSTED}{_one_run(family)}"
+        f"comparisons made. {texts.ADJUSTED}{_one_run(family)}"
     )
     anchors = tuple(map(anchor, rows))
     return AnswerTable("Verdicts", note, header, body, "tables/gain.csv", STAGE, folded=False, anchors=anchors)

@@ -121,8 +121,9 @@ def difference(row: Mapping[str, Any], against: str = "") -> Cell:
 
 
 ADJUSTED = (
-    "Intervals are those by which the verdict was told, adjusted for all comparisons; "
-    "where nothing was told, unadjusted."
+    "Beside a verdict stand the difference to the one that scores higher in the test and the interval by which the "
+    "verdict was told, adjusted for all comparisons; where nothing was told, the difference to the one that "
+    "validation preferred, unadjusted."
 )
 
 
@@ -131,16 +132,23 @@ def adjusted(row: Mapping[str, Any]) -> bool:
     return row["family_low"] is not None and row["family_high"] is not None
 
 
-def told(row: Mapping[str, Any]) -> Cell:
-    """The difference with the interval that stands beside its verdict: `adjusted`, or else its own.
+def opponent(row: Mapping[str, Any]) -> str:
+    """To whom the difference beside a verdict is (`told`): "ehr", "image", or "single", whom validation preferred.
 
-    The bounds are of that opponent over which a gain is the least sure, and to which a loss is the surest. Where they
-    leave out the difference to the better one, as validation has it, test thinks otherwise: it is the smaller then.
+    A gain is one over all of them, a loss to any, and the bounds are of both: the smallest difference is theirs.
     """
-    if not adjusted(row):
-        return difference(row)
-    value, low, high = (row[name] for name in ("difference", "family_low", "family_high"))
-    return Cell(value if low <= value <= high else min(row["difference_ehr"], row["difference_image"]), low, high)
+    found = {"single": row["difference"]}
+    if adjusted(row):
+        found |= {name: row[f"difference_{name}"] for name in ("ehr", "image")}
+    known = {name: value for name, value in found.items() if value is not None}
+    return min(known, key=lambda name: known[name], default="single")
+
+
+def told(row: Mapping[str, Any]) -> Cell:
+    """The difference with the interval that stands beside its verdict: `adjusted`, or else its own."""
+    name = opponent(row)
+    cell = difference(row, "" if name == "single" else name)
+    return Cell(cell.value, row["family_low"], row["family_high"]) if adjusted(row) else cell
 
 
 def told_text(row: Mapping[str, Any]) -> str:

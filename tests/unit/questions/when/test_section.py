@@ -148,7 +148,8 @@ def test_verdicts_lead_a_row_a_task_and_cohort_with_a_sign_that_needs_no_colour(
     for row, shown in zip(table.iter_rows(named=True), led.rows[2:4], strict=True):
         assert shown[1] == chip(row, RULE)
         assert shown[1][1:] == SIGNS[row["verdict"]]
-        assert shown[2] == Cell(row["difference"], row["family_low"], row["family_high"])
+        smallest = min(row[name] for name in ("difference", "difference_ehr", "difference_image"))
+        assert shown[2] == Cell(smallest, row["family_low"], row["family_high"])
 
 
 def test_a_sentence_beside_a_verdict_has_the_interval_of_the_verdict():
@@ -162,6 +163,10 @@ def test_a_sentence_beside_a_verdict_has_the_interval_of_the_verdict():
         Link("label by label", "row-mortality-base-icu_mortality"),
         Link("figure", "figure-when_mortality"),
     )
+    row |= {"difference_ehr": -0.022, "difference_image": -0.03}
+    shown = when.verdicts(pl.DataFrame([row], schema=SCHEMA, orient="row"), RULE)
+    assert shown.rows[0][2] == Cell(-0.03, -0.056, 0.001)
+    assert shown.rows[0][5] == "resnet"
     told_nothing = confirmed(difference=-0.022, low=-0.04, high=-0.004)
     assert "−0.022 (−0.040 to −0.004), unadjusted in the base cohort." in said(told_nothing)
 
