@@ -8,20 +8,22 @@ from typing import Any
 import polars as pl
 
 from pipeline.evaluation.reading import read_table
+from pipeline.evaluation.scores import headline
 from pipeline.presentation.answers import Answer, AnswerFigure, AnswerTable, Value
 from pipeline.presentation.tables import HEADLINE_ORDER, METRIC_TITLES, Cell, preferred, short_title, title_inside
 from pipeline.presentation.text import HOW, joined, percent, plural, verb
 from pipeline.questions.robust import figures
 from pipeline.questions.robust.overlap import OVERLAP
 from pipeline.questions.robust.robustness import CURVES, FAMILIES, NATURAL, SUMMARY
-from pipeline.questions.robust.text import stops
+from pipeline.questions.robust.text import at, span, stops
+from pipeline.tasks import get_task
 
 NOTHING_TO_LOSE = "The grid holds no fusion strategy, so that there is nothing to lose with the images."
 FAMILY_TITLES = {
-    "native": "strategies built for missing images",
-    "complete": "strategies made for complete pairs",
+    "native": "built for missing images",
+    "complete": "made for complete pairs",
 }
-REMOVED = "With every image removed at inference"
+REMOVED = "With every image removed at inference, on average (exploratory, of patients alone),"
 QUESTION = "How robust are they when a modality is missing?"
 STAGE = "robustness"
 SCHEMAS = {
@@ -31,6 +33,12 @@ SCHEMAS = {
     "robustness_families": FAMILIES,
     "overlap": OVERLAP,
 }
+GAIN: dict[str, Any] = {  # what is read of gain.csv, whose intervals hold the luck of training; counts may be words
+    **dict.fromkeys(("task", "cohort", "label", "stratum", "group", "metric", "strategy", "n", "positives"), pl.String),
+    "chosen": pl.Boolean,
+    "low_ehr": pl.Float64,
+}
+WHO = {"matched": ("all", "all"), "base": ("has_cxr", "yes")}  # (stratum, group) of gain.csv: those with an image
 GROUP_TITLES = {
     "base": "All stays",
     "matched": "With an image",
@@ -45,12 +53,13 @@ def cell(row: dict[str, Any] | None, name: str) -> Cell | None:
 
 
 def answer(tables: Path, confidence: float) -> Answer:
-    """The section; `tables` is the folder of the stage's tables.
+    """The section; `tables` is the folder of the stage's tables, and of gain.csv.
 
     Raises InputError where a table is absent or cannot be read.
     """
     read = {name: read_table(tables / f"{name}.csv", schema) for name, schema in SCHEMAS.items()}
     shown = {name: preferred(table) for name, table in read.items() if name != "overlap"}
+    shown["gain"] = read_table(tables / "gain.csv", GAIN)
     tasks = [task for task in HEADLINE_ORDER if task in shown["robustness"]["task"].to_list()]
     return Answer(
         key="robust",
@@ -74,22 +83,29 @@ def _families(shown: dict[str, pl.DataFrame], task: str) -> dict[str, dict[str, 
     return {row["family"]: row for row in rows.iter_rows(named=True)}
 
 
+def _family(row: dict[str, Any]) -> str:
+    """the 7 strategies built for missing images: these, and no other ones, since none was drawn."""
+    count = row["strategies"]
+    return f"the {'one strategy' if count == 1 else plural(count, 'strategy')} {FAMILY_TITLES[row['family']]}"
+
+
 def _sentence(shown: dict[str, pl.DataFrame], tasks: list[str]) -> str:
     """What all images are worth to both families, whether they differ, and until when fusion pays."""
     families = {task: rows for task in tasks if (rows := _families(shown, task))}
     if not families:
         return NOTHING_TO_LOSE
-    there = [name for name in ("native", "complete") if next(iter(families.values()))[name]["strategies"]]
+    first = next(iter(families.values()))
+    there = [name for name in FAMILY_TITLES if first[name]["strategies"]]
     which = "all" if there == ["native"] else "none"
     alone = f"the fusion strategies, {which} of them built for missing images"
-    names, told, unknown = [alone] if len(there) == 1 else [FAMILY_TITLES[name] for name in there], [], []
+    names, told, unknown = [alone] if len(there) == 1 else [_family(first[name]) for name in there], [], []
     for task, rows in families.items():
         if any(rows[name]["loss"] is None for name in there):
             unknown.append(title_inside(task))
         else:
             told.append(_moves(task, rows, dict(zip(there, names, strict=True))))
             names = ["them"] if len(there) == 1 else ["the former", "the latter"]
-    parts = [f"{REMOVED}, on average, {'; '.join(told)}."] if told else []
+    parts = [f"{REMOVED} {'; '.join(told)}."] if told else []
     if told and len(there) > 1:
         known = [task for task in families if title_inside(task) not in unknown]
         parts.append(_verdict(shown, {task: _sign(families[task]["difference"]) for task in known}))
@@ -106,7 +122,7 @@ def _brief(shown: dict[str, pl.DataFrame], tasks: list[str]) -> str:
     for task, rows in families.items():
         there = [name for name in FAMILY_TITLES if rows[name]["strategies"] and rows[name]["loss"] is not None]
         if there:
-            first = f"{REMOVED}, on average, {_moves(task, rows, {name: FAMILY_TITLES[name] for name in there})}."
+            first = f"{REMOVED} {_moves(task, rows, {name: _family(rows[name]) for name in there})}."
             break
     else:
         first = "What is lost with the images is not estimable."
@@ -123,7 +139,8 @@ def _leads(shown: dict[str, pl.DataFrame], tasks: list[str]) -> str:
         for task in leading
         for count in (_sure(shown, task).height,)
     ]
-    return f"Held against the record alone one at a time, with every image there, {joined(told)} (exploratory)."
+    alone = next((words for task in leading if (words := _alone(shown, task))), "")
+    return f"Held against the record alone one at a time, with every image there, {joined(told)} (exploratory{alone})."
 
 
 def _verdict(shown: dict[str, pl.DataFrame], signs: dict[str, str | None]) -> str:
@@ -184,14 +201,14 @@ def _pays(shown: dict[str, pl.DataFrame], tasks: list[str]) -> str:
         fusion, sure = _fusion(shown, task), _sure(shown, task)
         compared = compared or fusion["reference"].null_count() < fusion.height
         if sure.height:
-            when = joined([f"{row['strategy']} {_when(row)}" for row in sure.iter_rows(named=True)])
+            when = joined([_when(row) for row in sure.iter_rows(named=True)])
             who = (
                 "the one fusion strategy"
                 if fusion.height == 1
                 else f"{sure.height} of {fusion.height} fusion strategies"
             )
             against = f"{verb(sure.height, 'leads', 'lead')} the record alone ({sure['reference'][0]})"
-            one = " (exploratory, one at a time)"
+            one = f" (exploratory, one at a time{_alone(shown, task)})"
             found.append(f"On {title_inside(task)} {who} {against} with every image there{one}: {when}.")
     if found:
         return " ".join(found)
@@ -210,18 +227,43 @@ def _fusion(shown: dict[str, pl.DataFrame], task: str) -> pl.DataFrame:
 
 
 def _sure(shown: dict[str, pl.DataFrame], task: str) -> pl.DataFrame:
-    """Of these, the ones whose own interval lies above the record alone with every image there."""
+    """Of these, the ones whose lead over the record alone, with every image there, is above 0 for certain.
+
+    The tables of the stage know patients alone, gain.csv the luck of training, too: it denies what it does not confirm.
+    """
     curves = _first_metric(shown["robustness"], task).filter(modality="none")
-    leading = curves.filter(pl.col("lead_low") > 0)["strategy"].to_list()
-    return _fusion(shown, task).filter(pl.col("strategy").is_in(leading))
+    leading = curves.filter(pl.col("lead_low") > 0)["strategy"]
+    lucky = _with_luck(shown, task)
+    if lucky.height:
+        leading = lucky.filter(pl.col("strategy").is_in(leading.to_list()), pl.col("low_ehr") > 0)["strategy"]
+    return _fusion(shown, task).filter(pl.col("strategy").is_in(leading.to_list()))
+
+
+def _with_luck(shown: dict[str, pl.DataFrame], task: str) -> pl.DataFrame:
+    """The rows of gain.csv on the same test stays and metric, a row a strategy; none where it compares nobody."""
+    curves = _first_metric(shown["robustness"], task)
+    cohort, metric = curves["train_cohort"][0], curves["metric"][0]
+    about = dict(zip(("stratum", "group"), WHO[cohort], strict=True)) | {"cohort": cohort, "metric": metric}
+    return shown["gain"].filter(~pl.col("chosen"), task=task, label=headline(get_task(task)), **about)
+
+
+def _alone(shown: dict[str, pl.DataFrame], task: str) -> str:
+    """Words where the luck of training is in no interval: of one run, or where gain.csv compares nobody."""
+    one = _first_metric(shown["robustness"], task)["runs"].max() == 1
+    return ", of patients alone" if one or not _with_luck(shown, task).height else ""
 
 
 def _when(row: dict[str, Any]) -> str:
     """Until which share removed a strategy pays, with the interval of that share."""
-    if row["pays"] != "until":
-        return "pays even with every image removed"
-    low, high = ("all" if row[end] is None else percent(round(row[end], 2)) for end in ("stops_low", "stops_high"))
-    return f"pays until {percent(round(row['stops'], 2))} ({low}–{high}) of images are removed"
+    name = row["strategy"]
+    if row["pays"] is None:
+        return f"{name} pays until a share that is not estimable"
+    if row["pays"] == "until":
+        return f"{name} pays until {at(row['stops'])} ({span(row)}) of images are removed"
+    if row["stops_low"] is None:
+        return f"{name} pays even with every image removed"
+    where = f"{at(row['stops_low'])} of images removed, or nowhere" if row["stops_high"] is None else span(row)
+    return f"{name}'s lead is not seen to end (its end may lie at {where})"
 
 
 def _notes(read: dict[str, pl.DataFrame], shown: dict[str, pl.DataFrame], confidence: float) -> tuple[str, ...]:

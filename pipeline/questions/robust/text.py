@@ -57,9 +57,17 @@ def markdown(tables: Mapping[str, pl.DataFrame], confidence: float) -> str:
 
 
 def stops(row: Mapping[str, Any]) -> str:
-    """In words: the rate at which fusion stops paying."""
+    """In words: the rate at which fusion stops paying, with its interval: 68% (33%–never)."""
     if row["pays"] is None:
         return ""
-    if row["pays"] == "always":
-        return "never"
-    return "pays at no rate" if row["pays"] == "no" else percent(round(row["stops"], 2))
+    return "pays at no rate" if row["pays"] == "no" else f"{at(row['stops'])} ({span(row)})"
+
+
+def at(share: float | None) -> str:
+    """68%; what is not there lies beyond the last image: never."""
+    return "never" if share is None else percent(round(share, 2))
+
+
+def span(row: Mapping[str, Any]) -> str:
+    """33%–never: where the end of a lead may lie."""
+    return f"{at(row['stops_low'])}–{at(row['stops_high'])}"

@@ -14,11 +14,14 @@ from pipeline.presentation.tables import Cell
 from pipeline.presentation.text import with_interval
 from pipeline.questions.robust.overlap import overlap
 from pipeline.questions.robust.robustness import robustness
-from pipeline.questions.robust.section import _change, answer
+from pipeline.questions.robust.section import WHO, _change, _family, answer
+from pipeline.questions.when.gain import gain
 from pipeline.questions.when.reliance import reliance as reliance_tables
 from pipeline.questions.when.reliance_section import reliance
+from pipeline.questions.when.source import source
 from tests.support.made_up_probes import add_probes
 from tests.support.made_up_runs import fabricate, training
+from tests.support.when import RULE
 
 SCALE = dataclasses.replace(training(folds=(0,), missing=(0.0, 0.5)), train_mechanisms=("mcar", "mar"))
 EVALUATION = Evaluation(confidence=0.95, ece_bins=10, seed=1)
@@ -30,10 +33,12 @@ CARDS = {
     "drfuse": (["cxr", "ehr"], "native"),
 }
 TASKS = ("mortality", "los")
+REMOVED = "With every image removed at inference, on average (exploratory, of patients alone),"
 
 
 def write(data, folder, strategies, tasks):
     grid = Grid(tuple(strategies), tuple(tasks))
+    files.write_csv(gain(source(data, grid, SCALE, EVALUATION, RULE, 40)).table, folder / "gain.csv")
     tables = robustness(data, grid, SCALE, PROBE, EVALUATION, 40) | {"overlap": overlap(data, (0,))}
     tables["reliance"], tables["image_control"] = reliance_tables(data, grid, SCALE, EVALUATION, 40)
     for name, table in tables.items():
@@ -73,18 +78,26 @@ def set_losses(folder, low, high):
     files.write_csv(frame, path)
 
 
-def set_leads(folder, low, pays, stops):
-    """drfuse's lead over the EHR alone with every image there, and when it ends."""
+def set_leads(folder, low, pays, stops, lucky=None, stops_low=0.1, runs=3):
+    """drfuse's lead over the EHR alone with every image there, and when it ends; `lucky`: with the luck of training."""
+    path = folder / "gain.csv"
+    frame = pl.read_csv(path, infer_schema_length=None)
+    chosen = (pl.col("strategy") == "drfuse") & (pl.col("stratum") == "all") & ~pl.col("chosen")
+    above = pl.when(chosen).then(low if lucky is None else lucky).otherwise(0.3)
+    files.write_csv(frame.with_columns(low_ehr=above), path)
     path = folder / "robustness.csv"
     frame = pl.read_csv(path, infer_schema_length=None)
     chosen = (pl.col("strategy") == "drfuse") & (pl.col("modality") == "none")
     lead = pl.when(pl.col("strategy") == "lstm").then(None).otherwise(pl.when(chosen).then(low).otherwise(-0.1))
-    files.write_csv(frame.with_columns(lead_low=lead), path)
+    files.write_csv(frame.with_columns(lead_low=lead, runs=pl.lit(runs)), path)
     path = folder / "robustness_summary.csv"
     frame = pl.read_csv(path, infer_schema_length=None)
     files.write_csv(
         frame.with_columns(
-            pays=pl.lit(pays), stops=pl.lit(stops), stops_low=pl.lit(0.1), stops_high=pl.lit(None, pl.Float64)
+            pays=pl.lit(pays),
+            stops=pl.lit(stops),
+            stops_low=pl.lit(stops_low, pl.Float64),
+            stops_high=pl.lit(None, pl.Float64),
         ),
         path,
     )
@@ -137,8 +150,8 @@ def test_a_loss_that_is_not_estimable_is_told_so(own):
         return answer(own, 0.95).sentence
 
     some = without(["mortality"])
-    assert some.startswith("With every image removed at inference, on average, accuracy on length of stay ")
-    assert " for strategies built for missing images and " in some
+    assert some.startswith(f"{REMOVED} accuracy on length of stay ")
+    assert " for the one strategy built for missing images and " in some
     assert "What is lost with the images is not estimable for ICU mortality." in some
     none = without(["mortality", "los"])
     assert none.startswith("What is lost with the images is not estimable for ICU mortality and length of stay. ")
@@ -166,12 +179,60 @@ def test_only_what_leads_for_certain_can_stop_paying(own):
     sentence = answer(own, 0.95).sentence
     assert (
         "On ICU mortality 1 of 2 fusion strategies leads the record alone (lstm) with every image there "
-        "(exploratory, one at a time): drfuse pays until 40% (10%–all) of images are removed." in sentence
+        "(exploratory, one at a time): drfuse pays until 40% (10%–never) of images are removed." in sentence
     )
-    set_leads(own, 0.01, "always", None)
-    assert "drfuse pays even with every image removed" in answer(own, 0.95).sentence
     set_leads(own, -0.01, "until", 0.4)
     assert "at which fusion stops paying is too small to tell" in answer(own, 0.95).sentence
+
+
+def test_a_lead_outlasts_the_images_where_its_interval_does(own):
+    set_leads(own, 0.01, "always", None, stops_low=None)
+    assert "drfuse pays even with every image removed" in answer(own, 0.95).sentence
+    set_leads(own, 0.01, "always", None, stops_low=0.146)
+    found = answer(own, 0.95)
+    assert "drfuse's lead is not seen to end (its end may lie at 15% of images removed, or nowhere)." in found.sentence
+    assert "pays even" not in found.sentence
+    table = next(each for each in found.tables if each.title.startswith("ICU mortality: AUROC with"))
+    row = next(row for row in table.rows if row[0] == "drfuse")
+    assert row[table.header.index("Stops paying at")] == "never (15%–never)"
+
+
+def test_a_share_that_is_not_estimable_is_told_so(own):
+    set_leads(own, 0.01, None, None, stops_low=None)
+    assert "drfuse pays until a share that is not estimable" in answer(own, 0.95).sentence
+
+
+def test_nobody_leads_whose_lead_may_be_luck_of_training(own):
+    set_leads(own, 0.01, "until", 0.4, lucky=-0.05)
+    found = answer(own, 0.95)
+    assert "at which fusion stops paying is too small to tell" in found.sentence
+    assert found.brief.endswith("No fusion strategy leads the record alone for certain even with every image there.")
+
+
+def test_where_no_interval_knows_of_luck_a_lead_is_of_patients_alone(own):
+    set_leads(own, 0.01, "until", 0.4, runs=1)
+    found = answer(own, 0.95)
+    assert "with every image there (exploratory, one at a time, of patients alone): drfuse" in found.sentence
+    assert found.brief.endswith("leads it on length of stay (exploratory, of patients alone).")
+    set_leads(own, 0.01, "until", 0.4, lucky=-0.05)
+    files.write_csv(pl.read_csv(own / "gain.csv", infer_schema_length=None).clear(), own / "gain.csv")
+    assert "(exploratory, one at a time, of patients alone): drfuse" in answer(own, 0.95).sentence
+
+
+def test_both_tables_are_about_the_same_lead(tables):
+    """The rows that are joined; on one label (or one of several classes) both choose the record's strategy alike."""
+    gains = pl.read_csv(tables / "gain.csv", infer_schema_length=None).filter(~pl.col("chosen"))
+    leads = pl.read_csv(tables / "robustness.csv", infer_schema_length=None).filter(modality="none", train_missing=0.0)
+    where = {"matched": ("all", "all"), "base": ("has_cxr", "yes")}
+    assert where == WHO
+    for cohort, (stratum, group) in where.items():
+        both = gains.filter(cohort=cohort, stratum=stratum, group=group).join(
+            leads.filter(train_cohort=cohort), on=["task", "strategy", "metric"]
+        )
+        both = both.filter(pl.col("label").is_in(("macro", "icu_mortality")))
+        assert both["strategy"].unique().sort().to_list() == ["drfuse", "late_fusion"]
+        assert both["ehr"].to_list() == both["reference"].to_list()
+        assert both["difference_ehr"].to_list() == pytest.approx(both["lead"].to_list(), abs=2e-6)
 
 
 def test_tables_and_figures_name_their_source(tables):
@@ -234,8 +295,8 @@ def test_a_grid_of_one_unimodal_strategy_says_what_is_missing(made, tmp_path):
 def test_a_grid_of_one_family_compares_nothing(made, tmp_path, strategy, which):
     sentence = answer(write(made, tmp_path, [strategy], ["mortality"]), 0.95).sentence
     who = f"for the fusion strategies, {which} of them built for missing images."
-    assert re.search(rf"on average, AUROC on ICU mortality .*\) {who}", sentence)
-    assert "strategies made for complete pairs" not in sentence
+    assert re.search(rf"of patients alone\), AUROC on ICU mortality .*\) {who}", sentence)
+    assert "made for complete pairs" not in sentence
     assert sentence.endswith("There is no EHR-only strategy to compare with.")
 
 
@@ -261,10 +322,15 @@ def test_a_change_is_claimed_where_its_interval_carries_it():
     assert _change(Cell(-0.009, None, None)) == "is not shown to change (0.009, too few stays for an interval)"
 
 
+def test_a_family_is_the_strategies_that_were_there():
+    assert _family({"family": "native", "strategies": 7}) == "the 7 strategies built for missing images"
+    assert _family({"family": "complete", "strategies": 1}) == "the one strategy made for complete pairs"
+
+
 def test_of_later_tasks_the_families_are_told_in_short(tables):
     first, later = answer(tables, 0.95).sentence.split(". ")[0].split("; ")
-    assert " for strategies built for missing images and " in first
-    assert first.endswith(" for strategies made for complete pairs")
+    assert " for the one strategy built for missing images and " in first
+    assert first.endswith(" for the one strategy made for complete pairs")
     assert " for the former and " in later
     assert later.endswith(" for the latter")
 
@@ -278,8 +344,8 @@ def test_the_brief_says_what_a_missing_image_costs_and_who_leads(own):
     native, complete = (rows.filter(family=name, metric="auroc").row(0, named=True) for name in ("native", "complete"))
     each = [_change(Cell(row["loss"], row["loss_low"], row["loss_high"])) for row in (native, complete)]
     assert text.startswith(
-        f"With every image removed at inference, on average, AUROC on ICU mortality {each[0]} for strategies built for "
-        f"missing images and {each[1]} for strategies made for complete pairs. "
+        f"{REMOVED} AUROC on ICU mortality {each[0]} for the one strategy built for missing images and {each[1]} for "
+        "the one strategy made for complete pairs. "
     )
     assert "1 strategy leads it on ICU mortality" in text
     set_leads(own, -0.01, "always", None)
