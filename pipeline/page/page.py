@@ -56,6 +56,8 @@ KINDS = {
     "demo": ("DEMO", "Made from the open MIMIC demo, some hundred patients: too few to compare strategies."),
     "unlisted": ("UNLISTED RELEASE", "Made from a release of MIMIC that this project does not know."),
 }
+CORE = "vital signs, glucose, Glasgow scores, urine output, heart rhythm"
+RECORD = {"core": CORE, "plus": f"{CORE}, laboratory values, ventilation, size"}  # what it holds, by series.tier
 HEADLINE = {"mortality": ("auroc", "auprc"), "phenotype": ("auroc", "auprc"), "los": ("accuracy", "kappa")}
 TABLES = (
     "tables/results.csv",
@@ -273,8 +275,8 @@ def _card(path: Path) -> dict[str, Any]:
 def build(data: Path, reports: Path, params: dict[str, Any]) -> tuple[str, dict[str, str]]:
     """The page and its figures by name.
 
-    `params` are the blocks to show, as pipeline.params gives them; `grid`, `evaluation` and `scales` must be among
-    them. Raises InputError where a result is missing: the manifest, a table, or a strategy of the grid in a table.
+    `params` are the blocks to show, as pipeline.params gives them; `grid`, `series`, `evaluation` and `scales` must be
+    among them. Raises InputError where a result is missing: the manifest, a table, or a grid's strategy in a table.
     """
     grid, training = params["grid"], params["scales"].training
     manifest_path = data / "manifest.json"
@@ -324,6 +326,7 @@ def build(data: Path, reports: Path, params: dict[str, Any]) -> tuple[str, dict[
         summary_of_reading=rows_read(_json(reports / "data" / "ingest.json")),
         about_this=_about(reports, manifest_path, params),
         grid=grid,
+        record=RECORD[params["series"].tier],
         training=training,
         trials=trials_of_each(reports / "tables", params),
         draws=params["scales"].evaluation.draws,

@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.page.page import _quantity, banners, build, write
+from pipeline.mimic.variables import TIERS, load_variables
+from pipeline.page.page import RECORD, _quantity, banners, build, write
 from pipeline.params import Grid, Params
 from tests.support.inprocess import run, write_params
 from tests.support.made_up_probes import add_probes
@@ -24,6 +25,24 @@ def test_the_lead_counts_strategies_and_tasks(page, made, shown):
     assert (
         f"{len(STRENGTH)} strategies on 1 task: " in build(made / "data", made / "reports", {**shown, "grid": one})[0]
     )
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_lead_says_what_the_record_holds_at_this_tier(page, own, shown):
+    assert f"reads both the record ({RECORD['core']}) and the X-ray" in page
+    plus = dataclasses.replace(shown["series"], tier="plus")
+    html, _ = build(own / "data", own / "reports", shown | SMALL | {"series": plus})
+    assert f"reads both the record ({RECORD['plus']}) and the X-ray" in html
+
+
+def test_no_tier_is_said_to_hold_laboratory_values_that_has_none():
+    assert set(RECORD) == set(TIERS)
+    for tier, text in RECORD.items():
+        sources = {variable.source for variable in load_variables(tier)}
+        assert ("laboratory" in text) == ("labevents" in sources)
+        assert ("urine" in text) == ("outputevents" in sources)
+        names = {variable.name for variable in load_variables(tier)}
+        assert ("ventilation, size" in text) == ({"peep", "height"} <= names)
 
 
 def test_every_strategy_and_number_of_the_tables_is_there(page, made):
