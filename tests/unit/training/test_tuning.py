@@ -21,7 +21,7 @@ from pipeline.training import tuning as tuning_module
 from pipeline.training.monitor import monitor_score
 from pipeline.training.settings import Common, Settings
 from pipeline.training.store import Store, data_fingerprint
-from pipeline.training.tuning import dev_score, dev_stays, read_tuned, trials, tune
+from pipeline.training.tuning import choose, dev_score, dev_stays, read_tuned, trials, tune
 from tests.support.runs import SCALE
 from tests.support.small import ENCODERS
 
@@ -147,6 +147,63 @@ def test_a_score_is_of_the_cohorts_dev_stays(data):
     for cohort, where in (("base", np.ones_like(dev.has_cxr)), ("matched", dev.has_cxr)):
         expected = monitor_score(task, dev.targets[where], by_hand["p"].to_numpy()[where])
         assert dev_score(stay_id, p, dev, cohort, task) == expected
+
+
+@pytest.fixture
+def four(tmp_path):
+    """Four dev stays of the first fold, of whom the first alone dies and the last has no image."""
+    stays = pl.DataFrame({"stay_id": [1, 2, 3, 4], "has_cxr": [True, True, True, False]})
+    (tmp_path / "cohort").mkdir()
+    stays.write_parquet(tmp_path / "cohort/stays.parquet")
+    stays.select("stay_id", icu_mortality=pl.col("stay_id") == 1).write_parquet(tmp_path / "cohort/labels.parquet")
+    stays.select("stay_id", fold=0, part=pl.lit("dev")).write_parquet(tmp_path / "splits.parquet")
+    return tmp_path
+
+
+def test_a_trial_is_judged_by_the_mean_over_cohorts_and_seeds(common, four, tuning):
+    """The average precision of a single positive is one over its place, in base among four, in matched among three.
+
+    The others' scores are 0.6, 0.4 and, of the stay without an image, 0.8. The first trial would be chosen by the first
+    run or the first cohort alone, or if matched were judged by everybody; the second by the first seed.
+    """
+    positive = {  # its score, by trial, cohort and seed; beside it the place
+        (1, "base"): (0.9, 0.9),  # 1, 1
+        (1, "matched"): (0.3, 0.3),  # 3, 3
+        (2, "base"): (0.9, 0.3),  # 1, 4
+        (2, "matched"): (0.7, 0.3),  # 1, 3
+        (3, "base"): (0.7, 0.9),  # 2, 1
+        (3, "matched"): (0.5, 0.7),  # 2, 1
+    }
+    scale = dataclasses.replace(SCALE, folds=(0, 1), seeds=(0, 1, 2), train_missing=(0.0, 0.3))
+    common, three = dataclasses.replace(common, scale=scale), dataclasses.replace(tuning, trials=3)
+    written = {"lr": 0.003}
+    tried = trials(common.written(written), three, {})
+    store, made = Store(four / "work", "made up"), []
+
+    def make(specs, store, data):
+        for spec in specs:
+            trial = 1 + [each.hyper for each in tried].index(spec.hyper)
+            made.append((trial, spec.train_cohort, spec.fold, spec.seed, spec.train_missing))
+            own = positive[trial, spec.train_cohort][spec.seed]
+            folder = store.folder(spec)
+            folder.mkdir(parents=True)
+            p = np.array([[0.8], [0.4], [0.6], [own]], dtype=np.float32)
+            save_file({"stay_id": np.array([4, 3, 2, 1]), "p": p}, folder / "predictions.safetensors")
+            (folder / "history.json").write_text(json.dumps([{}] * trial))
+            (folder / "result.json").write_text(json.dumps({"seconds": 900}))
+
+    two = TuningScale(("base", "matched"), 2)
+    found = choose(common, Grid(("resnet",), ("mortality",)), {"resnet": written}, three, two, store, four, make)
+    assert sorted(made) == [
+        (trial, cohort, 0, seed, 0.0) for trial in (1, 2, 3) for cohort in ("base", "matched") for seed in (0, 1)
+    ]
+    assert [(row["trial"], row["score"], row["epochs"], row["chosen"]) for row in found.rows] == [
+        (1, pytest.approx((1 + 1 + 1 / 3 + 1 / 3) / 4), 4, False),
+        (2, pytest.approx((1 + 1 / 4 + 1 + 1 / 3) / 4), 8, False),
+        (3, pytest.approx((1 / 2 + 1 + 1 / 2 + 1) / 4), 12, True),
+    ]
+    assert found.settings == {"mortality": {"resnet": tried[2]}}
+    assert found.hours == {"resnet": {"mortality": 3.0}}
 
 
 def test_without_trials_the_written_settings_are_taken_and_nothing_is_run(common, data, tuning, tmp_path):
