@@ -48,6 +48,7 @@ def killed(project, tmp_path_factory):
     first.wait()
     assert wait_until(lambda: not at_work_in(folder), 20)
     there = runs(folder)
+    assert not (folder / "data/tuned").exists()  # which DVC takes away when `tune` begins: it had not ended
     done = subprocess.run(
         command, cwd=folder, env=environment(FUSION_EXECUTOR="pool:2"), capture_output=True, text=True, check=False
     )
@@ -74,8 +75,22 @@ def test_every_strategy_was_tried_as_often_and_trained_with_what_was_chosen(kill
             assert run["spec"]["hyper"] == chosen["hyper"]
             assert run["spec"]["encoders"]["dropout"] == chosen["dropout"]
             assert run["spec"]["training"]["weight_decay"] == chosen["weight_decay"]
+
+
+def test_the_page_tells_the_budget_the_curve_and_what_was_chosen(killed):
+    folder = killed[0]
     page = (folder / "reports/index.html").read_text()
     assert "Settings were tuned for no strategy" not in page
+    assert f"Settings were chosen on dev alone, task by task: {TRIALS} trials a strategy and task" in page
+    curve = pl.read_csv(folder / "reports/tables/tuning_curve.csv")
+    assert curve.group_by("strategy", "task").len()["len"].to_list() == [TRIALS] * len(TRAINED) * TASKS
+    assert "tables/tuning_curve.csv" in page
+    chosen = pl.read_csv(folder / "data/tuned/trials.csv").filter(pl.col("chosen") & (pl.col("trial") > 1))
+    told = pl.read_csv(folder / "reports/tables/tuning.csv").join(chosen, on=["strategy", "task"])
+    assert 0 < told.height == chosen.height
+    for row in told.iter_rows(named=True):
+        assert f"lr {json.loads(row['settings'])['hyper']['lr']}" in row["differs"]
+        assert row["differs"] in page
 
 
 def test_one_worker_leaves_the_bytes_of_two(project, killed, tmp_path):
@@ -87,3 +102,8 @@ def test_one_worker_leaves_the_bytes_of_two(project, killed, tmp_path):
     for path in (killed[0] / "data/tuned").iterdir():
         if path.name != "hours.json":
             assert path.read_bytes() == (folder / "data/tuned" / path.name).read_bytes(), path.name
+    made = [path.parent.name for path in (folder / "work/runs").glob("*/result.json")]
+    assert len(made) == TRIALS * len(TRAINED) * TASKS  # of one cohort and one seed
+    for name in made:
+        one, two = (each / "work/runs" / name / "predictions.safetensors" for each in (folder, killed[0]))
+        assert one.read_bytes() == two.read_bytes(), name
