@@ -31,6 +31,7 @@ USES = {
     "synergistic": "synergistic",
     "cost": "others' images cost",
 }
+NO_SYNERGY = " Even of the causes it finds no synergy, {how}: that is the method's, and not the CNN's."
 COMMAND = "python -m pipeline.page.strategies"
 BOUNDS, LOSS = ("difference", "low", "high"), ("loss", "loss_low", "loss_high")
 GROUPS = {"unimodal": "One modality", "control": "Controls that see no pixel", "fusion": "Fusion"}
@@ -106,7 +107,10 @@ def found(study: Path) -> dict[str, str]:
 
 
 def of_images(path: Path) -> dict[str, str]:
-    """What each strategy makes of images and of their causes. Raises InputError where file or column is absent."""
+    """What each strategy makes of images and of their causes, and whether the last trials found no synergy in these.
+
+    Raises InputError where file or column is absent.
+    """
     numbers = [f"{use}{end}" for use in USES for end in ("", "_low", "_high")]
     schema = {"strategy": pl.String, "image": pl.String, "trials": pl.Int64, **dict.fromkeys(numbers, pl.Float64)}
     rows = read_table(path, schema)
@@ -122,6 +126,9 @@ def of_images(path: Path) -> dict[str, str]:
             if cells:
                 told.append(f"{what} {', '.join(cells)}")
         texts[str(name)] = "; ".join(told) + "."
+        for trials, low in own.filter(image="causes").sort("trials").select("trials", "synergistic_low").tail(1).rows():
+            if low is not None and low <= 0.5:
+                texts[str(name)] += NO_SYNERGY.format(how="tuned" if trials else "untuned")
     return texts
 
 

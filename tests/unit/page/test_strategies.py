@@ -13,7 +13,9 @@ from pipeline.page.strategies import (
     COMMAND,
     DOCUMENT,
     MOVES,
+    NO_SYNERGY,
     SENSITIVITY,
+    USES,
     found,
     of_images,
     read_sensitivity,
@@ -125,6 +127,32 @@ def test_images_are_told_of_end_to_end_and_with_their_causes_given(tmp_path):
     assert of_images(tmp_path / "use.csv") == {
         "x": f"record-only {both('0.900 (0.800–1.000)')}; "
         "image-only 0.700 (0.600–0.800) end to end, 0.800 causes given; "
-        f"synergistic {both('0.500 (0.400–0.600)')}; others' images cost {both('0.100 (0.000–0.200)')}.",
+        f"synergistic {both('0.500 (0.400–0.600)')}; others' images cost {both('0.100 (0.000–0.200)')}."
+        " Even of the causes it finds no synergy, untuned: that is the method's, and not the CNN's.",
         "y": "synergistic 0.250 causes given, 0.250 causes given, tuned (4 trials).",
     }
+
+
+@pytest.mark.parametrize(
+    ("way", "untuned", "tuned", "how"),
+    [
+        ("causes", 0.49, None, "untuned"),
+        ("causes", 0.51, None, None),
+        ("causes", 0.51, 0.5, "tuned"),
+        ("causes", 0.49, 0.51, None),
+        ("end_to_end", 0.49, None, None),
+    ],
+)
+def test_no_synergy_of_given_causes_is_told_as_the_methods_after_the_last_trials(tmp_path, way, untuned, tuned, how):
+    rows = [
+        {"strategy": "x", "image": way, "trials": trials, "synergistic": low + 0.01, "synergistic_low": low}
+        for trials, low in ((4, tuned), (0, untuned))
+        if low is not None
+    ]
+    frame = pl.DataFrame(rows).with_columns(synergistic_high=pl.col("synergistic") + 0.01)
+    others = [f"{kind}{end}" for kind in USES if kind != "synergistic" for end in ("", "_low", "_high")]
+    frame.with_columns(pl.lit(None).alias(name) for name in others).write_csv(tmp_path / "use.csv")
+    text = of_images(tmp_path / "use.csv")["x"]
+    assert [each for each in ("untuned", "tuned") if text.endswith(NO_SYNERGY.format(how=each))] == (
+        [how] if how else []
+    )
