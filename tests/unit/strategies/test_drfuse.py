@@ -88,7 +88,7 @@ def trained_divergence(align):
     batch = example_batch(model.shapes, 16, torch.ones(16).bool())
     targets = example_targets(model.shapes, 16)
     optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
-    for _ in range(30):
+    for _ in range(100):
         optimiser.zero_grad()
         sum(model.losses(model(batch), batch, targets).values()).backward()
         optimiser.step()

@@ -232,7 +232,7 @@ def test_an_unseen_image_weighs_less_the_fainter_its_evidence_is():
     fresh, _, contrast = fading(256, 1)
     with torch.inference_mode():
         weight = model.eval()(fresh).features["weight_cxr"]
-    assert spearmanr(weight, contrast).statistic > 0.3
+    assert spearmanr(weight, contrast).statistic > 0.2  # three standard errors of none
 
 
 @pytest.mark.parametrize("hyper", [{"rank": -1.0}, {"margin": "wide"}])

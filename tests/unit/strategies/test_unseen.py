@@ -221,7 +221,7 @@ def test_pairs_never_seen_are_told_better_than_by_either_modality_where_effects_
 
 
 def test_an_interaction_is_learned_from_pairs_that_are_seen_and_not_without_them():
-    assert scores(unpaired=False, synergy=True)[0][0] > 0.65
+    assert scores(unpaired=False, synergy=True)[0][0] > 0.6  # 0.5 is chance
     assert abs(scores(unpaired=True, synergy=True)[0][0] - 0.5) < 0.1  # chance
 
 
