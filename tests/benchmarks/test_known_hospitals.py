@@ -39,6 +39,7 @@ def test_the_params_are_legal_and_differ_in_the_seed(root, tmp_path):
     assert found[0].grid == found[1].grid
     assert found[0].grid.strategies == STRATEGIES
     assert found[0].verdicts.margins.auroc == MARGIN
+    assert found[0].strategies["umse"]["span"] == 4
 
 
 def test_what_a_stage_reads_was_written_by_an_earlier_one(root):

@@ -12,6 +12,7 @@ from pipeline.modelling.faint import seen
 from pipeline.modelling.learning import learned
 from pipeline.modelling.registry import build
 from pipeline.modelling.views import without_record
+from pipeline.strategies.umse import latest
 
 WITH_IMAGE = torch.tensor([1, 0, 1, 0, 1]).bool()
 
@@ -63,6 +64,12 @@ def test_a_padded_batch_is_what_one_sample_at_a_time_gives(layers, span, record)
     with torch.no_grad():
         expected = torch.stack([naive_logits(model, batch, i) for i in range(5)])
         torch.testing.assert_close(model(batch).logits, expected, atol=1e-5, rtol=0)
+
+
+def test_every_charted_value_is_a_token_unless_a_longer_span_is_asked_for():
+    observed = example_batch(small_shapes("phenotype"), 5, WITH_IMAGE).observed
+    assert torch.equal(latest(observed, made().span), observed)
+    assert not torch.equal(latest(observed, made(span=4).span), observed)
 
 
 def test_there_is_no_path_from_what_was_not_charted():
