@@ -24,7 +24,7 @@ from pipeline.questions.which.own import FILES
 
 DOCUMENT, STUDY, SENSITIVITY = Path("docs/strategies.md"), Path("docs/study"), Path("docs/sensitivity.csv")
 IMAGE_USE = Path("docs/image-use.csv")
-WAYS = {"end_to_end": "end to end", "causes": "causes given"}
+WAYS = {"end_to_end": "end to end", "causes": "causes given", "before": "end to end by the code before"}
 USES = {
     "ehr_only": "record-only",
     "cxr_only": "image-only",
@@ -61,6 +61,7 @@ record alone tells, those that the image alone tells, those that only both tell,
 other patients' images, with 95 % intervals of patients. *End to end* is with the CNN; *causes given* is with a linear
 map of the planted causes that the image shows, in the CNN's place: who finds nothing synergistic there (0.5) does so
 for another reason than the CNN. Settings are those of params.yaml, or, *tuned*, the best on dev of so many trials.
+*By the code before* is commit 3a2ff8d, before strategies were mended to learn from images.
 """
 BEFORE = """## Before training
 

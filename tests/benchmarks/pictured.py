@@ -9,7 +9,9 @@ With `--trials N` settings are chosen first, of as many, on the dev stays (stage
 
 The cells lie beside HOSPITAL, their runs in its run store, where whoever is killed finds them. Test stays are asked
 (tests.benchmarks.image_use). docs/image-use.csv gets a row a strategy, way and number of trials, and keeps those of
-others; `python -m pipeline.page.strategies` then has them on the cards.
+others; `python -m pipeline.page.strategies` then has them on the cards. Rows of the way `before` are of commit
+3a2ff8d's own code and defaults on the same data, asked by tests.benchmarks.image_use, in which `pictured` was
+`image_row >= 0` then.
 """
 
 from __future__ import annotations
@@ -125,12 +127,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.pictured", description=__doc__)
     parser.add_argument("hospital", type=Path)
     parser.add_argument("names", nargs="+", metavar="NAME")
-    parser.add_argument("--image", choices=tuple(WAYS), action="append", help="default: both")
+    parser.add_argument("--image", choices=(END_TO_END, CAUSES), action="append", help="default: both")
     parser.add_argument("--trials", type=int, default=0, help="default: 0, the settings of params.yaml")
     chosen = parser.parse_args()
     prepare_torch()
     for name in chosen.names:  # a strategy's rows as soon as they are known
-        for image in chosen.image or WAYS:
+        for image in chosen.image or (END_TO_END, CAUSES):
             data = make(chosen.hospital, [name], image, chosen.trials) / "data"
             store = Store(chosen.hospital.resolve() / "work", data_fingerprint(data), data)
             rows = [line(each, image, chosen.trials) for each in uses(data, store, "test", name)]
