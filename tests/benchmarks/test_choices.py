@@ -7,7 +7,9 @@ import pytest
 import yaml
 
 from pipeline.closure import ROOT
+from pipeline.modelling.cards import read_card
 from pipeline.params import load
+from pipeline.presentation.text import number
 from tests.benchmarks import choices, pictured
 from tests.benchmarks.image_use import KINDS, Use
 
@@ -61,3 +63,16 @@ def test_a_row_takes_the_place_of_the_one_that_was_there():
         ("scratch", "0.7000", "0.2000"),
         ("unimodal", "0.6000", "0.2000"),
     ]
+
+
+def test_what_deviations_tells_of_the_start_is_in_the_table():
+    rows = list(csv.DictReader(choices.OUT.read_text(encoding="utf-8").splitlines()))
+    of = {(row["strategy"], row["value"]): row for row in rows if row["change"] == "training.start"}
+    names = [name for name in sorted({name for name, _ in of}) if read_card(name).group == "fusion"]
+    gains = {
+        kind: [float(of[name, "unimodal"][kind]) - float(of[name, "scratch"][kind]) for name in names] for kind in KINDS
+    }
+    told = [f"{number(sum(each) / len(each))} ({sum(gain > 0 for gain in each)})" for each in gains.values()]
+    text = (ROOT / "docs/deviations.md").read_text(encoding="utf-8")
+    words = "in the mean {} on record-only labels (above 0 in so many), {} on image-only and {} on synergistic ones"
+    assert f"{len(names)} fusion strategies, " + words.format(*told) in text
