@@ -8,7 +8,7 @@ Missing image: it has no token, the bottlenecks are the EHR's own (skip bottlene
 in training and at inference. A missing record leaves the image's bottlenecks and the answer of its class token.
 Changed: the image's tokens are the shared CNN's grid, where the paper has a frozen Swin-T or plain patches (`image:
 patches`); two layers, where it has six. With `span: 4` of what was charted of a variable within four hours the latest
-value alone is a token: attention grows with the square, a step takes a sixth of the time. On dev of a synthetic
+value alone is a token: attention grows with the square, a step takes a quarter of the time. On dev of a synthetic
 hospital of the scale `study` (matched cohort, one run each) that tells record-only labels with AUROC 0.793 (all values:
 0.751), image-only ones with 0.711 (0.714), synergistic ones with 0.504 (0.501; docs/choices.csv). What is told below as
 found and of images was learned so. One embedding of values serves all variables, as the authors'; of a category each
