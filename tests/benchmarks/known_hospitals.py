@@ -49,7 +49,7 @@ EDGES = (MARGIN, 0.03, 0.06)  # of the attainable gain in AUROC
 def changed(params: dict[str, Any], seed: int) -> dict[str, Any]:
     """The scale `study` at 32 px, three folds, twenty-four epochs, phenotypes, few strategies; the hospital's seed.
 
-    `umse` reads every fourth hour there: with all values its cell would take longer than all others together.
+    Of four hours `umse` reads a variable's latest value there: all values take four times as long.
     """
     params["scale"] = "study"
     params["strategies"]["umse"]["span"] = 4
