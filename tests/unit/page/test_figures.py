@@ -6,11 +6,26 @@ import xml.etree.ElementTree as ElementTree
 
 import polars as pl
 import pytest
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 
 from pipeline.closure import ROOT
 from pipeline.page.figures import branches, forest, history, monitor, phenotypes, pr, reliability, roc
 from pipeline.presentation import figures
-from pipeline.presentation.figures import PALETTE, WIDTH, Looks, as_svg, canvas, legend_below, panels, themed
+from pipeline.presentation.figures import (
+    LABEL,
+    PALETTE,
+    STYLE,
+    TITLE,
+    WIDTH,
+    Looks,
+    as_svg,
+    canvas,
+    legend_below,
+    line_width,
+    panels,
+    themed,
+)
 
 NAMES = ("lstm", "<b>&$x$")
 
@@ -89,6 +104,13 @@ def test_a_strategy_without_estimate_keeps_its_row():
     svg = DRAWN["forest"]()
     assert "lstm" in svg
     assert "&lt;b&gt;" in svg
+
+
+@pytest.mark.parametrize("text", ["x", "late_fusion", "Phenotypes, AUROC (macro mean): − 0.3", "W" * 60])
+@pytest.mark.parametrize("font", [TITLE, LABEL, {"size": 8.5}])
+def test_a_line_is_as_wide_as_its_letters_outlines(text, font):
+    outline = TextPath((0, 0), text, prop=FontProperties(family=STYLE["font.family"], **font))
+    assert line_width(text, **font) == pytest.approx(outline.get_extents().width, abs=2)  # points, at its two ends
 
 
 @pytest.mark.parametrize("draw", [roc, reliability])
