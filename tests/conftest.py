@@ -23,6 +23,12 @@ def interruptible() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled() -> None:
+    """Who forbids Python to keep compiled code has every process that tests start compile the project anew."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The project's root."""
