@@ -31,7 +31,7 @@ USES = {
     "synergistic": "synergistic",
     "cost": "others' images cost",
 }
-NO_SYNERGY = " Even of the causes it finds no synergy, {how}: that is the method's, and not the CNN's."
+NO_SYNERGY = "Even of the causes it finds no synergy, {how}: that is the method's, and not the CNN's."
 COMMAND = "python -m pipeline.page.strategies"
 BOUNDS, LOSS = ("difference", "low", "high"), ("loss", "loss_low", "loss_high")
 GROUPS = {"unimodal": "One modality", "control": "Controls that see no pixel", "fusion": "Fusion"}
@@ -108,7 +108,7 @@ def found(study: Path) -> dict[str, str]:
 
 
 def of_images(path: Path) -> dict[str, str]:
-    """What each strategy makes of images and of their causes, and whether the last trials found no synergy in these.
+    """A table of what each strategy makes of images and of their causes; if the last trials found no synergy there.
 
     Raises InputError where file or column is absent.
     """
@@ -117,19 +117,18 @@ def of_images(path: Path) -> dict[str, str]:
     rows = read_table(path, schema)
     texts: dict[str, str] = {}
     for (name,), own in rows.group_by("strategy", maintain_order=True):
-        told = []
-        for use, what in USES.items():
-            known = own.select("image", "trials", use, f"{use}_low", f"{use}_high").drop_nulls(use)
-            cells = [
-                f"{with_interval(*bounds)} {WAYS[image]}" + f", tuned ({trials} trials)" * (trials > 0)
-                for image, trials, *bounds in known.rows()
+        cells = [
+            [
+                WAYS[row["image"]] + f", tuned ({row['trials']} trials)" * (row["trials"] > 0),
+                *(with_interval(row[use], row[f"{use}_low"], row[f"{use}_high"]) for use in USES),
             ]
-            if cells:
-                told.append(f"{what} {', '.join(cells)}")
-        texts[str(name)] = "; ".join(told) + "."
+            for row in own.iter_rows(named=True)
+        ]
+        text = markdown_table(["", *USES.values()], cells).rstrip()
         for trials, low in own.filter(image="causes").sort("trials").select("trials", "synergistic_low").tail(1).rows():
             if low is not None and low <= 0.5:
-                texts[str(name)] += NO_SYNERGY.format(how="tuned" if trials else "untuned")
+                text += "\n\n" + NO_SYNERGY.format(how="tuned" if trials else "untuned")
+        texts[str(name)] = text
     return texts
 
 
@@ -179,7 +178,7 @@ def render(cards: list[Card], texts: dict[str, dict[str, str]], sensitivity: pl.
             entries |= {entry: of[card.name] for entry, of in texts.items() if card.name in of}
             entries |= {"Own table": _own(card.name)} if card.name in FILES else {}
             for entry, text in entries.items():
-                lines += ["", f"**{entry}.** {text}"]
+                lines += ["", f"**{entry}.**", "", text] if text.startswith("|") else ["", f"**{entry}.** {text}"]
     lines += ["", *_moves(sensitivity)]
     return "\n".join(lines) + "\n"
 

@@ -9,9 +9,11 @@ import yaml
 
 from pipeline.closure import ROOT
 from pipeline.data.tensors import read_images
+from pipeline.modelling.cards import read_card
+from pipeline.modelling.registry import names
 from pipeline.params import END_TO_END, load
 from tests.benchmarks.image_use import KINDS, Use
-from tests.benchmarks.pictured import CAUSES, COLUMNS, changed, embed_causes, line, table
+from tests.benchmarks.pictured import CAUSES, COLUMNS, OUT, changed, embed_causes, line, table
 from tests.support.made_up_data import fabricate
 
 
@@ -58,3 +60,12 @@ def test_a_row_takes_the_place_of_the_one_that_was_there_and_others_stay():
     ]
     assert [(row["cost"], row["cost_low"]) for row in again] == [("0.1000", ""), ("", ""), ("", ""), ("", "")]
     assert tuple(again[0]) == COLUMNS
+
+
+def test_every_fusion_strategy_uses_its_images_in_the_committed_table():
+    fusion = {name for name in names() if read_card(name).group == "fusion"}
+    rows = list(csv.DictReader(OUT.read_text().splitlines()))
+    for way in (END_TO_END, CAUSES):
+        of_way = [row for row in rows if row["image"] == way and row["strategy"] in fusion]
+        assert {row["strategy"] for row in of_way} == fusion
+        assert [(row["strategy"], row["trials"]) for row in of_way if float(row["cost_low"]) <= 0] == []

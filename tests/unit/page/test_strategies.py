@@ -46,7 +46,7 @@ def test_cards_stand_in_groups_with_what_they_declare_and_what_was_found():
     kinds = {"b": ("cxr", "ehr"), "a": ("cxr", "ehr"), "z": ("ehr",), "y": ("ehr", "metadata", "presence")}
     cards = [Card(name, f"of {name}", entries, sees, "native", "joint", ()) for name, sees in kinds.items()]
     moves = pl.DataFrame([["a", 0.021, 1.5, 0.3, None]], schema=["strategy", *MOVES], orient="row")
-    text = render(cards, {"Found": {"a": "much."}, "Images": {"b": "more."}}, moves)
+    text = render(cards, {"Found": {"a": "much."}, "Images": {"b": "| more |"}}, moves)
     places = [
         text.index(f"\n{line}\n") for line in ("## One modality", "### z", "### y", "## Fusion", "### a", "### b")
     ]
@@ -55,7 +55,7 @@ def test_cards_stand_in_groups_with_what_they_declare_and_what_was_found():
     card = "\n\n**Paper.** p\n\n**Idea.** i\n\n**Missing image.** m\n\n**Changed.** c\n"
     head = f"| strategy | {' | '.join(MOVES.values())} |\n| --- | ---: | ---: | ---: | ---: |\n"
     assert text.endswith(f"{head}| a | 0.021 | 1.5 | 0.3 | – |\n")
-    assert f"### a\n\nof a{card}\n**Found.** much.\n\n### b\n\nof b{card}\n**Images.** more.\n" in text
+    assert f"### a\n\nof a{card}\n**Found.** much.\n\n### b\n\nof b{card}\n**Images.**\n\n| more |\n" in text
 
 
 def test_who_has_an_own_table_says_where():
@@ -123,13 +123,13 @@ def test_images_are_told_of_end_to_end_and_with_their_causes_given(tmp_path):
     second |= {"cxr_only": 0.8, "cxr_only_low": None, "cxr_only_high": None}
     lone = {**dict.fromkeys(first), "strategy": "y", "image": "causes", "trials": 0, "synergistic": 0.25}
     pl.DataFrame([first, second, lone, lone | {"trials": 4}]).write_csv(tmp_path / "use.csv")
-    both = "{0} end to end, {0} causes given".format
+    head = "|  | record-only | image-only | synergistic | others' images cost |\n| --- | ---: | ---: | ---: | ---: |\n"
+    about = "0.900 (0.800–1.000) | {} | 0.500 (0.400–0.600) | 0.100 (0.000–0.200) |\n".format
     assert of_images(tmp_path / "use.csv") == {
-        "x": f"record-only {both('0.900 (0.800–1.000)')}; "
-        "image-only 0.700 (0.600–0.800) end to end, 0.800 causes given; "
-        f"synergistic {both('0.500 (0.400–0.600)')}; others' images cost {both('0.100 (0.000–0.200)')}."
-        " Even of the causes it finds no synergy, untuned: that is the method's, and not the CNN's.",
-        "y": "synergistic 0.250 causes given, 0.250 causes given, tuned (4 trials).",
+        "x": f"{head}| end to end | {about('0.700 (0.600–0.800)')}| causes given | {about('0.800')}\n"
+        "Even of the causes it finds no synergy, untuned: that is the method's, and not the CNN's.",
+        "y": f"{head}| causes given | n. e. | n. e. | 0.250 | n. e. |\n"
+        "| causes given, tuned (4 trials) | n. e. | n. e. | 0.250 | n. e. |",
     }
 
 
