@@ -124,7 +124,7 @@ def of_images(path: Path) -> dict[str, str]:
             ]
             for row in own.iter_rows(named=True)
         ]
-        text = markdown_table(["", *USES.values()], cells).rstrip()
+        text = markdown_table(["way", *USES.values()], cells).rstrip()
         for trials, low in own.filter(image="causes").sort("trials").select("trials", "synergistic_low").tail(1).rows():
             if low is not None and low <= 0.5:
                 text += "\n\n" + NO_SYNERGY.format(how="tuned" if trials else "untuned")

@@ -123,7 +123,8 @@ def test_images_are_told_of_end_to_end_and_with_their_causes_given(tmp_path):
     second |= {"cxr_only": 0.8, "cxr_only_low": None, "cxr_only_high": None}
     lone = {**dict.fromkeys(first), "strategy": "y", "image": "causes", "trials": 0, "synergistic": 0.25}
     pl.DataFrame([first, second, lone, lone | {"trials": 4}]).write_csv(tmp_path / "use.csv")
-    head = "|  | record-only | image-only | synergistic | others' images cost |\n| --- | ---: | ---: | ---: | ---: |\n"
+    head = "| way | record-only | image-only | synergistic | others' images cost |\n"
+    head += "| --- | ---: | ---: | ---: | ---: |\n"
     about = "0.900 (0.800–1.000) | {} | 0.500 (0.400–0.600) | 0.100 (0.000–0.200) |\n".format
     assert of_images(tmp_path / "use.csv") == {
         "x": f"{head}| end to end | {about('0.700 (0.600–0.800)')}| causes given | {about('0.800')}\n"
