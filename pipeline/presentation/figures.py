@@ -17,6 +17,7 @@ from zlib import crc32
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
@@ -122,11 +123,9 @@ def as_svg(figure: Figure, name: str, title: str, finding: str) -> str:
 
     `finding` is what it shows, in words (pipeline.presentation.findings).
     """
-    buffer = io.StringIO()
     with mpl.rc_context(STYLE):
         _head(figure, title)
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    text = buffer.getvalue()
+        text = drawn(figure)
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*">', "<g>", text)
@@ -151,6 +150,18 @@ def line_width(text: str, **font: Any) -> float:
     look = FontProperties(family=STYLE["font.family"], **font)
     width, _, _ = text_to_path.get_text_width_height_descent(text, look, ismath=False)
     return float(width)
+
+
+def drawn(figure: Figure) -> str:
+    """matplotlib's SVG, drawn once: `savefig` alone lays out in a drawing that nobody sees, and draws again."""
+    buffer = io.StringIO()
+    FigureCanvasSVG(figure)
+    figure.set_dpi(72)  # of SVG's points, in which text is measured
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+        figure.set_layout_engine(None)  # "none" would leave a placeholder, for which it is drawn twice all the same
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return buffer.getvalue()
 
 
 def _head(figure: Figure, title: str) -> None:

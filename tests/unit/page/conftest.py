@@ -3,7 +3,6 @@
 import shutil
 
 import pytest
-from matplotlib.figure import Figure
 
 from pipeline import params
 from pipeline.page.page import build, write
@@ -47,12 +46,6 @@ def made(tmp_path_factory, shown):
 @pytest.fixture(scope="session")
 def page(made):
     return (made / "reports" / "index.html").read_text(encoding="utf-8")
-
-
-@pytest.fixture
-def undrawn(monkeypatch):
-    """Figures are composed and described, but empty, for who reads words alone: drawing is two thirds of a page."""
-    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **how: file.write("<svg ></svg>"))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ElementTree
 
 import polars as pl
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
@@ -98,6 +99,24 @@ def test_figures_are_reproducible_and_well_formed(kind):
     assert used <= set(re.findall(r'\bid="([^"]+)"', svg))
     name = "p" if kind == "phenotypes" else kind
     assert all(each.startswith(f"{name}-") for each in used)
+
+
+def by_savefig_alone(figure):
+    """As matplotlib does it: laid out in a drawing that nobody sees, and drawn again."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", DRAWN)
+def test_a_figure_drawn_once_is_the_bytes_of_one_drawn_twice(kind, monkeypatch):
+    drawings, draw = [], Figure.draw
+    monkeypatch.setattr(Figure, "draw", lambda figure, renderer: drawings.append(figure) or draw(figure, renderer))
+    own = DRAWN[kind]()
+    assert len(drawings) == 1
+    monkeypatch.setattr(figures, "drawn", by_savefig_alone)
+    assert DRAWN[kind]() == own
+    assert len(drawings) == 3
 
 
 def test_a_strategy_without_estimate_keeps_its_row():

@@ -215,6 +215,7 @@ def test_words_of_the_first_screen_are_explained_there(page):
 INGEST = {"lab": {"dropped": {"no number": 366}, "kept": 1010, "rows_read": 1376, "noted": {"a bound for a number": 7}}}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_rows_read_stand_in_one_table(own, shown):
     (own / "reports" / "data" / "ingest.json").write_text(json.dumps(INGEST))
     html, _ = build(own / "data", own / "reports", shown)

@@ -138,6 +138,7 @@ def test_a_difference_is_claimed_where_its_interval_carries_it(own, low, high, s
     assert ("the former fare" in sentence) == (said[:3] == "the")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_loss_that_is_not_estimable_is_told_so(own):
     path = own / "robustness_families.csv"
     frame = pl.read_csv(path, infer_schema_length=None)
@@ -159,6 +160,7 @@ def test_a_loss_that_is_not_estimable_is_told_so(own):
     assert "n. e." not in some + none
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(("low", "high", "told"), [(-0.3, -0.1, True), (-0.3, 0.1, False), (None, None, False)])
 def test_who_loses_less_and_had_less_is_said_to(own, low, high, told):
     set_losses(own, -0.2, -0.1)
@@ -174,6 +176,7 @@ def test_who_loses_less_and_had_less_is_said_to(own, low, high, told):
     ) == told
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_only_what_leads_for_certain_can_stop_paying(own):
     set_leads(own, 0.01, "until", 0.4)
     sentence = answer(own, 0.95).sentence
@@ -185,6 +188,7 @@ def test_only_what_leads_for_certain_can_stop_paying(own):
     assert "at which fusion stops paying is too small to tell" in answer(own, 0.95).sentence
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_lead_outlasts_the_images_where_its_interval_does(own):
     set_leads(own, 0.01, "always", None, stops_low=None)
     assert "drfuse pays even with every image removed" in answer(own, 0.95).sentence
@@ -209,6 +213,7 @@ def test_nobody_leads_whose_lead_may_be_luck_of_training(own):
     assert found.brief.endswith("No fusion strategy leads the record alone for certain even with every image there.")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_where_no_interval_knows_of_luck_a_lead_is_of_patients_alone(own):
     set_leads(own, 0.01, "until", 0.4, runs=1)
     found = answer(own, 0.95)
@@ -260,6 +265,7 @@ def test_numbers_of_the_curve_table_are_those_of_the_csv(tables):
         assert row[table.header.index(column)] == Cell(found["value"], found["value_low"], found["value_high"])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_training_with_removal_has_a_table_where_it_was_done(tables, own):
     titles = [table.title for table in answer(tables, 0.95).tables]
     assert "ICU mortality: what training with images removed changes (AUROC)" in titles
@@ -335,6 +341,7 @@ def test_of_later_tasks_the_families_are_told_in_short(tables):
     assert later.endswith(" for the latter")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_brief_says_what_a_missing_image_costs_and_who_leads(own):
     set_leads(own, 0.01, "always", None)
     text = answer(own, 0.95).brief

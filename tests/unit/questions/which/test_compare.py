@@ -284,6 +284,7 @@ def test_the_page_tells_an_ensembles_weights_and_scores(own, tmp_path):
     assert answer(tmp_path, GRID, EVALUATION, SETTINGS).tables[-1].source != "tables/ensemble.csv"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_answer_claims_only_what_the_sets_carry(tables, tmp_path):
     write(tables, tmp_path, GRID, EVALUATION, SETTINGS)
     untuned = answer(tmp_path, GRID, EVALUATION, SETTINGS)
@@ -317,6 +318,7 @@ def test_a_score_has_the_same_digits_beside_its_rank_and_beside_its_cost(tables,
         assert both[name].to_list() == both[f"{name}_ranked"].to_list()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_handful_of_stays_names_no_best_strategy(tables, tmp_path):
     """On five stays one strategy may be right about all: its confidence set is one place, and means nothing."""
     write(tables, tmp_path, GRID, EVALUATION, SETTINGS)
