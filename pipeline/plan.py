@@ -26,7 +26,8 @@ from pipeline.timing import Cost, Seen, Stopwatch, time_together
 from pipeline.training.executors import choice
 from pipeline.training.grid import RunSpec
 from pipeline.training.packing import Crew, free_mb, runs_per_gpu
-from pipeline.training.settings import all_runs
+from pipeline.training.settings import Chosen, Settings, all_runs
+from pipeline.training.tuning import read_tuned
 
 if TYPE_CHECKING:  # torch takes a second to import
     from pipeline.embedding.price import Price
@@ -123,12 +124,29 @@ def told_price(price: Price) -> str:
     )
 
 
-def asked(params: Params) -> tuple[Runs, Counter[str]]:
+def tuned(params: Params, data: Path) -> Chosen | None:
+    """The settings that `tune` chose, where it has chosen among as many trials; None: those of params.yaml."""
+    if not params.tuning.trials:
+        return None
+    found: dict[str, dict[str, Settings]] = {task: {} for task in params.grid.tasks}
+    for strategy in params.grid.strategies:
+        try:
+            told = read_tuned(data / "tuned" / f"{strategy}.yaml")
+        except InputError:
+            return None
+        if told.trials != params.tuning.trials or not found.keys() <= told.tasks.keys():
+            return None
+        for task, of_task in found.items():
+            of_task.update(told.tasks[task])
+    return found
+
+
+def asked(params: Params, settings: Chosen | None = None) -> tuple[Runs, Counter[str]]:
     """All runs: the grid's, its ablations', and after them what these need and lack; of those the count by strategy.
 
-    A run that several need is there once.
+    A run that several need is there once. `settings` as `all_runs`.
     """
-    found = all_runs(params)
+    found = all_runs(params, settings)
     known = {repr(spec) for specs in found.values() for spec in specs}
     count, todo = Counter[str](), [spec for specs in found.values() for spec in specs]
     for spec in todo:  # grows meanwhile
@@ -233,8 +251,10 @@ def row(line: Line, gpu: Gpu | None = None) -> str:
     return text + (f"{line.per_gpu:>7}{_time(line.packed_hours):>12}" if gpu else "")
 
 
-def summary(params: Params, lines: list[Line], crew: Crew, watch: Stopwatch, gpu: Gpu | None = None) -> str:
-    """What all that is to be made takes, and what is not in it."""
+def summary(
+    params: Params, lines: list[Line], crew: Crew, watch: Stopwatch, gpu: Gpu | None = None, *, tried: bool = False
+) -> str:
+    """What all that is to be made takes, and what is not in it; of the latter the trials, unless they are made."""
     hours, disk = sum(line.hours for line in lines), sum(line.megabytes for line in lines)
     packed, gpus = sum(line.packed_hours for line in lines), len(crew.gpus)
     at_once = (
@@ -249,7 +269,7 @@ def summary(params: Params, lines: list[Line], crew: Crew, watch: Stopwatch, gpu
     if watch.reference and any(line.told for line in lines):
         spec, cost, _ = watch.reference
         text.append(f"~: not timed, but by FLOPs from a batch of {spec.strategy}, which took {cost.batch:.1f} s")
-    trials = f"{params.tuning.trials} trials a strategy, " if params.tuning.trials else ""
+    trials = f"{params.tuning.trials} trials a strategy, " if params.tuning.trials and not tried else ""
     return "\n".join([*text, INCLUDED.format(trials=trials)])
 
 
@@ -258,7 +278,7 @@ def main() -> None:
     arguments = parser("pipeline.plan", "What the params ask for.").parse_args()
     try:
         params, data = load(arguments.params, arguments.changes), Path(arguments.data)
-        runs, earlier = asked(params)
+        runs, earlier = asked(params, settings := tuned(params, data))
         cohort = cohort_size(params, data)
         print(counts(params, runs, earlier, cohort), flush=True)
         finished = finished_runs(runs, data)
@@ -278,7 +298,7 @@ def main() -> None:
                 lines.append(line)
                 if line.missing:
                     print(row(line, gpu), flush=True)
-            print(summary(params, lines, crew, watch, gpu))
+            print(summary(params, lines, crew, watch, gpu, tried=settings is not None))
     except InputError as error:
         sys.exit(f"plan: error: {error}")
     except KeyboardInterrupt:

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+import yaml
 
 from pipeline import plan, timing
 from pipeline.embedding.card import read_card
@@ -173,6 +174,26 @@ def test_what_is_not_in_it_is_told(root, params):
     assert told.endswith("; not: the start of a cell, probes, questions, the page")
     tuned = load(root / "params.yaml", ["tuning.trials=8"])
     assert "not: 8 trials a strategy, the start of a cell" in summary(tuned, [], Crew(2), Stopwatch(16))
+    assert "trials" not in summary(tuned, [], Crew(2), Stopwatch(16), tried=True)
+
+
+def test_the_runs_are_those_of_the_settings_that_tune_chose_among_as_many_trials(root, tmp_path):
+    chosen = {"lstm": {"hyper": {"lr": 0.0027}, "dropout": 0.2, "weight_decay": 0.03}}
+    told = {"trials": 8, "code": {}, "tasks": {"mortality": chosen}}
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned/lstm.yaml").write_text(yaml.safe_dump(told))
+
+    def first(*changes):
+        params = load(root / "params.yaml", ["grid.strategies=[lstm]", *changes])
+        return asked(params, plan.tuned(params, tmp_path))[0]["lstm", "mortality"][0].hyper
+
+    assert first("grid.tasks=[mortality]", "tuning.trials=8") == {"lr": 0.0027}
+    written = first("grid.tasks=[mortality]", "tuning.trials=4")  # it chose among others
+    assert written != {"lr": 0.0027}
+    assert first("grid.tasks=[mortality]", "tuning.trials=0") == written
+    assert first("grid.tasks=[mortality,los]", "tuning.trials=8") == written  # it did not choose for all
+    (tmp_path / "tuned/lstm.yaml").unlink()
+    assert first("grid.tasks=[mortality]", "tuning.trials=8") == written
 
 
 def test_the_gpu_with_the_least_memory_decides(tmp_path, monkeypatch):
