@@ -4,13 +4,13 @@ import shutil
 
 import pytest
 
-from tests.end_to_end.project import call, commit, copy_project
+from tests.end_to_end.project import TRIALS, call, commit, copy_project
 from tests.support.once import once
 
 
 @pytest.fixture(scope="session")
 def project(root, tmp_path_factory):
-    """The project at `scale: tiny` in a folder of its own, after one `dvc repro`.
+    """The project in a folder of its own, after one `dvc exp run` at `scale: tiny` that tunes its strategies.
 
     That takes minutes: one process of the suite does it, and each has a copy, which its tests change and restore.
     """
@@ -19,7 +19,7 @@ def project(root, tmp_path_factory):
         copy_project(root, folder)
         call(folder, "git", "init", "-q", "-b", "main")
         commit(folder, "the project")
-        call(folder, "dvc", "repro", "-q")
+        call(folder, "dvc", "exp", "run", "-q", "-S", f"tuning.trials={TRIALS}", "-S", "scale=tiny")
 
     made = once(tmp_path_factory, "finished-project", make)
     return shutil.copytree(made, tmp_path_factory.mktemp("project") / "project", symlinks=True)

@@ -10,6 +10,7 @@ import yaml
 
 STRATEGIES = ["lstm", "resnet", "late_fusion"]
 TRAINED = [*STRATEGIES, "transformer"]  # late_fusion's encoders start where those of transformer and resnet ended
+TRIALS = 4
 
 
 def environment(**more: str) -> dict[str, str]:
