@@ -236,7 +236,6 @@ def _pool(worklist: Worklist, data: Path, crew: Crew, stop: Stop, bar: _Bar) -> 
                     process.start()
                 sender.close()  # the worker holds the only end: its death closes the pipe
                 active.append(_Worker(job, process, receiver, gpu))
-            yield
             if not active:
                 time.sleep(POLL_SECONDS)
             ready = wait([worker.receiver for worker in active], timeout=POLL_SECONDS) if active else []
@@ -253,6 +252,7 @@ def _pool(worklist: Worklist, data: Path, crew: Crew, stop: Stop, bar: _Bar) -> 
                 worker.process.join()
                 looks.anew()
                 _settle(worklist, worker.job, message)
+            yield  # once more when the last run has ended, which may have failed
     finally:
         for worker in active:
             worker.process.kill()

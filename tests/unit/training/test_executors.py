@@ -1,5 +1,6 @@
 """The executors: nothing is lost, whoever works the grid off and whatever kills it."""
 
+import dataclasses
 import itertools
 import os
 import signal
@@ -108,6 +109,14 @@ def test_a_run_that_another_process_has_claimed_is_waited_for(data, tmp_path, tr
     assert done.wait(30)
     thread.join()
     assert store.finished(spec)
+
+
+@pytest.mark.parametrize("executor", ["inline", "pool:2"])
+def test_a_run_that_fails_is_told_also_where_it_is_the_last(executor, data, tmp_path, training, monkeypatch):
+    monkeypatch.setenv("FUSION_EXECUTOR", executor)
+    spec = dataclasses.replace(grid(training, "transformer", max_epochs=1)[0], hyper={"misspelt": 1})
+    with pytest.raises(InputError, match="misspelt"):
+        executors.execute([spec], Store(tmp_path, data_fingerprint(data)), data)
 
 
 def test_an_unknown_executor_is_named(data, tmp_path, training, monkeypatch):
