@@ -19,7 +19,7 @@ from pipeline.params import load
 
 @pytest.mark.parametrize("name", registry.names())
 def test_contract(name):
-    """Of the kinds of task one class of several; what is learned of record and image is asked of labels anyhow."""
+    """On length of stay, of one class; what is learned is asked of labels anyhow. All tasks: the whole contract."""
     check_strategy(name, tasks=["los"])
 
 
