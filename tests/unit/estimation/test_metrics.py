@@ -14,6 +14,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
+from pipeline.estimation import metrics
 from pipeline.estimation.bootstrap import SubjectDraws, draw_subjects
 from pipeline.estimation.curves import GRID, pr_points, reliability_curve, roc_points
 from pipeline.estimation.metrics import (
@@ -58,8 +59,10 @@ def test_rank_metrics_are_scikit_learns_under_sample_weight(sample):
         assert auprc[column] == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("few", [0, metrics.FEW])
 @pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 128, 500])
-def test_running_sums_are_numpys(count):
+def test_running_sums_are_numpys(monkeypatch, count, few):
+    monkeypatch.setattr(metrics, "FEW", few)
     values = np.random.default_rng(0).integers(0, 5, (count, 7)).astype(float)
     assert np.array_equal(running_sums(values), np.cumsum(values, axis=0))
 
