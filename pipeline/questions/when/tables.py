@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +74,15 @@ def icd(people: pl.DataFrame, labels: Iterable[str]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=ICD_SCHEMA, orient="row")
 
 
+@cache
+def _titles() -> dict[str, str]:
+    named = {row["slug"]: row["label"] for row in read_yaml(PHENOTYPES_FILE)["phenotypes"]}
+    return {**named, MACRO: "all labels", "icu_mortality": "ICU mortality"}
+
+
 def label_title(label: str) -> str:
     """A label for people: a phenotype's HCUP name."""
-    names = {row["slug"]: row["label"] for row in read_yaml(PHENOTYPES_FILE)["phenotypes"]}
-    return str({**names, MACRO: "all labels", "icu_mortality": "ICU mortality"}.get(label, label))
+    return _titles().get(label, label)
 
 
 def rule_in_words(rule: Verdicts) -> str:

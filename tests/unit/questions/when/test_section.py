@@ -17,6 +17,7 @@ from pipeline.questions.known.known import SCHEMA as KNOWN_SCHEMA
 from pipeline.questions.known.rules import SCHEMA as RULES_SCHEMA
 from pipeline.questions.known.tables import write as write_known
 from pipeline.questions.when import section as when
+from pipeline.questions.when import tables as of_tables
 from pipeline.questions.when.contest import SCHEMA
 from pipeline.questions.when.control import USE_SCHEMA
 from pipeline.questions.when.gain import CHOSEN_SCHEMA, gain
@@ -25,6 +26,7 @@ from pipeline.questions.when.source import ROLES, source
 from pipeline.questions.when.tables import SIGNS, chip, rule_in_words, write
 from pipeline.questions.when.worth import worth
 from pipeline.questions.when.worth_section import write as write_worth
+from pipeline.strict import read_yaml
 from tests.support.made_up_probes import add_probes
 from tests.support.made_up_runs import MODALITIES, fabricate, training
 from tests.support.when import RULE, beside
@@ -54,6 +56,15 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tables(data, tmp_path_factory):
     return tables_of(data, GRID, tmp_path_factory.mktemp("tables"))
+
+
+def test_a_label_has_its_title_and_the_file_of_titles_is_read_once(monkeypatch):
+    reads = []
+    monkeypatch.setattr(of_tables, "read_yaml", lambda path: reads.append(path) or read_yaml(path))
+    of_tables._titles.cache_clear()
+    told = [of_tables.label_title(label) for label in ("shock", "icu_mortality", "macro", "no_label", "shock")]
+    assert told == ["Shock", "ICU mortality", "all labels", "no_label", "Shock"]
+    assert len(reads) == 1
 
 
 def confirmed(**values):
@@ -136,6 +147,7 @@ def test_the_section_has_verdicts_an_answer_figures_and_tables_with_sources(tabl
     assert found == when.answer(tables, RULE)  # the same bytes
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_verdicts_lead_a_row_a_task_and_cohort_with_a_sign_that_needs_no_colour(tables):
     led = when.answer(tables, RULE).verdicts
     assert [row[0] for row in led.rows] == [
@@ -255,6 +267,7 @@ def test_cohorts_of_a_task_are_told_together():
     assert "fusion gains for ICU mortality (base and matched cohorts). Fusion's score less" in said(*rows)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_notes_say_the_rule_its_margins_and_how_many_candidates_there_were(tables):
     notes = when.answer(tables, RULE).notes
     assert rule_in_words(RULE) in notes[0]
