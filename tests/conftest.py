@@ -8,6 +8,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+FIRST = ("test_browser.py", "test_faults.py")
+
+
+def pytest_collection_modifyitems(items):
+    """FIRST make what tests of other processes share (`page`, `project`): who comes later finds it, and never waits."""
+    items.sort(key=lambda item: item.path.name not in FIRST)
 
 
 @pytest.fixture(scope="session", autouse=True)

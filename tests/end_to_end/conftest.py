@@ -8,11 +8,6 @@ from tests.end_to_end.project import TRIALS, call, commit, copy_project
 from tests.support.once import once
 
 
-def pytest_collection_modifyitems(items):
-    """The file whose process makes `project` comes first: the other process then finds it, and waits for nobody."""
-    items.sort(key=lambda item: item.path.name != "test_faults.py")
-
-
 @pytest.fixture(scope="session")
 def project(root, tmp_path_factory):
     """The project in a folder of its own, after one `dvc exp run` at `scale: tiny` that tunes its strategies.

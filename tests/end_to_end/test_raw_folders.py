@@ -50,6 +50,7 @@ def test_a_wrong_folder_or_an_absent_table_is_named_before_dvc_misses_it(own):
     assert "Errno" not in text
 
 
+@pytest.mark.slow
 def test_optional_tables_may_be_absent_and_a_change_of_theirs_counts_once_paths_has_looked_again(own):
     table = own.parent / "raw/mimic-cxr-jpg" / FINDINGS
     for name in ("chexpert", "negbio", "split"):

@@ -151,7 +151,7 @@ def test_the_temporal_scheme_and_the_legacy_map_are_named(page, own, shown):
     facts |= {"eras": {"stays_by_era": rows, "stays_without_era": 0}, "test_from_year": 2014}
     (own / "reports/data/splits.json").write_text(json.dumps(facts))
     labels = dataclasses.replace(shown["labels"], phenotypes="legacy_medfuse")
-    html, _ = build(own / "data", own / "reports", shown | {"labels": labels})
+    html, _ = build(own / "data", own / "reports", shown | SMALL | {"labels": labels})
     assert "Scores on the test stays of the later eras (from 2014 on), fold" in html
     assert "The scheme is temporal: one fold, in which subjects with a stay of an era from 2014 on" in html
     assert "7,654" in html
@@ -218,13 +218,13 @@ INGEST = {"lab": {"dropped": {"no number": 366}, "kept": 1010, "rows_read": 1376
 @pytest.mark.usefixtures("undrawn")
 def test_rows_read_stand_in_one_table(own, shown):
     (own / "reports" / "data" / "ingest.json").write_text(json.dumps(INGEST))
-    html, _ = build(own / "data", own / "reports", shown)
+    html, _ = build(own / "data", own / "reports", shown | SMALL)
     facts = html[html.index('<section id="facts"') : html.index('<section id="splits"')]
     assert facts.count("1,376") == 1
     assert "<summary>Reading the raw files</summary>" in facts
     assert "a bound for a number" in facts
     (own / "reports" / "data" / "ingest.json").write_text(json.dumps({"lab": INGEST["lab"] | {"noted": {}}}))
-    html, _ = build(own / "data", own / "reports", shown)
+    html, _ = build(own / "data", own / "reports", shown | SMALL)
     assert html.count("Reading the raw files") == 0
 
 

@@ -103,6 +103,7 @@ def set_leads(folder, low, pays, stops, lucky=None, stops_low=0.1, runs=3):
     )
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_sentence_holds_the_numbers_of_the_table(tables):
     sentence = answer(tables, 0.95).sentence
     rows = pl.read_csv(tables / "robustness_families.csv").filter(
@@ -131,6 +132,7 @@ def test_the_sentence_holds_the_numbers_of_the_table(tables):
         (None, None, "too small to tell"),
     ],
 )
+@pytest.mark.usefixtures("undrawn")
 def test_a_difference_is_claimed_where_its_interval_carries_it(own, low, high, said):
     set_losses(own, low, high)
     sentence = answer(own, 0.95).sentence
@@ -201,11 +203,13 @@ def test_a_lead_outlasts_the_images_where_its_interval_does(own):
     assert row[table.header.index("Stops paying at")] == "never (15%–never)"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_share_that_is_not_estimable_is_told_so(own):
     set_leads(own, 0.01, None, None, stops_low=None)
     assert "drfuse pays until a share that is not estimable" in answer(own, 0.95).sentence
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_nobody_leads_whose_lead_may_be_luck_of_training(own):
     set_leads(own, 0.01, "until", 0.4, lucky=-0.05)
     found = answer(own, 0.95)
@@ -254,6 +258,7 @@ def test_tables_and_figures_name_their_source(tables):
         assert all(each.startswith(figure.name) for each in ids)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_numbers_of_the_curve_table_are_those_of_the_csv(tables):
     table = next(each for each in answer(tables, 0.95).tables if each.title.startswith("ICU mortality: AUROC with"))
     row = next(row for row in table.rows if row[0] == "drfuse")
@@ -333,6 +338,7 @@ def test_a_family_is_the_strategies_that_were_there():
     assert _family({"family": "complete", "strategies": 1}) == "the one strategy made for complete pairs"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_of_later_tasks_the_families_are_told_in_short(tables):
     first, later = answer(tables, 0.95).sentence.split(". ")[0].split("; ")
     assert " for the one strategy built for missing images and " in first

@@ -173,6 +173,7 @@ def test_a_grid_of_one_unimodal_strategy_and_one_task(made, tmp_path):
     assert not [table for table in shown.tables if table.source in ("tables/los.csv", "tables/decision.csv")]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_nobody_dies_and_no_image(own, tmp_path):
     stays, labels = own / "cohort" / "stays.parquet", own / "cohort" / "labels.parquet"
     pl.read_parquet(stays).with_columns(has_cxr=pl.lit(False)).write_parquet(stays)
@@ -258,6 +259,7 @@ def test_an_ensemble_is_scored_beside_the_strategies_and_ranked_among_none(own, 
     assert UNRANKED not in (tmp_path / "ranking.md").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_page_tells_an_ensembles_weights_and_scores(own, tmp_path):
     grid = Grid(GRID.strategies, ("los",), ("both",))
     knobs = Ensemble(("resnet", "lstm"), "greedy", 3, 0, "monitor", 1)

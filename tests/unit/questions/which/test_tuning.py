@@ -121,6 +121,7 @@ def told_of_tuning(folder):
     return shown, [source for source in sources if "tuning" in source]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_answer_of_untuned_strategies_tells_so_and_no_trial(tables, tmp_path):
     write(tables, tmp_path, GRID, EVALUATION, SETTINGS)
     shown, sources = told_of_tuning(tmp_path)
@@ -169,6 +170,7 @@ def test_the_answer_of_tuned_strategies_tells_the_budget_the_curve_and_the_choic
     assert UNTUNED not in (tmp_path / "ranking.md").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_answer_after_unequal_budgets_claims_nothing(tables, tmp_path):
     write(tables, tmp_path, GRID, EVALUATION, SETTINGS)
     add_trials(tmp_path, SCORES | {("resnet", "los"): [0.1, 0.2]})
