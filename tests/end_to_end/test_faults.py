@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from pipeline import files
+from pipeline.strict import read_yaml
 from stages import INTERRUPTED
 from tests.end_to_end.project import environment
 from tests.support.processes import at_work_in, wait_until
@@ -118,7 +119,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def lock(folder: Path) -> dict:
-    return yaml.safe_load((folder / "dvc.lock").read_text())
+    return read_yaml(folder / "dvc.lock")
 
 
 def ending(process: subprocess.Popen, seconds: float = 600) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 import yaml
 from PIL import ExifTags, Image
 
+from pipeline.strict import read_yaml
 from tests.support.raw_tree import put
 
 CHART, OUTPUT, STAYS = "iv/icu/chartevents.csv.gz", "iv/icu/outputevents.csv.gz", "iv/icu/icustays.csv.gz"
@@ -114,7 +115,7 @@ def params(key: str, value: object) -> Damage:
     """Another value in params.yaml."""
 
     def apply(folder: Path) -> None:
-        every = yaml.safe_load((folder / "params.yaml").read_text())
+        every = read_yaml(folder / "params.yaml")
         *above, last = key.split(".")
         block = every
         for name in above:

@@ -19,9 +19,11 @@ from PIL import Image
 
 from pipeline.closure import ROOT
 from pipeline.disclosure import told
+from pipeline.strict import read_yaml
 from tests.stages.damage import AT_ONCE, COUNTED, GIGABYTES, JPEG, REFUSED, SAME, SAME_RESULTS, STAYS_COUNTED
 from tests.support.raw_tree import raw_tree
 
+STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
 CHAIN = ("paths", "manifest", "ingest", "cohort", "labels", "series", "images")
 ROWS = [
     [cell.strip() for cell in line.strip("| \n").split(" | ")]
@@ -43,8 +45,7 @@ def run(*stages):
 
 def outputs(*stages):
     """The files and folders that stages leave, of dvc.yaml."""
-    declared = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    return [Path(path) for name in stages for out in declared[name]["outs"] for path in out]
+    return [Path(path) for name in stages for out in STAGES[name]["outs"] for path in out]
 
 
 def clear(*stages):

@@ -14,6 +14,7 @@ import yaml
 
 from pipeline.closure import ROOT
 from pipeline.params import load
+from pipeline.strict import read_yaml
 from pipeline.synthetic import hospital
 
 DATA_STAGES = (
@@ -32,7 +33,7 @@ DATA_STAGES = (
 
 def write_params(folder: Path, patients: int, seed: int, changes: dict[str, Any] | None = None) -> None:
     """`folder`/params.yaml: the project's at `scale: tiny`, with pictures of 24 pixels; `changes` by dotted key."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    params = read_yaml(ROOT / "params.yaml")
     params["scale"] = "tiny"
     sizes = {"scales.tiny.synthetic.patients": patients, "scales.tiny.synthetic.image_px": 24}
     for key, value in {**sizes, "synthetic.seed": seed, **(changes or {})}.items():
