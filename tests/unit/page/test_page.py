@@ -151,7 +151,7 @@ def test_the_temporal_scheme_and_the_legacy_map_are_named(page, own, shown):
     facts |= {"eras": {"stays_by_era": rows, "stays_without_era": 0}, "test_from_year": 2014}
     (own / "reports/data/splits.json").write_text(json.dumps(facts))
     labels = dataclasses.replace(shown["labels"], phenotypes="legacy_medfuse")
-    html, _ = build(own / "data", own / "reports", shown | SMALL | {"labels": labels})
+    html, _ = build(own / "data", own / "reports", shown | {"labels": labels})
     assert "Scores on the test stays of the later eras (from 2014 on), fold" in html
     assert "The scheme is temporal: one fold, in which subjects with a stay of an era from 2014 on" in html
     assert "7,654" in html
