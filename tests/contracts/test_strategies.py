@@ -19,9 +19,9 @@ from pipeline.params import load
 
 @pytest.mark.parametrize("name", registry.names())
 def test_contract(name, monkeypatch):
-    """On length of stay, of one class, and without the faint image, which takes as long as the rest together.
+    """On length of stay, of one class; without a faint image and what is imputed for it, which take half the time.
 
-    The whole contract has both; whoever changes a strategy asks it (CONTRIBUTING.md).
+    The whole contract asks both; so does whoever changes a strategy (CONTRIBUTING.md).
     """
     monkeypatch.setattr(checks, "FAINT_SEEDS", ())
     check_strategy(name, tasks=["los"])
