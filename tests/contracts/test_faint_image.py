@@ -82,6 +82,7 @@ def test_what_is_learned_of_a_faint_image_and_imputed_is_asked(planted, monkeypa
     monkeypatch.setattr(checks, "_check_learning", lambda *_: None)
     with pytest.raises(AssertionError, match=f"^planted: {message}"):
         check_strategy("planted", tasks=["phenotype"])
+    check_strategy("planted", tasks=["phenotype"], faint=False)  # nobody asks
 
 
 def test_one_that_imputes_from_the_record_passes(planted):
